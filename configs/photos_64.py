@@ -1,0 +1,12 @@
+"""Photographs with dlib's 68 points at 64 px: what trains on one machine without an accelerator.
+
+    ecvae prepare PHOTOS records/photos --size 64
+    ecvae train configs/photos_64.py --workdir runs/photos --data.records records/photos
+"""
+
+from ecvae_jax.config import Config, DataConfig, TrainConfig
+
+config = Config(
+    data=DataConfig(points=68, pairs=0.5),
+    train=TrainConfig(steps=6000, batch_size=16, log_every=100, images_every=1000, checkpoint_every=1000),
+)

@@ -1,0 +1,7 @@
+"""`python -m ecvae_jax` is the command `ecvae`."""
+
+import sys
+
+from ecvae_jax.cli import main
+
+sys.exit(main())

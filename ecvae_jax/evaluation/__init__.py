@@ -1,0 +1,1 @@
+"""Evaluation: metrics, the protocol that pairs views of one person, and the baselines it is measured beside."""

@@ -1,0 +1,73 @@
+"""The pictures of `ecvae transfer` and `ecvae sample`: faces in, one labelled PNG out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ecvae_jax.data.portraits import DEFAULT_MARGIN, Portraits, load_portraits
+from ecvae_jax.model.conditioning import make_condition
+from ecvae_jax.pictures import enlarge, save_picture, sketch_picture, tile
+from ecvae_jax.synthesis import sample, transfer_grid
+from ecvae_jax.training.checkpoint import Model, load_model
+
+
+def write_transfer_grid(
+    checkpoint: Path, sources: Sequence[str], targets: Sequence[str], out: Path, transport: bool, factor: int
+) -> list[str]:
+    """Returns notes for the user, having written the grid: a source a row, a target a column, sketches on the border.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read.
+        DataError: a source or target cannot be used.
+        OSError: the picture cannot be written.
+    """
+    _check_factor(factor)
+    model = load_model(checkpoint)
+    rows, columns = _portraits(model, sources), _portraits(model, targets)
+    drawn = transfer_grid(model, rows.images, rows.landmarks, columns.landmarks, transport)
+    source_sketches, target_sketches = _sketches(model, rows.landmarks), _sketches(model, columns.landmarks)
+    grid = [[None, None, *columns.images], [None, None, *target_sketches]]
+    grid += [[rows.images[i], source_sketches[i], *drawn[i]] for i in range(len(drawn))]
+    save_picture(enlarge(tile(grid), factor), out)
+    return [*rows.notes, *columns.notes, f"{len(rows.names)} sources × {len(columns.names)} targets: {out}"]
+
+
+def write_sample_grid(
+    checkpoint: Path, structures: Sequence[str], count: int, seed: int, out: Path, factor: int
+) -> list[str]:
+    """Returns notes for the user, having written the grid: a structure a row, its sketch first, then the samples.
+
+    Raises:
+        ValueError: count is not positive.
+        CheckpointError: the checkpoint cannot be read.
+        DataError: a structure cannot be used.
+        OSError: the picture cannot be written.
+    """
+    _check_factor(factor)
+    if count < 1:
+        raise ValueError(f"n={count}: must be at least 1")
+    model = load_model(checkpoint)
+    portraits = _portraits(model, structures)
+    drawn = sample(jax.random.key(seed), model, portraits.landmarks, count)
+    sketches = _sketches(model, portraits.landmarks)
+    save_picture(enlarge(tile([[sketches[i], *drawn[i]] for i in range(len(drawn))]), factor), out)
+    return [*portraits.notes, f"{len(portraits.names)} structures × {count} samples: {out}"]
+
+
+def _portraits(model: Model, specs: Sequence[str]) -> Portraits:
+    margin = float(model.records.get("margin", DEFAULT_MARGIN))
+    return load_portraits(specs, model.config.model.image_size, model.config.data.points, margin)
+
+
+def _sketches(model: Model, landmarks: np.ndarray) -> np.ndarray:
+    return sketch_picture(np.asarray(make_condition(model.config, model.frozen, jnp.asarray(landmarks)).sketch))
+
+
+def _check_factor(factor: int) -> None:
+    if factor < 1:
+        raise ValueError(f"enlarge={factor}: must be at least 1")

@@ -1,0 +1,55 @@
+"""The appearance branch: the encoder behind q(z | x, c)."""
+
+from __future__ import annotations
+
+import einops
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ecvae_jax.config import ModelConfig
+from ecvae_jax.model.blocks import ORTHONORMAL, Conv, Down, Residual, double, fold
+
+# Posteriors start narrow (exp(-3/2) ≈ 0.22 of the prior's width), so that the decoder hears z from the first step on.
+INITIAL_LOGVAR_OFFSET = -3.0
+
+
+def _logvar_bias(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+    del key
+    return jnp.full(shape, INITIAL_LOGVAR_OFFSET, dtype)
+
+
+class AppearanceEncoder(nn.Module):
+    """Reads an image with its own sketch; gives the posterior's mean and log-variance before they meet the prior."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self, image: Float[Array, "b h w 3"], sketch: Float[Array, "b h w s"]
+    ) -> tuple[Float[Array, "b d"], Float[Array, "b d"]]:
+        """Returns (mean, logvar), each b d in float32, in units of the prior where the posterior is relative."""
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        pixels = jnp.concatenate([image, sketch], axis=-1).astype(dtype)
+        maps = Conv(config.widths[0], kernel=1, dtype=dtype, name="stem")(fold(pixels, config.patch))
+        levels = []
+        for level, width in enumerate(config.widths):
+            if level:
+                maps = Down(width, dtype=dtype)(maps)
+            for _ in range(config.blocks):
+                maps = Residual(width, dtype=dtype)(maps)
+            levels.append(maps)
+        if config.z_grid == 1:
+            code = einops.rearrange(levels[-1], "b h w c -> b (h w c)")
+        else:
+            # Walk back up to the grid's level, so that each place of z has seen the whole face.
+            maps = levels.pop()
+            while maps.shape[1] < config.z_grid:
+                finer = levels.pop()
+                maps = Residual(finer.shape[-1], dtype=dtype)(jnp.concatenate([double(maps), finer], axis=-1))
+            code = maps
+        code = code.astype(jnp.float32)
+        channels = config.z_dim // config.z_grid**2
+        mean = nn.Dense(channels, kernel_init=ORTHONORMAL, name="mean")(code)
+        logvar = nn.Dense(channels, kernel_init=ORTHONORMAL, bias_init=_logvar_bias, name="logvar")(code)
+        return mean.reshape(-1, config.z_dim), logvar.reshape(-1, config.z_dim)

@@ -1,0 +1,83 @@
+"""The layers that both branches of the network are built from. Convolutions are NHWC and padded to keep the size."""
+
+from __future__ import annotations
+
+import einops
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+GROUP_CHANNELS = 8
+"""Channels that GroupNorm normalises together; every width is a multiple of it."""
+
+# Layer-sequential unit-variance initialisation starts from orthonormal kernels (Mishkin & Matas 2016, algorithm 1).
+ORTHONORMAL = nn.initializers.orthogonal()
+
+
+def fold(maps: Float[Array, "b h w c"], patch: int) -> Float[Array, "b h/p w/p p*p*c"]:
+    """Returns the maps with each square of `patch` pixels moved into channels (space to depth)."""
+    return einops.rearrange(maps, "b (h i) (w j) c -> b h w (i j c)", i=patch, j=patch)
+
+
+def unfold(maps: Float[Array, "b h w p*p*c"], patch: int) -> Float[Array, "b h*p w*p c"]:
+    """Returns the inverse of `fold` (depth to space, a sub-pixel layer)."""
+    return einops.rearrange(maps, "b h w (i j c) -> b (h i) (w j) c", i=patch, j=patch)
+
+
+def double(maps: Float[Array, "b h w c"]) -> Float[Array, "b 2h 2w c"]:
+    """Returns the maps at twice the resolution, nearest neighbour."""
+    return einops.repeat(maps, "b h w c -> b (h i) (w j) c", i=2, j=2)
+
+
+class Conv(nn.Module):
+    """Convolution without stride; `kernel` 1 is a dense layer over channels."""
+
+    features: int
+    kernel: int = 3
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w f"]:
+        """Returns the maps with `features` channels."""
+        if self.kernel == 1:  # a matrix product is several times faster than a 1×1 convolution on CPUs
+            return nn.Dense(self.features, dtype=self.dtype, kernel_init=ORTHONORMAL)(maps)
+        return nn.Conv(self.features, (self.kernel, self.kernel), dtype=self.dtype, kernel_init=ORTHONORMAL)(maps)
+
+
+class Residual(nn.Module):
+    """Pre-activation residual block; `code` is added between its two convolutions, the same at every place."""
+
+    features: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, maps: Float[Array, "b h w c"], code: Float[Array, "b e"] | None = None
+    ) -> Float[Array, "b h w f"]:
+        """Returns the maps plus their branch, with `features` channels."""
+        branch = Conv(self.features, dtype=self.dtype)(self.activate(maps))
+        if code is not None:
+            branch += nn.Dense(self.features, dtype=self.dtype, kernel_init=ORTHONORMAL)(code)[:, None, None, :]
+        branch = Conv(self.features, dtype=self.dtype)(self.activate(branch))
+        if maps.shape[-1] != self.features:
+            maps = Conv(self.features, kernel=1, dtype=self.dtype)(maps)
+        # The sum of two independent unit-variance branches keeps unit variance only when divided by √2.
+        return (maps + branch) * jnp.asarray(0.5**0.5, maps.dtype)
+
+    def activate(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """Returns the maps normalised within groups of channels (statistics in float32) and passed through SiLU."""
+        groups = maps.shape[-1] // GROUP_CHANNELS
+        return jax.nn.silu(nn.GroupNorm(num_groups=groups, dtype=jnp.float32)(maps).astype(self.dtype))
+
+
+class Down(nn.Module):
+    """Halves the resolution: 2×2 squares folded into channels, then mixed."""
+
+    features: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 f"]:
+        """Returns the maps at half the resolution, with `features` channels."""
+        return Conv(self.features, kernel=1, dtype=self.dtype)(fold(maps, 2))

@@ -1,0 +1,111 @@
+"""What the model is conditioned on, all of it a function of the landmarks: sketch, cluster weights, prior."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ecvae_jax.config import Config
+from ecvae_jax.gaussian import DiagGaussian
+from ecvae_jax.prior import GaussianMixture, init_cluster_means, make_prior, reference_gaussian
+from ecvae_jax.structure.clusters import Clusters, cluster_weights, fit_clusters
+from ecvae_jax.structure.scheme import get_scheme
+from ecvae_jax.structure.sketch import draw_sketch
+
+# Faces that the frozen part is fitted on; k-means needs no more, and the host of a pod need not read every record.
+MAX_FITTED_FACES = 20_000
+
+
+class Frozen(NamedTuple):
+    """The part of the model that is fixed before training.
+
+    It rides in the state beside the parameters, is stored in every checkpoint, and no gradient reaches it.
+    """
+
+    clusters: Clusters
+    cluster_means: Float[Array, "k d"]
+    cluster_stddev: Float[Array, " k"]
+    z_scale: Float[Array, ""]
+    """Median standard deviation of the prior over the training faces: the unit in which the decoder reads z."""
+
+
+class Condition(NamedTuple):
+    """Everything that follows from the landmarks of a batch."""
+
+    sketch: Float[Array, "b h w s"]
+    cluster_weights: Float[Array, "b k"]
+    prior: DiagGaussian | GaussianMixture
+    reference: DiagGaussian
+    """The Gaussian that a relative posterior is written against: the prior, or a mixture's first two moments."""
+
+
+def sketch_channels(config: Config) -> int:
+    """Returns s, the number of maps of the sketch."""
+    return len(get_scheme(config.data.points).boundaries) if config.sketch.channels == "boundary" else 1
+
+
+def init_frozen(key: Array, config: Config, landmarks: np.ndarray) -> Frozen:
+    """Returns clusters fitted to the training landmarks, and cluster means drawn at random once and for all.
+
+    Args:
+        key: JAX key; the means are a pure function of it.
+        config: the experiment.
+        landmarks: n p 2, crop units, the training faces in the order of the records.
+
+    Raises:
+        ValueError: fewer faces than clusters, or landmarks that are not finite.
+    """
+    scheme = get_scheme(config.data.points)
+    faces = landmarks[np.linspace(0, len(landmarks) - 1, min(len(landmarks), MAX_FITTED_FACES)).astype(int)]
+    settings = config.clusters
+    clusters = fit_clusters(faces, scheme, settings.count, settings.remove_roll, config.train.seed)
+    means = init_cluster_means(key, settings.count, config.model.z_dim, config.prior.mean_norm)
+    stddev = jnp.full((settings.count,), config.prior.stddev, jnp.float32)
+    frozen = Frozen(clusters, means, stddev, jnp.ones((), jnp.float32))
+    _, reference = _prior(config, frozen, _weights(config, frozen, jnp.asarray(faces[:4096], jnp.float32)))
+    return frozen._replace(z_scale=jnp.median(reference.stddev).astype(jnp.float32))
+
+
+def _weights(config: Config, frozen: Frozen, landmarks: Float[Array, "b p 2"]) -> Float[Array, "b k"]:
+    settings = config.clusters
+    return cluster_weights(
+        landmarks,
+        frozen.clusters,
+        get_scheme(config.data.points),
+        settings.mode,
+        settings.temperature,
+        settings.remove_roll,
+    )
+
+
+def _prior(
+    config: Config, frozen: Frozen, weights: Float[Array, "b k"]
+) -> tuple[DiagGaussian | GaussianMixture, DiagGaussian]:
+    prior = make_prior(config.prior.kind, weights, frozen.cluster_means, frozen.cluster_stddev)
+    return prior, reference_gaussian(prior)
+
+
+def make_condition(config: Config, frozen: Frozen, landmarks: Float[Array, "b p 2"]) -> Condition:
+    """Returns sketch, cluster weights and prior of a batch of landmarks: pure, jittable, differentiable in them.
+
+    Args:
+        config: the experiment.
+        frozen: the fixed part of the model.
+        landmarks: crop units, 0..1 across the crop, in the scheme `config.data.points`.
+    """
+    scheme, settings = get_scheme(config.data.points), config.sketch
+    sketch = draw_sketch(
+        landmarks, scheme, config.model.image_size, settings.sigma, settings.samples_per_span, settings.channels
+    )
+    weights = _weights(config, frozen, landmarks)
+    prior, reference = _prior(config, frozen, weights)
+    return Condition(sketch, weights, prior, reference)
+
+
+def stop_gradient(condition: Condition) -> Condition:
+    """Returns the condition cut off from its landmarks: in training they are data, and their gradient is not wanted."""
+    return jax.tree.map(jax.lax.stop_gradient, condition)

@@ -1,0 +1,104 @@
+"""The conditional VAE: infer q(z | x, c), decode p(x | c, z)."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from ecvae_jax.config import Config, ModelConfig
+from ecvae_jax.gaussian import DiagGaussian
+from ecvae_jax.model.appearance import AppearanceEncoder
+from ecvae_jax.model.unet import StructureUNet
+
+
+class CVAE(nn.Module):
+    """Two branches: appearance encoder and structure U-Net. Use it through `infer` and `decode` of this module."""
+
+    config: ModelConfig
+
+    def setup(self) -> None:
+        """Makes the two branches."""
+        self.appearance = AppearanceEncoder(self.config)
+        self.structure = StructureUNet(self.config)
+
+    def infer(
+        self, image: Float[Array, "b h w 3"], sketch: Float[Array, "b h w s"], reference: DiagGaussian
+    ) -> DiagGaussian:
+        """Returns q(z | x, c) as a b d Gaussian."""
+        mean, logvar = self.appearance(image, sketch)
+        if self.config.posterior == "plain":
+            return DiagGaussian(mean, logvar)
+        return DiagGaussian(reference.mean + reference.stddev * mean, reference.logvar + logvar)
+
+    def decode(
+        self, z: Float[Array, "b d"], sketch: Float[Array, "b h w s"], z_scale: Float[Array, ""]
+    ) -> Float[Array, "b h w 3"]:
+        """Returns the mean image of p(x | c, z)."""
+        return self.structure(z / z_scale, sketch)
+
+    def __call__(
+        self,
+        image: Float[Array, "b h w 3"],
+        sketch: Float[Array, "b h w s"],
+        reference: DiagGaussian,
+        z_scale: Float[Array, ""],
+    ) -> Float[Array, "b h w 3"]:
+        """Returns the reconstruction at the posterior's mean: the pass that initialisation runs."""
+        return self.decode(self.infer(image, sketch, reference).mean, sketch, z_scale)
+
+
+def infer(
+    config: Config,
+    params: PyTree,
+    image: Float[Array, "b h w 3"],
+    sketch: Float[Array, "b h w s"],
+    reference: DiagGaussian,
+) -> DiagGaussian:
+    """Returns the posterior q(z | x, c), b d, float32.
+
+    Args:
+        config: the experiment.
+        params: parameters of the network.
+        image: float in [-1, 1].
+        sketch: the boundary sketch of that image.
+        reference: what a relative posterior is written against, `Condition.reference`; mean = m(c) + σ(c)·net and the
+            log-variance an offset to the prior's.
+
+    Deviation: the paper gives q = N(μ(x, c), σ²(x, c)) without a parametrisation; `model.posterior="plain"` is the
+    literal reading.
+    """
+    posterior = CVAE(config.model).apply({"params": params}, image, sketch, reference, method="infer")
+    assert isinstance(posterior, DiagGaussian)
+    return posterior
+
+
+def decode(
+    config: Config,
+    params: PyTree,
+    z: Float[Array, "b d"],
+    sketch: Float[Array, "b h w s"],
+    z_scale: Float[Array, ""],
+) -> Float[Array, "b h w 3"]:
+    """Returns the mean image of p(x | c, z) in [-1, 1], float32.
+
+    Args:
+        config: the experiment.
+        params: parameters of the network.
+        z: appearance; for a relative posterior it must sit under the prior of `sketch` (see `prior.transport`).
+        sketch: structure to be drawn.
+        z_scale: typical standard deviation of z, by which it is divided before the first layer (`Frozen.z_scale`).
+    """
+    image = CVAE(config.model).apply({"params": params}, z, sketch, z_scale, method="decode")
+    assert isinstance(image, jax.Array)
+    return image
+
+
+def init_params(key: Array, config: Config, sketch_channels: int) -> PyTree:
+    """Returns freshly drawn parameters: orthonormal kernels, zero biases. `lsuv.init_unit_variance` comes next."""
+    size, model = config.model.image_size, config.model
+    image = jnp.zeros((1, size, size, 3))
+    sketch = jnp.zeros((1, size, size, sketch_channels))
+    reference = DiagGaussian(jnp.zeros((1, model.z_dim)), jnp.zeros((1, model.z_dim)))
+    return jax.jit(CVAE(model).init)(key, image, sketch, reference, jnp.ones(()))["params"]

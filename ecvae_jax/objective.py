@@ -1,0 +1,167 @@
+"""The training objective: recon_nll + beta · kl, every term in nats per image (Eqs. 1 and 2)."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from ecvae_jax import prior as priors
+from ecvae_jax.config import Config, ObjectiveConfig
+from ecvae_jax.gaussian import DiagGaussian
+from ecvae_jax.model.conditioning import Frozen, make_condition, stop_gradient
+from ecvae_jax.model.cvae import decode, infer
+
+# The analytic scale of a likelihood goes to 0 with the error; 1/255 of the range is finer than 8-bit images are.
+MIN_SCALE = 2.0 / 255.0
+
+
+class Views(NamedTuple):
+    """A batch: z comes from the source view; sketch and true image are the target's.
+
+    In self-reconstruction the two are the same picture.
+    """
+
+    source_image: Float[Array, "b h w 3"]
+    source_landmarks: Float[Array, "b p 2"]
+    image: Float[Array, "b h w 3"]
+    landmarks: Float[Array, "b p 2"]
+
+
+class Terms(NamedTuple):
+    """The terms of the loss, one value an image, nats (but for those that say otherwise)."""
+
+    recon_nll: Float[Array, " b"]
+    kl: Float[Array, " b"]
+    ssim: Float[Array, " b"]
+    """Structural similarity of the reconstruction, at most 1; no nats."""
+    loss: Float[Array, " b"]
+    effective_clusters: Float[Array, " b"]
+    """exp(H(c)) of the source; a count."""
+
+    @property
+    def elbo(self) -> Float[Array, " b"]:
+        """The evidence lower bound, -(recon_nll + kl), whatever beta is."""
+        return -(self.recon_nll + self.kl)
+
+
+def likelihood_scale(
+    config: ObjectiveConfig, error: Float[Array, "b h w c"], axis_name: str | None = None
+) -> Float[Array, ""]:
+    """Returns the scale of the likelihood: the one that is set, or its analytic optimum on the whole batch.
+
+    The optimum is the mean absolute error (Laplace) or the root mean squared error (Gaussian), as in sigma-VAE (Rybkin
+    et al. 2021, https://arxiv.org/abs/2006.13202). At an optimum its own gradient is zero, so it is held constant.
+
+    Args:
+        config: objective settings.
+        error: prediction minus image on this device.
+        axis_name: mapped axis over which the batch is spread, if any.
+    """
+    if config.scale is not None:
+        return jnp.asarray(config.scale, jnp.float32)
+    moment = jnp.mean(jnp.abs(error)) if config.likelihood == "laplace" else jnp.mean(error**2)
+    moment = jax.lax.stop_gradient(moment)
+    if axis_name is not None:
+        moment = jax.lax.pmean(moment, axis_name)
+    return jnp.maximum(moment if config.likelihood == "laplace" else jnp.sqrt(moment), MIN_SCALE)
+
+
+def recon_nll(
+    config: ObjectiveConfig, error: Float[Array, "b h w c"], scale: Float[Array, ""]
+) -> Float[Array, " b"]:
+    """Returns -log p(x | c, z), nats per image: independent Laplace or Gaussian densities of pixels in [-1, 1].
+
+    Deviation: the paper names no likelihood.
+    """
+    axes = (1, 2, 3)
+    values = math.prod(error.shape[1:])
+    if config.likelihood == "laplace":
+        return jnp.sum(jnp.abs(error), axes) / scale + values * jnp.log(2 * scale)
+    return jnp.sum(error**2, axes) / (2 * scale**2) + values * (jnp.log(scale) + 0.5 * math.log(2 * math.pi))
+
+
+def structural_similarity(first: Float[Array, "b h w 3"], second: Float[Array, "b h w 3"]) -> Float[Array, " b"]:
+    """Returns the SSIM of images in [-1, 1], mean over the picture (Wang et al. 2004).
+
+    Window: Gaussian, 7 pixels, standard deviation 1.5; K1 = 0.01, K2 = 0.03; no padding.
+    """
+    # The window as two banded matrix products: many times faster on a CPU, gradient included, than depthwise
+    # convolutions (benchmarks/ssim.py); the values are the same.
+    rows, columns = (jnp.asarray(_ssim_window(side), first.dtype) for side in first.shape[1:3])
+
+    def smooth(maps: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
+        return jnp.einsum("ih,bhwc,jw->bijc", rows, maps, columns)
+
+    c1, c2 = (0.01 * 2.0) ** 2, (0.03 * 2.0) ** 2
+    mean1, mean2 = smooth(first), smooth(second)
+    variances = smooth(first**2) - mean1**2 + smooth(second**2) - mean2**2
+    covariance = smooth(first * second) - mean1 * mean2
+    numerator = (2 * mean1 * mean2 + c1) * (2 * covariance + c2)
+    return jnp.mean(numerator / ((mean1**2 + mean2**2 + c1) * (variances + c2)), axis=(1, 2, 3))
+
+
+def _ssim_window(side: int, size: int = 7, stddev: float = 1.5) -> np.ndarray:
+    weights = np.exp(-((np.arange(size) - size // 2) ** 2) / (2 * stddev**2))
+    window = np.zeros((side - size + 1, side), np.float32)
+    for row in range(len(window)):
+        window[row, row : row + size] = weights / weights.sum()
+    return window
+
+
+def loss_terms(
+    config: Config,
+    params: PyTree,
+    frozen: Frozen,
+    views: Views,
+    noise: Float[Array, "b d"],
+    component_key: Array,
+    beta: Float[Array, ""] | float,
+    axis_name: str | None = None,
+) -> tuple[Terms, Float[Array, "b h w 3"]]:
+    """Returns the terms of the objective and the predicted images.
+
+    z ~ q(z | x, c) of the source view, moved under the prior of the target's structure (`prior.transport`; nothing
+    moves where both views are one), then decoded with the target's sketch.
+
+    Deviation: the paper reconstructs each image from itself; `data.pairs` > 0 also asks for another view of the same
+    person. 1 - SSIM may be added to the absolute error (`objective.ssim_weight`); `recon_nll` and the ELBO are
+    reported without it.
+
+    Args:
+        config: the experiment.
+        params: parameters of the network.
+        frozen: clusters, cluster means and scales, fixed.
+        views: the batch.
+        noise: standard normal, for the reparametrisation.
+        component_key: one key an image, for the mixture prior's draw of a component (Eq. 3); others do not use it.
+        beta: weight of the KL.
+        axis_name: mapped axis over which the batch is spread, if any.
+    """
+    source = stop_gradient(make_condition(config, frozen, views.source_landmarks))
+    target = stop_gradient(make_condition(config, frozen, views.landmarks))
+    posterior = infer(config, params, views.source_image, source.sketch, source.reference)
+    z = posterior.mean + posterior.stddev * noise
+    if isinstance(source.prior, DiagGaussian):
+        kl = priors.prior_kl(component_key[0], posterior, source.prior)
+    else:
+        each = priors.GaussianMixture(weights=0, means=None, stddev=None)  # type: ignore[arg-type]  # vmap axes
+        kl = jax.vmap(priors.prior_kl, in_axes=(0, 0, each))(component_key, posterior, source.prior)
+    moved = priors.transport(z, source.reference, target.reference)
+    prediction = decode(config, params, moved, target.sketch, frozen.z_scale)
+
+    error = prediction - views.image
+    scale = likelihood_scale(config.objective, error, axis_name)
+    nll = recon_nll(config.objective, error, scale)
+    loss = nll + beta * kl
+    similarity = structural_similarity(prediction, views.image)
+    if config.objective.ssim_weight:
+        values = math.prod(error.shape[1:])
+        loss += config.objective.ssim_weight * values / scale * (1.0 - similarity)
+    terms = Terms(nll, kl, similarity, loss, priors.effective_clusters(source.cluster_weights))
+    return terms, prediction
+

@@ -1,0 +1,177 @@
+"""The three priors p(z | c): standard (Eq. 2), Gaussian mixture (Eq. 3) and equilibrium (Eq. 4).
+
+`cluster_weights` are the c_k of a face, `cluster_means` and `cluster_stddev` the frozen mu_k and sigma_k.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import logsumexp
+from jaxtyping import Array, Float
+
+from ecvae_jax.gaussian import DiagGaussian, kl_divergence
+
+PriorKind = Literal["standard", "mixture", "equilibrium"]
+
+
+class GaussianMixture(NamedTuple):
+    """The prior of Eq. (3), sum over k of c_k N(mu_k, sigma_k² I): one mixture per leading index of the weights."""
+
+    weights: Float[Array, "*b k"]
+    means: Float[Array, "k d"]
+    stddev: Float[Array, " k"]
+
+    def log_prob(self, z: Float[Array, "*b d"]) -> Float[Array, "*b"]:
+        """Returns the exact log-density of Eq. (3) in nats."""
+        components = DiagGaussian(_over(self.means, z), _over(2 * jnp.log(self.stddev)[:, None], z))
+        return logsumexp(components.log_prob(z[..., None, :]), axis=-1, b=self.weights)
+
+    def moment_matched(self) -> DiagGaussian:
+        """Returns the diagonal Gaussian with the mixture's mean and variances."""
+        mean = _weighted_mean(self.weights, self.means)
+        # Spread around the mean, not E[μ²] - E[μ]²: the difference cancels where the components agree.
+        spread = jnp.square(_over(self.means, mean) - mean[..., None, :])
+        variances = spread + _over(jnp.square(self.stddev)[:, None], mean)
+        return DiagGaussian(mean, jnp.log(jnp.sum(self.weights[..., None] * variances, axis=-2)))
+
+    def draw_component(self, key: Array) -> DiagGaussian:
+        """Returns N(mu_k, sigma_k² I) with k drawn with probability c_k, one draw per leading index of the weights."""
+        chosen = jax.random.categorical(key, jnp.log(self.weights))
+        mean = self.means[chosen]
+        return DiagGaussian(mean, jnp.broadcast_to(2 * jnp.log(self.stddev)[chosen][..., None], mean.shape))
+
+    def sample(self, key: Array) -> Float[Array, "*b d"]:
+        """Returns one draw of z per leading index of the weights: first a component, then z from it."""
+        component_key, z_key = jax.random.split(key)
+        return self.draw_component(component_key).sample(z_key)
+
+
+Prior = DiagGaussian | GaussianMixture
+
+
+def init_cluster_means(key: Array, count: int, z_dim: int, norm: float) -> Float[Array, "k d"]:
+    """Returns random mu_k: uniform in (-1, 1)^d, then scaled to Euclidean length norm. They stay fixed for good."""
+    means = jax.random.uniform(key, (count, z_dim), minval=-1.0, maxval=1.0)
+    return norm * means / jnp.linalg.norm(means, axis=-1, keepdims=True)
+
+
+def standard_prior(cluster_weights: Float[Array, "*b k"], z_dim: int) -> DiagGaussian:
+    """Returns N(0, I), the vanilla prior of Eq. (2), in the shape and float type of the other priors."""
+    zeros = jnp.zeros((*cluster_weights.shape[:-1], z_dim), cluster_weights.dtype)
+    return DiagGaussian(zeros, zeros)
+
+
+def mixture_prior(
+    cluster_weights: Float[Array, "*b k"], cluster_means: Float[Array, "k d"], cluster_stddev: Float[Array, " k"]
+) -> GaussianMixture:
+    """Returns the Gaussian mixture of Eq. (3).
+
+    Raises:
+        ValueError: the three arrays disagree about the number of clusters.
+    """
+    _check_clusters(cluster_weights, cluster_means, cluster_stddev)
+    return GaussianMixture(cluster_weights, cluster_means, cluster_stddev)
+
+
+def equilibrium_prior(
+    cluster_weights: Float[Array, "*b k"], cluster_means: Float[Array, "k d"], cluster_stddev: Float[Array, " k"]
+) -> DiagGaussian:
+    """Returns the equilibrium prior of Eq. (4): N(sum of c_k mu_k, sum of c_k² sigma_k²).
+
+    It is the law of the sum of c_k z_k with independent z_k ~ N(mu_k, sigma_k² I).
+
+    Raises:
+        ValueError: the three arrays disagree about the number of clusters.
+    """
+    _check_clusters(cluster_weights, cluster_means, cluster_stddev)
+    mean = _weighted_mean(cluster_weights, cluster_means)
+    shares = cluster_weights * jnp.broadcast_to(cluster_stddev, cluster_weights.shape)
+    variance = jnp.sum(jnp.square(shares), axis=-1, keepdims=True)
+    return DiagGaussian(mean, jnp.broadcast_to(jnp.log(variance), mean.shape))
+
+
+def make_prior(
+    kind: PriorKind,
+    cluster_weights: Float[Array, "*b k"],
+    cluster_means: Float[Array, "k d"],
+    cluster_stddev: Float[Array, " k"],
+) -> Prior:
+    """Returns the prior of the given kind for the faces with these cluster weights.
+
+    Raises:
+        ValueError: kind is none of the three, or the arrays disagree about the number of clusters.
+    """
+    if kind == "equilibrium":
+        return equilibrium_prior(cluster_weights, cluster_means, cluster_stddev)
+    if kind == "mixture":
+        return mixture_prior(cluster_weights, cluster_means, cluster_stddev)
+    if kind == "standard":
+        return standard_prior(cluster_weights, cluster_means.shape[-1])
+    raise ValueError(f"prior kind={kind!r}: must be 'equilibrium', 'mixture' or 'standard'")
+
+
+def reference_gaussian(prior: Prior) -> DiagGaussian:
+    """Returns the Gaussian that a relative posterior is written against: the prior, or the mixture's moment match."""
+    return prior.moment_matched() if isinstance(prior, GaussianMixture) else prior
+
+
+def prior_kl(key: Array, posterior: DiagGaussian, prior: Prior) -> Float[Array, "*b"]:
+    """Returns the KL term of the training loss in nats, summed over d.
+
+    Closed form (Eq. 5) for a Gaussian prior, where key is unused. For a mixture: the closed form to one component drawn
+    with probability c_k, as the paper trains Eq. (3); its expectation is an upper bound of the KL to the mixture.
+    """
+    return kl_divergence(posterior, prior.draw_component(key) if isinstance(prior, GaussianMixture) else prior)
+
+
+def mixture_kl_monte_carlo(
+    key: Array, posterior: DiagGaussian, mixture: GaussianMixture, num_samples: int
+) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
+    """Returns an unbiased estimate of the KL to the mixture itself, in nats, and its standard error.
+
+    Raises:
+        ValueError: fewer than two samples, of which no standard error can be told.
+    """
+    if num_samples < 2:
+        raise ValueError(f"num_samples={num_samples}: a standard error needs at least 2")
+
+    def log_ratio(sample_key: Array) -> Float[Array, "*b"]:
+        z = posterior.sample(sample_key)
+        return posterior.log_prob(z) - mixture.log_prob(z)
+
+    # One sample at a time: all of them at once would hold num_samples x b x k x d numbers.
+    ratios = jax.lax.map(log_ratio, jax.random.split(key, num_samples))
+    return jnp.mean(ratios, axis=0), jnp.std(ratios, axis=0, ddof=1) / num_samples**0.5
+
+
+def transport(z: Float[Array, "*b d"], prior_from: DiagGaussian, prior_to: DiagGaussian) -> Float[Array, "*b d"]:
+    """Returns z' = m(c') + sigma(c')/sigma(c) (z - m(c)): z at the same place in the prior of another structure."""
+    return prior_to.mean + jnp.exp(0.5 * (prior_to.logvar - prior_from.logvar)) * (z - prior_from.mean)
+
+
+def effective_clusters(cluster_weights: Float[Array, "*b k"]) -> Float[Array, "*b"]:
+    """Returns exp(H(c)), how many clusters share a face: 1 for one cluster alone, k for equal weights."""
+    present = cluster_weights > 0
+    information = jnp.where(present, -jnp.log(jnp.where(present, cluster_weights, 1.0)), 0.0)
+    return jnp.exp(jnp.sum(cluster_weights * information, axis=-1))
+
+
+def _over(clusters: Float[Array, "k e"], faces: Float[Array, "*b d"]) -> Float[Array, "*ones k e"]:
+    """Returns the clusters with an axis of length 1 for each leading axis of the faces."""
+    return jnp.expand_dims(clusters, tuple(range(faces.ndim - 1)))
+
+
+def _weighted_mean(weights: Float[Array, "*b k"], means: Float[Array, "k d"]) -> Float[Array, "*b d"]:
+    # A TPU multiplies matrices in bfloat16 unless told otherwise, and the prior's mean needs all its digits.
+    return jnp.matmul(weights, means, precision=jax.lax.Precision.HIGHEST)
+
+
+def _check_clusters(weights: Array, means: Array, stddev: Array) -> None:
+    if not weights.shape[-1] == means.shape[0] == stddev.shape[0]:
+        raise ValueError(
+            f"cluster_weights {weights.shape}, cluster_means {means.shape}, cluster_stddev {stddev.shape}: the last "
+            "axis of the weights and the first of the others must be one number of clusters"
+        )

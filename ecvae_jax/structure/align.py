@@ -1,0 +1,48 @@
+"""Alignment: landmarks without the place, the size and (if asked) the roll of the head."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ecvae_jax.structure.scheme import Scheme, check_landmarks
+
+_SMALLEST = 1e-12
+"""Squared length below which there is no direction or size; keeps coincident points finite, gradient included."""
+
+
+@functools.partial(jax.jit, static_argnames=("scheme", "remove_roll"))
+def align_landmarks(
+    landmarks: Float[Array | np.ndarray, "*b p 2"], scheme: Scheme, remove_roll: bool
+) -> Float[Array, "*b p 2"]:
+    """Returns the landmarks with their centroid at 0 and root mean square distance 1 from it.
+
+    With remove_roll the line from the middle of the left eye to the middle of the right one is turned to the x axis.
+    Where all points coincide the result is 0.
+
+    Raises:
+        ValueError: the landmarks do not have the scheme's shape.
+    """
+    check_landmarks(landmarks, scheme)
+    landmarks = jnp.asarray(landmarks)
+    # Seen from the first point: a small face far from the origin keeps its digits, a single point becomes exactly 0.
+    centred = landmarks - landmarks[..., :1, :]
+    centred = centred - jnp.mean(centred, axis=-2, keepdims=True)
+    radius_square = jnp.mean(jnp.sum(jnp.square(centred), axis=-1, keepdims=True), axis=-2, keepdims=True)
+    aligned = centred * jax.lax.rsqrt(jnp.maximum(radius_square, _SMALLEST))
+    return _without_roll(aligned, scheme) if remove_roll else aligned
+
+
+def _without_roll(aligned: Float[Array, "*b p 2"], scheme: Scheme) -> Float[Array, "*b p 2"]:
+    left, right = (jnp.mean(aligned[..., np.asarray(eye), :], axis=-2) for eye in scheme.eyes)
+    eye_line = right - left
+    square = jnp.sum(jnp.square(eye_line), axis=-1, keepdims=True)
+    upright = jnp.broadcast_to(jnp.array([1.0, 0.0], aligned.dtype), eye_line.shape)
+    direction = jnp.where(square > _SMALLEST, eye_line * jax.lax.rsqrt(jnp.maximum(square, _SMALLEST)), upright)
+    cos, sin = direction[..., None, 0], direction[..., None, 1]
+    x, y = aligned[..., 0], aligned[..., 1]
+    return jnp.stack([cos * x + sin * y, cos * y - sin * x], axis=-1)

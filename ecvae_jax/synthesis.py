@@ -1,0 +1,191 @@
+"""Jitted batch synthesis: infer, decode, reconstruct, transfer, sample, interpolate.
+
+Every function takes a loaded `Model` and host arrays, runs in batches of one compiled shape, and gives 8-bit images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree, UInt8
+
+from ecvae_jax import prior as priors
+from ecvae_jax.config import Config
+from ecvae_jax.gaussian import DiagGaussian
+from ecvae_jax.model.conditioning import Frozen, make_condition
+from ecvae_jax.model.cvae import decode, infer
+from ecvae_jax.pictures import to_uint8
+from ecvae_jax.training.step import to_float
+
+BATCH = 32
+"""Images per compiled call; a shorter rest is padded up to it, so that nothing is compiled twice."""
+
+Images = UInt8[np.ndarray, "n h w 3"]
+Landmarks = Float[np.ndarray, "n p 2"]
+
+
+class Model(Protocol):
+    """What synthesis needs: `training.checkpoint.Model` is one."""
+
+    @property
+    def config(self) -> Config:
+        """The experiment."""
+        ...
+
+    @property
+    def params(self) -> PyTree:
+        """Parameters of the network."""
+        ...
+
+    @property
+    def frozen(self) -> Frozen:
+        """Clusters, cluster means and scales."""
+        ...
+
+
+def infer_posterior(model: Model, images: Images, landmarks: Landmarks) -> DiagGaussian:
+    """Returns q(z | x, c) of each face, n d.
+
+    Args:
+        model: a loaded checkpoint.
+        images: n h w 3, at the model's resolution.
+        landmarks: n p 2, crop units, in the model's scheme.
+
+    Raises:
+        ValueError: images or landmarks of another size or scheme than the model's.
+    """
+    _check_images(model.config, images)
+    _check_landmarks(model.config, landmarks)
+    mean, logvar = _in_batches(partial(_infer, model.config, model.params, model.frozen), images, landmarks)
+    return DiagGaussian(jnp.asarray(mean), jnp.asarray(logvar))
+
+
+def decode_images(model: Model, z: Float[np.ndarray, "n d"] | Array, landmarks: Landmarks) -> Images:
+    """Returns the image of each z under its landmarks; z must sit under the prior of those (see `move`)."""
+    _check_landmarks(model.config, landmarks)
+    return to_uint8(_in_batches(partial(_decode, model.config, model.params, model.frozen), np.asarray(z), landmarks))
+
+
+def move(
+    model: Model, z: Float[np.ndarray, "n d"] | Array, landmarks_from: Landmarks, landmarks_to: Landmarks
+) -> Float[np.ndarray, "n d"]:
+    """Returns z moved from the prior of one structure to that of another (`prior.transport`)."""
+    move_batch = partial(_move, model.config, model.frozen)
+    return _in_batches(move_batch, np.asarray(z), landmarks_from, landmarks_to)
+
+
+def reconstruct(model: Model, images: Images, landmarks: Landmarks) -> Images:
+    """Returns each face drawn again from its own posterior mean and landmarks."""
+    return decode_images(model, infer_posterior(model, images, landmarks).mean, landmarks)
+
+
+def transfer(
+    model: Model, images: Images, landmarks: Landmarks, target_landmarks: Landmarks, transport: bool = True
+) -> Images:
+    """Returns the n source appearances under the n target structures, one to one.
+
+    Args:
+        model: a loaded checkpoint.
+        images: n h w 3, the sources.
+        landmarks: their landmarks, n p 2.
+        target_landmarks: n p 2.
+        transport: move z along from the prior of the source's structure to that of the target's.
+    """
+    z = np.asarray(infer_posterior(model, images, landmarks).mean)
+    if transport:
+        z = move(model, z, landmarks, target_landmarks)
+    return decode_images(model, z, target_landmarks)
+
+
+def transfer_grid(
+    model: Model, images: Images, landmarks: Landmarks, target_landmarks: Landmarks, transport: bool = True
+) -> UInt8[np.ndarray, "n m h w 3"]:
+    """Returns every source appearance under every target structure: emotion transfer and pose generation."""
+    n, m = len(images), len(target_landmarks)
+    z = np.repeat(np.asarray(infer_posterior(model, images, landmarks).mean), m, axis=0)
+    targets = np.tile(target_landmarks, (n, 1, 1))
+    if transport:
+        z = move(model, z, np.repeat(landmarks, m, axis=0), targets)
+    drawn = decode_images(model, z, targets)
+    return drawn.reshape(n, m, *drawn.shape[1:])
+
+
+def sample(key: Array, model: Model, landmarks: Landmarks, count: int) -> UInt8[np.ndarray, "n count h w 3"]:
+    """Returns `count` images of each structure with z drawn from its prior: the diversity of p(x | c)."""
+    _check_landmarks(model.config, landmarks)
+    repeated = np.repeat(landmarks, count, axis=0)
+    keys = np.asarray(jax.random.key_data(jax.random.split(key, len(repeated))))
+    z = _in_batches(partial(_sample, model.config, model.frozen), keys, repeated)
+    drawn = decode_images(model, z, repeated)
+    return drawn.reshape(len(landmarks), count, *drawn.shape[1:])
+
+
+def interpolate(
+    model: Model, images: Images, landmarks: Landmarks, target_landmarks: Landmarks, steps: int
+) -> UInt8[np.ndarray, "n steps h w 3"]:
+    """Returns each appearance on a straight walk of its landmarks to the target's, both ends included."""
+    if steps < 2:
+        raise ValueError(f"steps={steps}: a walk with both its ends needs at least 2")
+    along = np.linspace(0.0, 1.0, steps, dtype=np.float32)[:, None, None]
+    walks = [(1 - along) * start + along * end for start, end in zip(landmarks, target_landmarks, strict=True)]
+    return np.stack([
+        transfer_grid(model, images[i : i + 1], landmarks[i : i + 1], walk)[0] for i, walk in enumerate(walks)
+    ])
+
+
+@partial(jax.jit, static_argnums=0)
+def _infer(config: Config, params: PyTree, frozen: Frozen, images: Array, landmarks: Array) -> DiagGaussian:
+    condition = make_condition(config, frozen, landmarks)
+    return infer(config, params, to_float(images), condition.sketch, condition.reference)
+
+
+@partial(jax.jit, static_argnums=0)
+def _decode(config: Config, params: PyTree, frozen: Frozen, z: Array, landmarks: Array) -> Array:
+    return decode(config, params, z, make_condition(config, frozen, landmarks).sketch, frozen.z_scale)
+
+
+@partial(jax.jit, static_argnums=0)
+def _move(config: Config, frozen: Frozen, z: Array, landmarks_from: Array, landmarks_to: Array) -> Array:
+    start, end = (make_condition(config, frozen, landmarks).reference for landmarks in (landmarks_from, landmarks_to))
+    return priors.transport(z, start, end)
+
+
+@partial(jax.jit, static_argnums=0)
+def _sample(config: Config, frozen: Frozen, key_data: Array, landmarks: Array) -> Array:
+    def draw(key: Array, face: Array) -> Array:
+        return make_condition(config, frozen, face[None]).prior.sample(key)[0]
+
+    return jax.vmap(draw)(jax.random.wrap_key_data(key_data), landmarks)
+
+
+def _in_batches(call: Callable[..., Any], *arrays: np.ndarray) -> Any:
+    """Runs `call` over the leading axis in padded batches of `BATCH`; gives its outputs as host arrays."""
+    count = len(arrays[0])
+    if any(len(array) != count for array in arrays):
+        raise ValueError(f"{[len(array) for array in arrays]} items: images, z and landmarks must be as many")
+    outputs = []
+    for start in range(0, count, BATCH):
+        rows = [array[start : start + BATCH] for array in arrays]
+        missing = BATCH - len(rows[0])
+        padded = [np.concatenate([row, np.repeat(row[-1:], missing, axis=0)]) if missing else row for row in rows]
+        outputs.append(jax.tree.map(lambda leaf: np.asarray(leaf)[: BATCH - missing], call(*padded)))  # noqa: B023
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *outputs)
+
+
+def _check_images(config: Config, images: np.ndarray) -> None:
+    size = config.model.image_size
+    if images.ndim != 4 or images.shape[1:] != (size, size, 3) or images.dtype != np.uint8:
+        raise ValueError(f"images {images.dtype}{list(images.shape)}: the model reads uint8 [n, {size}, {size}, 3]")
+
+
+def _check_landmarks(config: Config, landmarks: np.ndarray) -> None:
+    points = config.data.points
+    if landmarks.ndim != 3 or landmarks.shape[1:] != (points, 2):
+        raise ValueError(f"landmarks {list(landmarks.shape)}: the model reads [n, {points}, 2]")
+    if not np.isfinite(landmarks).all():
+        raise ValueError("landmarks hold a value that is not finite")

@@ -1,0 +1,245 @@
+"""Orbax checkpoints: what is stored, when, and how it is read back.
+
+A checkpoint has three items: `config` (JSON: the experiment with its landmark scheme, facts about the records),
+`inference` (averaged parameters and the frozen part: all that synthesis reads) and `training` (parameters and optimiser
+state).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+import orbax.checkpoint as ocp
+from jaxtyping import PyTree
+from orbax.checkpoint import checkpoint_managers as policies
+
+from ecvae_jax.config import Config
+from ecvae_jax.model.conditioning import Frozen, sketch_channels
+from ecvae_jax.model.cvae import init_params
+from ecvae_jax.structure.clusters import Clusters
+from ecvae_jax.training.optim import make_optimiser
+from ecvae_jax.training.parallel import replicate
+from ecvae_jax.training.state import TrainState
+
+FOLDER = "checkpoints"
+"""Name of the folder of checkpoints inside a working directory."""
+
+_FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is not there, cannot be read, or belongs to another experiment."""
+
+
+class Model(NamedTuple):
+    """What synthesis and evaluation need of a checkpoint."""
+
+    config: Config
+    params: PyTree
+    """The moving average of the parameters."""
+    frozen: Frozen
+    step: int
+    """Training steps taken."""
+    records: dict[str, Any]
+    """Facts about the records it was trained on, such as the crop's margin: `Faces.metadata`."""
+
+
+class Checkpoints:
+    """The checkpoints of one working directory, written in the background while training goes on."""
+
+    def __init__(self, workdir: Path, config: Config, records: Mapping[str, Any]) -> None:
+        """Opens (and makes) the folder `workdir/checkpoints`; `records` are facts to be stored with the model.
+
+        Raises:
+            CheckpointError: it holds checkpoints of another experiment.
+        """
+        self._config, self._records = config, dict(records)
+        self.directory = (workdir / FOLDER).absolute()
+        options = ocp.CheckpointManagerOptions(
+            save_decision_policy=policies.AnySavePolicy([
+                policies.PreemptionCheckpointingPolicy(),
+                policies.FixedIntervalPolicy(config.train.checkpoint_every),
+            ]),
+            preservation_policy=policies.LatestN(config.train.keep_checkpoints),
+            cleanup_tmp_directories=True,
+        )
+        with _quiet():
+            self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=_ITEMS)
+        latest = self.latest_step
+        if latest is not None:
+            stored, _ = _read_config(self._manager, latest, self.directory)
+            _check_same_experiment(config, stored, workdir)
+
+    @property
+    def latest_step(self) -> int | None:
+        """The step of the newest complete checkpoint, if there is one."""
+        return self._manager.latest_step()
+
+    def is_due(self, step: int) -> bool:
+        """Returns whether a checkpoint is due at this step: the interval is full, or the machine is about to go."""
+        return self._manager.should_save(step)
+
+    def save(self, state: TrainState) -> None:
+        """Copies the state off the devices and writes it in the background; complete or not there at all.
+
+        Does nothing where this step is stored already.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        items = ocp.args.Composite(
+            config=ocp.args.JsonSave(
+                {"format": _FORMAT, "config": json.loads(self._config.to_json()), "records": self._records}
+            ),
+            inference=ocp.args.StandardSave({"ema_params": state.ema_params, "frozen": state.frozen}),
+            training=ocp.args.StandardSave({"params": state.params, "opt_state": state.opt_state}),
+        )
+        self._manager.save(step, args=items, force=True)
+
+    def restore(self) -> TrainState:
+        """Returns the newest state, on every device of every host.
+
+        Raises:
+            CheckpointError: there is none, or it cannot be read.
+        """
+        step = self.latest_step
+        if step is None:
+            raise CheckpointError(f"{self.directory}: no checkpoint")
+        abstract = _abstract_state(self._config)
+        targets = ocp.args.Composite(
+            inference=ocp.args.StandardRestore({"ema_params": abstract.ema_params, "frozen": abstract.frozen}),
+            training=ocp.args.StandardRestore({"params": abstract.params, "opt_state": abstract.opt_state}),
+        )
+        with _readable(self.directory / str(step)):
+            items = self._manager.restore(step, args=targets)
+        inference, training = items["inference"], items["training"]
+        return replicate(
+            TrainState(
+                jnp.asarray(step, jnp.int32),
+                training["params"],
+                inference["ema_params"],
+                training["opt_state"],
+                inference["frozen"],
+            )
+        )
+
+    def close(self) -> None:
+        """Waits for the writing that is under way, then lets go of the folder."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+_ITEMS = ("config", "inference", "training")
+
+
+def load_model(checkpoint: Path) -> Model:
+    """Returns the inference part of a checkpoint; the optimiser's state is not read.
+
+    Args:
+        checkpoint: a working directory, its folder `checkpoints`, or one step's folder in that.
+
+    Raises:
+        CheckpointError: there is no complete checkpoint, or it cannot be read.
+    """
+    root, step = _find(checkpoint)
+    with _quiet():
+        options = ocp.CheckpointManagerOptions(read_only=True)
+        manager = ocp.CheckpointManager(root, options=options, item_names=_ITEMS)
+    with manager:
+        config, records = _read_config(manager, step, root)
+        abstract = _abstract_state(config)
+        target = ocp.args.StandardRestore({"ema_params": abstract.ema_params, "frozen": abstract.frozen})
+        with _readable(root / str(step)):
+            items = manager.restore(step, args=ocp.args.Composite(inference=target))
+    inference = items["inference"]
+    return Model(config, inference["ema_params"], inference["frozen"], step, records)
+
+
+def _find(checkpoint: Path) -> tuple[Path, int]:
+    """The folder of checkpoints and the step meant."""
+    path = Path(checkpoint).absolute()
+    if not path.is_dir():
+        raise CheckpointError(f"checkpoint {str(checkpoint)!r}: no such folder; give the --workdir of a training")
+    if path.name.isdigit() and (path / "inference").is_dir():
+        return path.parent, int(path.name)
+    root = path / FOLDER if (path / FOLDER).is_dir() else path
+    steps = [int(step.name) for step in root.iterdir() if step.name.isdigit() and (step / "inference").is_dir()]
+    if not steps:
+        raise CheckpointError(
+            f"checkpoint {str(checkpoint)!r}: no complete checkpoint in it; give the --workdir of a training"
+        )
+    return root, max(steps)
+
+
+def _read_config(manager: ocp.CheckpointManager, step: int, root: Path) -> tuple[Config, dict[str, Any]]:
+    with _readable(root / str(step)):
+        stored: Any = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
+        if stored["format"] != _FORMAT:
+            raise ValueError(f"its format is {stored['format']} and this version reads {_FORMAT}")
+        return Config.from_json(json.dumps(stored["config"])), stored["records"]
+
+
+def _check_same_experiment(wanted: Config, stored: Config, workdir: Path) -> None:
+    """A training is continued only as what it began; its length in checkpoints and lines of log may change."""
+    free = {"log_every", "images_every", "checkpoint_every", "keep_checkpoints", "parallel"}
+    wanted_sections, stored_sections = (json.loads(config.to_json()) for config in (wanted, stored))
+    for section, fields in wanted_sections.items():
+        for name, value in fields.items():
+            other = stored_sections[section][name]
+            if value != other and not (section == "train" and name in free):
+                raise CheckpointError(
+                    f"{workdir} holds a training with {section}.{name}={other!r} and this one has {value!r}: "
+                    "a training is continued with the same settings; take them, or another --workdir"
+                )
+
+
+def _abstract_state(config: Config) -> TrainState:
+    """Shapes and types of the state, each on one device of this process: what Orbax restores into."""
+    points, count = config.data.points, config.clusters.count
+
+    def build() -> TrainState:
+        params = init_params(jax.random.key(0), config, sketch_channels(config))
+        optimiser: optax.GradientTransformation = make_optimiser(config.optim, config.train.steps)
+        frozen = Frozen(
+            Clusters(jnp.zeros((count, points, 2)), jnp.zeros((points, 2))),
+            jnp.zeros((count, config.model.z_dim)),
+            jnp.zeros((count,)),
+            jnp.zeros(()),
+        )
+        return TrainState(jnp.zeros((), jnp.int32), params, params, optimiser.init(params), frozen)
+
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), jax.eval_shape(build)
+    )
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # Orbax and TensorStore raise many kinds; the user needs the folder and one line
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(
+            f"checkpoint {folder} cannot be read: {lines[0]}; delete that folder to go back to the one before"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax tells each start of a manager at warning level."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,214 @@
+"""A training from first batch to last checkpoint: `train`."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from ecvae_jax.config import Config
+from ecvae_jax.data.pipeline import Faces, load_faces, training_batches
+from ecvae_jax.model.conditioning import Frozen, make_condition
+from ecvae_jax.model.cvae import decode, infer
+from ecvae_jax.objective import Views
+from ecvae_jax.pictures import save_picture, sketch_picture, tile, to_uint8
+from ecvae_jax.prior import transport
+from ecvae_jax.training.checkpoint import Checkpoints
+from ecvae_jax.training.parallel import check_batch_size, map_step, replicate
+from ecvae_jax.training.report import Reporter
+from ecvae_jax.training.state import count_params, init_state
+from ecvae_jax.training.step import Metrics, make_train_step, to_views
+
+HostBatch = Mapping[str, np.ndarray]
+
+
+# Faces in the picture that is drawn again and again during a training, and that initialisation sees.
+_WATCHED = 16
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on: its loss is no number."""
+
+
+class Outcome(NamedTuple):
+    """How a training ended."""
+
+    step: int
+    finished: bool
+    """False where it was interrupted; the same command goes on from `step`."""
+    metrics: Mapping[str, float]
+    """Means over the last steps."""
+    images_per_second: float
+
+
+def train(config: Config, workdir: Path) -> Outcome:
+    """Returns how the training ended, its checkpoints and TensorBoard files left in `workdir`.
+
+    Where `workdir` holds a checkpoint of the same experiment, the training goes on from it, bit for bit as if it had
+    not stopped. Ctrl-C and SIGTERM store the state after the running step and return.
+
+    Raises:
+        DataError: the records cannot be used.
+        CheckpointError: `workdir` belongs to another experiment, or its checkpoint cannot be read.
+        ValueError: batch size and devices do not fit, or the first batch cannot initialise the network.
+        TrainingError: a term of the loss is not finite.
+    """
+    check_batch_size(config.train.batch_size)
+    first_process = jax.process_index() == 0
+    faces = load_faces(config.data.records, "train")
+    workdir.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(workdir, config, faces.metadata)
+    resumed = checkpoints.latest_step is not None
+    if resumed:
+        state = checkpoints.restore()
+    else:
+        landmarks = faces.landmarks_as(config.data.points)
+        state = replicate(init_state(config, landmarks, device_views(first_examples(config, faces))))
+    start = int(state.step)
+    step_over_devices = map_step(make_train_step(config), config.train.parallel)
+    batches = training_batches(
+        faces, config.data, config.model.image_size, config.train.batch_size, config.train.seed, start,
+        jax.process_index(), jax.process_count(),
+    )  # fmt: skip
+    stop = _StopFlag()
+    with Reporter(config.train, workdir, start, first_process) as report, stop.catching():
+        if resumed:
+            report.say(f"{workdir}: going on from step {start} of {config.train.steps}")
+        else:
+            report.say(
+                f"{len(faces)} faces of {len(set(faces.identities))} identities, {faces.points} landmarks; "
+                f"{count_params(state.params):,} parameters; {jax.device_count()} {jax.default_backend()} device(s)"
+            )
+        watched = first_examples(config, faces)
+        if first_process and not resumed:
+            picture = draw_views(config, state.frozen, watched, None)
+            save_picture(picture, workdir / "first_batch.png")
+            report.image(0, "first_batch", picture)
+        recent: list[Metrics] = []
+        means: Mapping[str, float] = {}
+        for step in range(start + 1, config.train.steps + 1):
+            state, metrics = step_over_devices(state, next(batches))
+            recent.append(metrics)
+            last = step == config.train.steps or stop.requested
+            due = checkpoints.is_due(step) or last
+            if step % config.train.log_every == 0 or due:
+                # Before anything is stored: a state that is not finite must not push a good one off the disk.
+                means = _means(recent, step, workdir)
+            if step % config.train.log_every == 0 or last:
+                report.metrics(step, means)
+                recent = []
+            report.advance(step)
+            if first_process and (step % config.train.images_every == 0 or step == config.train.steps):
+                report.image(step, "prediction", draw_views(config, state.frozen, watched, state.ema_params))
+            if due:
+                checkpoints.save(state)
+            if stop.requested:
+                break
+        checkpoints.save(state)
+        checkpoints.close()
+        seconds = report.seconds
+    done = int(state.step)
+    return Outcome(
+        done, done >= config.train.steps, means, (done - start) * config.train.batch_size / max(seconds, 1e-9)
+    )
+
+
+def first_examples(config: Config, faces: Faces) -> HostBatch:
+    """The first examples of step 0, the same on every host: what initialisation and the watched pictures use."""
+    few = min(config.train.batch_size, _WATCHED)
+    uncached = dataclasses.replace(config.data, cache=False)
+    return next(training_batches(faces, uncached, config.model.image_size, few, config.train.seed))
+
+
+def device_views(batch: HostBatch) -> Views:
+    """Returns a host batch as views on the default device."""
+    return to_views({name: jnp.asarray(value) for name, value in batch.items()})
+
+
+def draw_views(config: Config, frozen: Frozen, batch: HostBatch, params: PyTree | None) -> np.ndarray:
+    """Returns a picture of a batch, an example a column: source, its sketch, target, its sketch, and the prediction.
+
+    Args:
+        config: the experiment.
+        frozen: the fixed part of the model.
+        batch: as the pipeline gives it.
+        params: parameters for the prediction (z at the posterior's mean), or none to leave it out.
+    """
+    rows = [
+        batch["source_image"],
+        _sketches(config, frozen, batch["source_landmarks"]),
+        batch["image"],
+        _sketches(config, frozen, batch["landmarks"]),
+    ]
+    if params is not None:
+        rows.append(to_uint8(np.asarray(_predict(config, params, frozen, device_views(batch)))))
+    return tile([list(row) for row in rows])
+
+
+def _sketches(config: Config, frozen: Frozen, landmarks: np.ndarray) -> np.ndarray:
+    return sketch_picture(np.asarray(_condition(config, frozen, jnp.asarray(landmarks)).sketch))
+
+
+_condition = jax.jit(make_condition, static_argnums=0)
+
+
+@partial(jax.jit, static_argnums=0)
+def _predict(config: Config, params: PyTree, frozen: Frozen, views: Views) -> Array:
+    source = make_condition(config, frozen, views.source_landmarks)
+    target = make_condition(config, frozen, views.landmarks)
+    posterior = infer(config, params, views.source_image, source.sketch, source.reference)
+    z = transport(posterior.mean, source.reference, target.reference)
+    return decode(config, params, z, target.sketch, frozen.z_scale)
+
+
+def _means(recent: list[Metrics], step: int, workdir: Path) -> dict[str, float]:
+    """Means of the metrics since the last line of the log.
+
+    Raises:
+        TrainingError: one of them is not finite.
+    """
+    values = jax.device_get(recent)
+    for offset, metrics in enumerate(values, step - len(values) + 1):
+        for name in metrics:
+            if not np.isfinite(metrics[name]):
+                raise TrainingError(
+                    f"step {offset}: {name} is {float(metrics[name])}; nothing of this was stored, the last checkpoint "
+                    f"in {workdir} is good: lower optim.learning_rate or optim.clip_norm"
+                )
+    return {name: float(np.mean([metrics[name] for metrics in values])) for name in values[-1]}
+
+
+class _StopFlag:
+    """Turns the first Ctrl-C or SIGTERM into a request to stop after the running step; the second one is obeyed."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+    @contextmanager
+    def catching(self) -> Iterator[None]:
+        """Holds the signals inside the block; does nothing outside the main thread, where Python sends none."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

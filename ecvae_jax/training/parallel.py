@@ -1,0 +1,86 @@
+"""The map of the per-device step over all devices of all hosts: `jax.shard_map` under `jit`, or `jax.pmap`.
+
+Both compile to the same program; shard_map is what JAX's notes recommend for new code, pmap is in maintenance mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from ecvae_jax.training.state import TrainState
+from ecvae_jax.training.step import AXIS, Metrics, Step
+
+HostBatch = Mapping[str, np.ndarray]
+
+
+class MappedStep(Protocol):
+    """A step over all devices: a host's share of the batch goes in, state and metrics come out replicated."""
+
+    def __call__(self, state: TrainState, batch: HostBatch) -> tuple[TrainState, Metrics]:
+        """Returns the next state and the metrics of this step. The state given is consumed."""
+        ...
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raises ValueError where the global batch cannot be spread evenly over the devices."""
+    devices = jax.device_count()
+    if batch_size % devices:
+        raise ValueError(
+            f"train.batch_size={batch_size}: must be a multiple of the {devices} devices; "
+            f"take {max(1, batch_size // devices) * devices}"
+        )
+
+
+def make_mesh() -> jax.sharding.Mesh:
+    """Returns the mesh of all devices along the one axis `AXIS`."""
+    return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def replicate(tree: PyTree) -> PyTree:
+    """Returns the tree with a copy of every array on each device of every host."""
+    return jax.device_put(tree, NamedSharding(make_mesh(), PartitionSpec()))
+
+
+def map_step(step: Step, kind: Literal["shard_map", "pmap"]) -> MappedStep:
+    """Returns the per-device step as one call over all devices.
+
+    Args:
+        step: `make_train_step`'s; it averages over the axis `AXIS` by itself.
+        kind: which of JAX's two maps.
+    """
+    return _shard_mapped(step) if kind == "shard_map" else _pmapped(step)
+
+
+def _shard_mapped(step: Step) -> MappedStep:
+    mesh = make_mesh()
+    spread = NamedSharding(mesh, PartitionSpec(AXIS))
+    mapped = jax.jit(
+        # check_vma off: the outputs are replicated because the step averages them, which the checker cannot see
+        # through optax's update.
+        jax.shard_map(step, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+                      out_specs=(PartitionSpec(), PartitionSpec()), check_vma=False),
+        donate_argnums=0,
+    )
+
+    def call(state: TrainState, batch: HostBatch) -> tuple[TrainState, Metrics]:
+        arrays = {name: jax.make_array_from_process_local_data(spread, value) for name, value in batch.items()}
+        return mapped(state, arrays)
+
+    return call
+
+
+def _pmapped(step: Step) -> MappedStep:
+    mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)  # type: ignore[call-overload]
+    local = jax.local_device_count()
+
+    def call(state: TrainState, batch: HostBatch) -> tuple[TrainState, Metrics]:
+        shards = {name: value.reshape(local, -1, *value.shape[1:]) for name, value in batch.items()}
+        return mapped(state, shards)
+
+    return call

@@ -1,0 +1,121 @@
+"""What a training tells while it runs: a progress bar or lines, TensorBoard scalars and image grids."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ecvae_jax.config import TrainConfig
+
+
+class Reporter:
+    """Progress on the terminal, TensorBoard files in the working directory; silent on all processes but the first."""
+
+    def __init__(self, config: TrainConfig, workdir: Path, start_step: int, active: bool) -> None:
+        """Opens the TensorBoard file where `active`, and the bar where there is a terminal as well."""
+        self._config, self._start, self._active = config, start_step, active
+        self._began = time.monotonic()
+        self._window = (start_step, self._began)
+        self._bar: Any = None
+        self._task: Any = None
+        self._writer: Any = None
+        if active:
+            from ecvae_jax.data.host_tf import load_tensorflow
+
+            self._writer = load_tensorflow().summary.create_file_writer(str(workdir / "tensorboard"))
+            if sys.stderr.isatty():
+                self._bar = _make_bar()
+                self._task = self._bar.add_task("training", total=config.steps, completed=start_step, note="")
+
+    def __enter__(self) -> Reporter:
+        """Starts the bar."""
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stops the bar and writes out what TensorBoard still holds."""
+        if self._bar is not None:
+            self._bar.stop()
+        if self._writer is not None:
+            self._writer.close()
+
+    def advance(self, step: int) -> None:
+        """Moves the bar to `step`."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step)
+
+    def say(self, line: str) -> None:
+        """Prints a line, above the bar where there is one."""
+        if not self._active:
+            return
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False, markup=False)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes the metrics of the steps since the last call, with images per second and the time that is left."""
+        now = time.monotonic()
+        steps, seconds = step - self._window[0], now - self._window[1]
+        self._window = (step, now)
+        speed = steps * self._config.batch_size / max(seconds, 1e-9)
+        left = (self._config.steps - step) * self._config.batch_size / speed if speed else float("inf")
+        if not self._active:
+            return
+        from ecvae_jax.data.host_tf import load_tensorflow
+
+        tf = load_tensorflow()
+        with self._writer.as_default(step):
+            for name, value in {**values, "images_per_second": speed}.items():
+                tf.summary.scalar(name, value)
+        self._writer.flush()
+        line = (
+            f"step {step}/{self._config.steps}  loss {values['loss']:.1f}  recon_nll {values['recon_nll']:.1f}  "
+            f"kl {values['kl']:.1f}  ssim {values['ssim']:.3f}  clusters {values['effective_clusters']:.1f}  "
+            f"{speed:.1f} images/s"
+        )
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, note=line.split("  ", 1)[1])
+        else:
+            print(f"{line}  {_duration(left)} left", file=sys.stderr, flush=True)
+
+    def image(self, step: int, name: str, picture: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Writes a picture to TensorBoard."""
+        if not self._active:
+            return
+        from ecvae_jax.data.host_tf import load_tensorflow
+
+        with self._writer.as_default(step):
+            load_tensorflow().summary.image(name, picture[None])
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the reporter was made."""
+        return time.monotonic() - self._began
+
+
+def _make_bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(),
+               TextColumn("{task.fields[note]}"))
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def _duration(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,75 @@
+"""One training step as seen by one device; `parallel` maps it over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PyTree, UInt8
+
+from ecvae_jax.config import Config
+from ecvae_jax.objective import Terms, Views, loss_terms
+from ecvae_jax.training.optim import kl_weight, learning_rate, make_optimiser
+from ecvae_jax.training.state import TrainState
+
+AXIS = "batch"
+"""Name of the mapped axis over which the batch is spread and gradients are averaged."""
+
+Batch = Mapping[str, Array]
+Metrics = dict[str, Array]
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def to_float(image: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+    """Returns 8-bit pixels as float32 in [-1, 1]."""
+    return image.astype(jnp.float32) / 127.5 - 1.0
+
+
+def to_views(batch: Batch) -> Views:
+    """Returns the host batch of `data.pipeline` as views with float images."""
+    return Views(
+        to_float(batch["source_image"]), batch["source_landmarks"], to_float(batch["image"]), batch["landmarks"]
+    )
+
+
+def make_train_step(config: Config) -> Step:
+    """Returns `train_step(state, batch) -> (state, metrics)` for one device inside a mapped axis named `AXIS`.
+
+    Gradients, metrics and the likelihood's scale are averaged over the axis in float32. Noise is drawn for each image
+    from its place in the global batch, so the result does not depend on how many devices share it.
+    """
+    optimiser = make_optimiser(config.optim, config.train.steps)
+    rate, beta_at = learning_rate(config.optim, config.train.steps), kl_weight(config)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        views = to_views(batch)
+        images = views.image.shape[0]
+        places = jax.lax.axis_index(AXIS) * images + jnp.arange(images)
+        step_key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
+        keys = jax.vmap(lambda place: jax.random.split(jax.random.fold_in(step_key, place)))(places)
+        noise = jax.vmap(lambda key: jax.random.normal(key, (config.model.z_dim,)))(keys[:, 0])
+        beta = jnp.asarray(beta_at(state.step), jnp.float32)
+
+        def objective(params: PyTree) -> tuple[Float[Array, ""], Terms]:
+            terms, _ = loss_terms(config, params, state.frozen, views, noise, keys[:, 1], beta, AXIS)
+            return jnp.mean(terms.loss), terms
+
+        gradient, terms = jax.grad(objective, has_aux=True)(state.params)
+        gradient = jax.lax.pmean(gradient, AXIS)
+        means = {name: jnp.mean(value) for name, value in terms._asdict().items()}
+        means["elbo"] = jnp.mean(terms.elbo)
+        metrics = jax.lax.pmean(means, AXIS)
+        metrics["gradient_norm"] = optax.tree.norm(gradient)
+        metrics["learning_rate"] = jnp.asarray(rate(state.step), jnp.float32)
+        metrics["beta"] = beta
+
+        updates, opt_state = optimiser.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        # A young average would remember the initial draw for 1/(1 - decay) steps: its decay grows with the step.
+        decay = jnp.minimum(config.optim.ema_decay, (1.0 + state.step) / (10.0 + state.step))
+        ema_params = optax.incremental_update(params, state.ema_params, 1.0 - decay)
+        return TrainState(state.step + 1, params, ema_params, opt_state, state.frozen), metrics
+
+    return train_step

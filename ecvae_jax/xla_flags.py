@@ -1,0 +1,53 @@
+"""XLA's settings for CPUs, to be made before JAX is imported. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from importlib import metadata
+from pathlib import Path
+
+# Without it XLA's CPU convolutions go through a slow fusion: training takes twice as long (benchmarks/cpu_flag.py).
+_CPU_FLAG = "xla_cpu_experimental_ynn_fusion_type"
+_CPU_VALUE = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+# XLA aborts the process on a flag that it does not know; these are the versions the flag was tested with.
+_FIRST, _BEYOND = (0, 10), (0, 13)
+_ACCELERATOR_PLUGINS = ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm60_plugin", "jax_rocm7_plugin")
+
+
+def set_cpu_flags() -> bool:
+    """Returns whether the CPU flags are set, having added them to XLA_FLAGS where no accelerator can be used.
+
+    Call it first in a program. Nothing happens where JAX is already imported (too late), where a TPU or GPU plugin is
+    installed and JAX_PLATFORMS does not ask for the CPU, or with a version of jaxlib that was not tested with the flag.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _CPU_FLAG in flags:
+        return True
+    if "jax" in sys.modules or not _runs_on_cpu() or not _is_tested_version():
+        return False
+    os.environ["XLA_FLAGS"] = f"{flags} --{_CPU_FLAG}={_CPU_VALUE}".strip()
+    return True
+
+
+def use_compilation_cache(folder: Path) -> None:
+    """Keeps compiled programs in `folder`, so that the same command starts in a fraction of the time next time."""
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+def _runs_on_cpu() -> bool:
+    wanted = os.environ.get("JAX_PLATFORMS", "")
+    if wanted:
+        return wanted.split(",")[0] == "cpu"
+    return not any(importlib.util.find_spec(plugin) for plugin in _ACCELERATOR_PLUGINS)
+
+
+def _is_tested_version() -> bool:
+    try:
+        version = tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
+    except (metadata.PackageNotFoundError, ValueError):
+        return False
+    return _FIRST <= version < _BEYOND

@@ -1,0 +1,34 @@
+# Sourced by the other scripts: makes the private environment .venv once, and reuses it while pyproject.toml is the same.
+# usage: . launch/environment.sh EXTRAS     ("" or "dev,dlib"); afterwards $PYTHON runs in the environment.
+# $ECVAE_VENV names another folder for it, $ECVAE_PYTHON another Python to make it with; $ECVAE_READY_PYTHON is a Python in
+# which the package is installed already, and nothing is made.
+
+environment() {
+  if [ -n "${ECVAE_READY_PYTHON:-}" ]; then
+    PYTHON=$ECVAE_READY_PYTHON
+    return
+  fi
+  local extras=$1 venv=${ECVAE_VENV:-.venv} python='' candidate stamp
+  for candidate in ${ECVAE_PYTHON:-python3.12 python3.11 python3.13 python3 python}; do
+    if "$candidate" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      python=$candidate
+      break
+    fi
+  done
+  if [ -z "$python" ]; then
+    echo "launch: Python 3.11 or newer (with venv) is needed and was not found; install it, or name it in ECVAE_PYTHON" >&2
+    return 1
+  fi
+  # The stamp holds what was installed for what: a changed pyproject.toml or another set of extras installs again.
+  stamp="$(cksum <pyproject.toml) [$extras]"
+  if ! grep -qxF -- "$stamp" "$venv/installed" 2>/dev/null; then
+    echo "launch: making the environment $venv with $("$python" --version); this takes a few minutes, once" >&2
+    [ -x "$venv/bin/python" ] || "$python" -m venv "$venv" || return 1
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip || return 1
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".${extras:+[$extras]}" || return 1
+    printf '%s\n' "$stamp" >>"$venv/installed"
+  fi
+  PYTHON="$venv/bin/python"
+}
+
+environment "$1" || exit 1

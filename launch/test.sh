@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Environment, style, types, tests. Arguments go to pytest: bash launch/test.sh tests/test_prior.py -k mixture
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. launch/environment.sh dev,dlib,render
+
+"$PYTHON" -m ruff check .
+"$PYTHON" -m pyright --pythonpath "$PYTHON"
+"$PYTHON" -m pytest "$@"

@@ -1,0 +1,83 @@
+"""Settings for every test, made before JAX is imported, and the small data and model that many tests share."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+# Eight devices on any machine, so that the maps over devices are tested everywhere.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from ecvae_jax.xla_flags import set_cpu_flags, use_compilation_cache
+
+set_cpu_flags()
+# Many tests train the same small model: it is compiled once for all of them, and for the processes they start.
+_CACHE = tempfile.TemporaryDirectory(prefix="ecvae-tests-", ignore_cleanup_errors=True)
+use_compilation_cache(Path(_CACHE.name))
+
+import jax
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+import numpy as np
+import pytest
+
+from ecvae_jax.config import (
+    ClusterConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimConfig,
+    SketchConfig,
+    TrainConfig,
+)
+
+TINY_FACES = 96
+
+
+@pytest.fixture(scope="session")
+def tiny_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A records folder of the first rendered heads: 96 faces of 4 people to train on, 48 of 2 others to test on."""
+    from ecvae_jax.data.builders import FaceRecord, write_records
+    from ecvae_jax.data.pipeline import load_faces
+
+    def records(split: str, count: int) -> list[FaceRecord]:
+        faces = load_faces("rendered", split)
+        jpegs = faces.encoded(range(count))
+        return [
+            FaceRecord(*fields)
+            for fields in zip(
+                jpegs, faces.landmarks, faces.identities, faces.groups, faces.names, faces.tags, strict=False
+            )
+        ]
+
+    metadata = {**load_faces("rendered", "train").metadata, "source": "tests"}
+    out = tmp_path_factory.mktemp("records") / "tiny"
+    write_records(out, {"train": records("train", TINY_FACES), "test": records("test", 48)}, metadata)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tiny_records: Path) -> Config:
+    """An experiment on `tiny_records` that compiles and runs in seconds."""
+    return Config(
+        data=DataConfig(records=str(tiny_records)),
+        sketch=SketchConfig(samples_per_span=1, sigma=0.02),
+        clusters=ClusterConfig(count=6),
+        model=ModelConfig(image_size=32, patch=4, widths=(16, 16), z_dim=32, z_grid=4),
+        objective=ObjectiveConfig(beta_ramp=0.0),
+        optim=OptimConfig(warmup_steps=2, ema_decay=0.9),
+        train=TrainConfig(steps=10, batch_size=8, log_every=5, images_every=5, checkpoint_every=5),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_batch(tiny_config: Config) -> dict[str, np.ndarray]:
+    """The first batch of `tiny_config`."""
+    from ecvae_jax.data.pipeline import load_faces, training_batches
+
+    faces = load_faces(tiny_config.data.records, "train")
+    return next(training_batches(faces, tiny_config.data, 32, 8, seed=0))

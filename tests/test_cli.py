@@ -1,0 +1,154 @@
+"""The `ecvae` command: exit codes, one-line errors, and each subcommand run for real."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ecvae_jax import __version__
+from ecvae_jax.cli import COMMANDS, main
+from ecvae_jax.config import Config
+
+
+@pytest.fixture(scope="module")
+def workdir(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training made by the command itself, from an experiment file."""
+    folder = tmp_path_factory.mktemp("cli")
+    experiment = folder / "experiment.py"
+    text = tiny_config.to_json()
+    experiment.write_text(f"from ecvae_jax.config import Config\nconfig = Config.from_json({text!r})\n")
+    assert main(["train", str(experiment), "--workdir", str(folder / "run"), "--train.log-every", "2"]) == 0
+    return folder / "run"
+
+
+def test_help_lists_every_command_without_loading_jax() -> None:
+    code = (
+        "import sys; from ecvae_jax.cli import main; assert main(['--help']) == 0; "
+        "heavy = {'jax', 'tensorflow', 'flax', 'orbax', 'sklearn', 'dlib'} & set(sys.modules); assert not heavy, heavy"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(f"  {name} " in shown.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert f"usage: ecvae {command}" in capsys.readouterr().out
+
+
+def test_version_and_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert __version__ in capsys.readouterr().out
+    assert main([]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["trian"], 2, "did you mean 'train'?"),
+        (["frobnicate"], 2, "the commands are"),
+        (["train", "missing.py", "--workdir", "x"], 1, "config 'missing.py': no such file"),
+        (["train", "--train.steps", "0"], 2, "steps=0: must be at least 1"),
+        (["train", "--train.stepz", "5"], 2, "train.steps"),
+        (["train", "--data.records", "elsewhere"], 2, "--workdir is required"),
+        (["train", "--data.records", "elsewhere", "--workdir", "WORK"], 1, "no such folder"),
+        (["transfer", "--checkpoint", "nowhere", "--source", "a", "--target", "b"], 1, "checkpoint 'nowhere': no such"),
+        (["sample", "--checkpoint", "nowhere", "--structure", "a", "--enlarge", "0"], 1, "enlarge=0"),
+        (["evaluate", "--checkpoint", "nowhere"], 1, "checkpoint 'nowhere': no such"),
+        (["info", "nowhere"], 1, "no such folder"),
+        (["prepare", "nowhere", "out"], 1, "nowhere"),
+    ],
+)
+def test_wrong_input_is_one_line_and_a_code(
+    arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main([word.replace("WORK", str(tmp_path / "w")) for word in arguments]) == code
+    shown = capsys.readouterr()
+    said = shown.err + shown.out
+    assert words in said
+    assert "Traceback" not in said
+    if code == 1:
+        assert len(shown.err.strip().splitlines()) == 1
+        assert shown.err.startswith("ecvae: error: ")
+
+
+def test_verbose_shows_the_traceback() -> None:
+    from ecvae_jax.training.checkpoint import CheckpointError
+
+    with pytest.raises(CheckpointError):
+        main(["info", "nowhere", "-v"])
+
+
+def test_training_went_on_to_the_end(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(workdir)]) == 0
+    shown = capsys.readouterr().out
+    assert "step 10 of 10" in shown
+    assert "98 landmarks, 6 clusters" in shown
+
+
+def test_info_of_records(tiny_records: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(tiny_records)]) == 0
+    shown = capsys.readouterr().out
+    assert "96 faces, 4 identities" in shown
+    assert "48 faces, 2 identities" in shown
+
+
+def test_transfer_draws_a_grid(workdir: Path, tiny_records: Path, tmp_path: Path) -> None:
+    out = tmp_path / "grid.png"
+    command = ["transfer", "--checkpoint", str(workdir), "--out", str(out), "--enlarge", "2"]
+    command += ["--source", f"{tiny_records}:test:0,24", "--target", f"{tiny_records}:test:1-3"]
+    assert main(command) == 0
+    picture = np.asarray(Image.open(out))
+    assert picture.shape == (2 * (4 * 34 + 2), 2 * (5 * 34 + 2), 3)  # two borders and 2 × 3 faces, doubled
+    plain = picture.copy()
+    assert main([*command, "--no-transport"]) == 0
+    assert not np.array_equal(np.asarray(Image.open(out)), plain)
+
+
+def test_sample_draws_a_grid(workdir: Path, tiny_records: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sample.png"
+    command = ["sample", "--checkpoint", str(workdir), "--structure", f"{tiny_records}:test:0,9", "--n", "3"]
+    assert main([*command, "--out", str(out)]) == 0
+    assert np.asarray(Image.open(out)).shape == (2 * 34 + 2, 4 * 34 + 2, 3)
+
+
+def test_evaluate_prints_and_writes(
+    workdir: Path, tiny_records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "report.json"
+    assert main(["evaluate", "--checkpoint", str(workdir), "--data", str(tiny_records), "--out", str(out)]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["reconstruction", "transfer", "copy"]
+    assert json.loads(out.read_text())["transfer"]["psnr"]["count"] == 48
+
+
+def test_prepare_a_folder_with_given_landmarks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng, source = np.random.default_rng(0), tmp_path / "photos"
+    source.mkdir()
+    rows = ["image," + ",".join(f"x{i},y{i}" for i in range(68))]
+    for name in ("a.png", "b.png", "c.png"):
+        Image.fromarray(rng.integers(0, 255, (120, 120, 3)).astype(np.uint8)).save(source / name)
+        rows.append(name + "," + ",".join(f"{v:.2f}" for v in rng.uniform(30, 90, 136)))
+    (source / "landmarks68.csv").write_text("\n".join(rows) + "\n")
+    (source / "broken.jpg").write_bytes(b"")
+    assert main(["prepare", str(source), str(tmp_path / "out"), "--size", "64"]) == 0
+    report = (tmp_path / "out" / "report.csv").read_text().splitlines()
+    assert len(report) == 1 + 4
+    assert main(["info", str(tmp_path / "out")]) == 0
+    assert "68" in capsys.readouterr().out
+    assert main(["prepare", str(source), str(tmp_path / "out")]) == 1
+
+
+def test_module_is_the_command() -> None:
+    start = time.monotonic()
+    shown = subprocess.run([sys.executable, "-m", "ecvae_jax", "--version"], capture_output=True, text=True, check=True)
+    assert shown.stdout == f"ecvae {__version__}\n"
+    assert time.monotonic() - start < 30  # a hang, not a speed: imports of heavy libraries are tested above

@@ -1,0 +1,78 @@
+"""Config: round trip, and every value that is refused."""
+
+import dataclasses
+import json
+
+import pytest
+
+from ecvae_jax.config import (
+    ClusterConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimConfig,
+    PriorConfig,
+    SketchConfig,
+    TrainConfig,
+)
+
+
+def test_json_round_trip() -> None:
+    config = Config(model=ModelConfig(image_size=128, widths=(16, 32, 64, 64)), objective=ObjectiveConfig(scale=0.2))
+    assert Config.from_json(config.to_json()) == config
+    assert hash(config) == hash(Config.from_json(config.to_json()))
+
+
+def test_config_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().train.steps = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ModelConfig(image_size=48), "image_size=48"),
+        (lambda: ModelConfig(image_size=512), "image_size=512"),
+        (lambda: ModelConfig(patch=3), "patch=3"),
+        (lambda: ModelConfig(widths=(32,)), "widths"),
+        (lambda: ModelConfig(widths=(30, 60)), "multiple of 8"),
+        (lambda: ModelConfig(image_size=32, widths=(8,) * 5), "too many levels"),
+        (lambda: ModelConfig(z_grid=32), "z_grid=32"),
+        (lambda: ModelConfig(z_dim=100), "multiple of z_grid"),
+        (lambda: PriorConfig(stddev=0.0), "stddev=0.0"),
+        (lambda: ClusterConfig(count=0), "count=0"),
+        (lambda: ClusterConfig(temperature=-1.0), "temperature=-1.0"),
+        (lambda: SketchConfig(sigma=0.0), "sigma=0.0"),
+        (lambda: DataConfig(pairs=1.5), "pairs=1.5"),
+        (lambda: ObjectiveConfig(beta=-1.0), "beta=-1.0"),
+        (lambda: ObjectiveConfig(beta_ramp=2.0), "beta_ramp=2.0"),
+        (lambda: OptimConfig(learning_rate=0.0), "learning_rate=0.0"),
+        (lambda: OptimConfig(ema_decay=1.0), "ema_decay=1.0"),
+        (lambda: TrainConfig(steps=0), "steps=0"),
+        (lambda: TrainConfig(batch_size=0), "batch_size=0"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(make, words: str) -> None:
+    with pytest.raises(ValueError, match=words.replace("(", "\\(")):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "no JSON"),
+        ("[]", "must be a JSON object"),
+        (json.dumps({"modle": {}}), "unknown; the sections are"),
+        (json.dumps({"model": {"z_dims": 3}}), "unknown; the fields are"),
+        (json.dumps({"model": {"image_size": 48}}), "image_size=48"),
+    ],
+)
+def test_unreadable_json_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Config.from_json(text)
+
+
+@pytest.mark.parametrize("size", [32, 64, 128, 256])
+def test_level_sides_halve(size: int) -> None:
+    assert ModelConfig(image_size=size, z_grid=1).level_sides == (size // 4, size // 8, size // 16)

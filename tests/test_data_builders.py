@@ -1,0 +1,154 @@
+"""The records folder: written whole or not at all, read by index here and by tensorflow-datasets elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_faces import make_records
+from PIL import Image
+
+from ecvae_jax.data.builders import FaceRecord, write_records
+from ecvae_jax.data.errors import DataError
+from ecvae_jax.data.faces import load_faces, record_splits
+
+METADATA = {"points": 68, "image_size": 16, "source": "drawn", "detector": "none", "margin": 1.5}
+
+
+def jpeg(value: int = 100) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (16, 16), (value, value, value)).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def record(name: str, value: int = 100) -> FaceRecord:
+    landmarks = np.full((68, 2), 0.25, np.float32)
+    return FaceRecord(jpeg(value), landmarks, "Zoë", "Zoë/1", name, {"pose": [1, 2], "light": "ü"})
+
+
+def digest(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_records(tmp_path_factory.mktemp("records") / "faces")
+
+
+def test_what_was_written_is_read(tmp_path: Path):
+    write_records(tmp_path / "out", {"train": [record("a"), record("b", 30)]}, METADATA)
+    faces = load_faces(tmp_path / "out", "train")
+    assert len(faces) == 2
+    assert faces.names == ["a", "b"]
+    assert faces.identities == ["Zoë"] * 2
+    assert faces.groups[1] == "Zoë/1"
+    assert faces.tags[0] == {"pose": [1, 2], "light": "ü"}
+    assert faces.points == 68
+    assert faces.image_size == 16
+    assert faces.metadata["source"] == "drawn"
+    assert faces.landmarks.dtype == np.float32
+    assert (faces.landmarks == 0.25).all()
+    assert faces.encoded([1, 0]) == [jpeg(30), jpeg(100)]  # byte for byte, not encoded again
+    assert record_splits(tmp_path / "out") == {"train": 2}
+
+
+def test_images_come_by_index_at_any_size(records: Path):
+    faces = load_faces(records, "train")
+    for size in (None, 16, 32, 50):
+        images = faces.images([20, 3, 3, 7], size)
+        assert images.shape == (4, size or 32, size or 32, 3)
+        assert images.dtype == np.uint8
+        np.testing.assert_allclose(images[..., 0].mean(axis=(1, 2)), [160, 24, 24, 56], atol=2)
+    np.testing.assert_array_equal(faces.image(7, 16), faces.images([7], 16)[0])
+    means = faces.image(7).reshape(16, 2, 16, 2, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(faces.image(7, 16), means, atol=1.01)
+    assert faces.images([]).shape == (0, 32, 32, 3)
+
+
+def test_another_program_reads_it_with_tensorflow_datasets_alone(records: Path, tmp_path: Path):
+    program = """
+import sys
+import tensorflow_datasets as tfds
+builder = tfds.builder_from_directory(sys.argv[1])
+train = builder.as_data_source(split="train")
+print(len(train), train[5]["image"].shape, train[5]["landmarks"].shape, train[5]["name"].decode(),
+      builder.info.metadata["points"], "ecvae_jax" in sys.modules)
+"""
+    environment = {**os.environ, "HOME": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(records)], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "23 (32, 32, 3) (68, 2) face 5 68 False"
+    assert not (tmp_path / "tensorflow_datasets").exists()
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path: Path):
+    assert digest(make_records(tmp_path / "a" / "faces")) == digest(make_records(tmp_path / "b" / "faces"))
+
+
+def test_nothing_is_left_of_a_failed_writing(tmp_path: Path):
+    def failing() -> Iterator[FaceRecord]:
+        yield record("a")
+        raise RuntimeError("the disk is full")
+
+    with pytest.raises(RuntimeError, match="disk is full"):
+        write_records(tmp_path / "out", {"train": failing()}, METADATA)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_refused(tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(FileExistsError, match="out exists"):
+        write_records(tmp_path / "out", {"train": [record("a")]}, METADATA)
+
+
+def test_wrong_metadata_and_splits_are_refused(tmp_path: Path):
+    with pytest.raises(DataError, match=r"metadata lacks \['margin'\]"):
+        write_records(tmp_path / "out", {"train": [record("a")]}, {k: v for k, v in METADATA.items() if k != "margin"})
+    with pytest.raises(DataError, match="split 'dev'"):
+        write_records(tmp_path / "out", {"dev": [record("a")]}, METADATA)
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "bad json", "no metadata"])
+def test_what_is_no_records_folder_is_refused_in_one_line(tmp_path: Path, damage: str):
+    folder = tmp_path / "faces"
+    if damage != "missing":
+        folder.mkdir()
+    if damage == "bad json":
+        (folder / "dataset_info.json").write_text("{")
+    if damage == "no metadata":
+        make_records(tmp_path / "made")
+        (tmp_path / "made").rename(folder / "made")
+        folder = folder / "made"
+        (folder / "metadata.json").unlink()
+    with pytest.raises(DataError) as caught:
+        load_faces(folder, "train")
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "prepare" in str(caught.value)
+
+
+def test_an_unknown_split_is_refused(records: Path):
+    with pytest.raises(DataError, match=r"split 'validation': .* has only \['test', 'train'\]"):
+        load_faces(records, "validation")
+
+
+def test_landmarks_are_converted_from_98_to_68_and_not_back(tmp_path: Path, records: Path):
+    faces = load_faces(make_records(tmp_path / "faces", points=98), "train")
+    assert faces.landmarks_as(98) is faces.landmarks
+    assert faces.landmarks_as(68).shape == (23, 68, 2)
+    with pytest.raises(DataError, match="has 68 landmarks a face and the model asks for 98"):
+        load_faces(records, "train").landmarks_as(98)
+
+
+def test_metadata_is_plain_json(records: Path):
+    assert json.loads((records / "metadata.json").read_text())["points"] == 68

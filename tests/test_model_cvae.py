@@ -1,0 +1,138 @@
+"""The network: shapes at every size, and by gradient, what the image depends on."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ecvae_jax.config import Config, ModelConfig
+from ecvae_jax.gaussian import DiagGaussian
+from ecvae_jax.model.blocks import double, fold, unfold
+from ecvae_jax.model.conditioning import Frozen, init_frozen, make_condition, sketch_channels
+from ecvae_jax.model.cvae import decode, infer, init_params
+from ecvae_jax.structure.scheme import get_scheme
+from ecvae_jax.training.step import to_float
+
+
+@pytest.fixture(scope="module")
+def frozen(tiny_config: Config, tiny_batch: dict[str, np.ndarray]) -> Frozen:
+    return init_frozen(jax.random.key(1), tiny_config, tiny_batch["landmarks"])
+
+
+@pytest.fixture(scope="module")
+def params(tiny_config: Config):
+    return init_params(jax.random.key(0), tiny_config, sketch_channels(tiny_config))
+
+
+def test_unfold_undoes_fold() -> None:
+    maps = jax.random.normal(jax.random.key(0), (2, 8, 12, 3))
+    assert fold(maps, 4).shape == (2, 2, 3, 48)
+    assert np.array_equal(unfold(fold(maps, 4), 4), maps)
+
+
+def test_fold_keeps_each_square_together() -> None:
+    maps = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    assert fold(maps, 2)[0, 0, 1].tolist() == [2.0, 3.0, 6.0, 7.0]
+
+
+def test_double_repeats_pixels() -> None:
+    assert double(jnp.arange(4.0).reshape(1, 2, 2, 1))[0, :, :, 0].tolist() == [
+        [0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [32, 64, 128, 256])
+@pytest.mark.parametrize("grid", [1, 4])
+def test_any_power_of_two_resolution_by_config(size: int, grid: int) -> None:
+    depth = {32: 2, 64: 3, 128: 4, 256: 5}[size]
+    config = Config(model=ModelConfig(image_size=size, widths=(8,) * depth, z_dim=32, z_grid=grid))
+
+    def both(key: jax.Array) -> tuple[DiagGaussian, jax.Array]:
+        params = init_params(key, config, 15)
+        image, sketch = jnp.zeros((2, size, size, 3)), jnp.zeros((2, size, size, 15))
+        reference = DiagGaussian(jnp.zeros((2, 32)), jnp.zeros((2, 32)))
+        posterior = infer(config, params, image, sketch, reference)
+        return posterior, decode(config, params, posterior.mean, sketch, jnp.ones(()))
+
+    posterior, image = jax.eval_shape(both, jax.random.key(0))
+    assert posterior.mean.shape == posterior.logvar.shape == (2, 32)
+    assert image.shape == (2, size, size, 3)
+    assert image.dtype == posterior.mean.dtype == jnp.float32
+
+
+def test_bfloat16_computes_near_float32(tiny_config: Config, params, frozen, tiny_batch) -> None:
+    half = dataclasses.replace(tiny_config, model=dataclasses.replace(tiny_config.model, dtype="bfloat16"))
+    condition = make_condition(tiny_config, frozen, tiny_batch["landmarks"])
+    z = condition.reference.mean
+    full = decode(tiny_config, params, z, condition.sketch, frozen.z_scale)
+    rounded = decode(half, params, z, condition.sketch, frozen.z_scale)
+    assert rounded.dtype == jnp.float32
+    assert 0 < float(jnp.abs(full - rounded).max()) < 0.1
+
+
+@pytest.mark.parametrize("grid", [1, 4])
+def test_image_depends_on_every_dimension_of_z(tiny_config: Config, frozen, tiny_batch, grid: int) -> None:
+    config = dataclasses.replace(tiny_config, model=dataclasses.replace(tiny_config.model, z_grid=grid))
+    params = init_params(jax.random.key(0), config, sketch_channels(config))
+    condition = make_condition(config, frozen, tiny_batch["landmarks"][:1])
+
+    def image(z: jax.Array) -> jax.Array:
+        return decode(config, params, z, condition.sketch, frozen.z_scale)
+
+    z = condition.reference.mean
+    jacobian = jax.jacrev(lambda z: image(z).reshape(32, 32, 3)[::5, ::5].sum(-1))(z)
+    assert (jnp.abs(jacobian).max(axis=(0, 1, 2)) > 1e-6).all()
+    # Not a matter of derivatives alone: another z is another picture.
+    assert float(jnp.abs(image(z) - image(z + frozen.z_scale)).mean()) > 0.01
+
+
+def test_image_depends_on_every_boundary_of_the_sketch(tiny_config: Config, params, frozen, tiny_batch) -> None:
+    condition = make_condition(tiny_config, frozen, tiny_batch["landmarks"][:1])
+
+    def probe(sketch: jax.Array) -> jax.Array:
+        image = decode(tiny_config, params, condition.reference.mean, sketch, frozen.z_scale)
+        return jnp.sum(image * jax.random.normal(jax.random.key(3), image.shape))
+
+    gradient = jax.grad(probe)(condition.sketch)
+    reach = jnp.abs(gradient).sum(axis=(0, 1, 2))
+    names = get_scheme(98).names
+    assert reach.shape == (len(names),)
+    assert (reach > 1e-3).all(), dict(zip(names, reach.tolist(), strict=True))
+
+
+def test_gradient_of_the_image_reaches_the_landmarks(tiny_config: Config, params, frozen, tiny_batch) -> None:
+    def probe(landmarks: jax.Array) -> jax.Array:
+        condition = make_condition(tiny_config, frozen, landmarks)
+        return jnp.sum(decode(tiny_config, params, condition.reference.mean, condition.sketch, frozen.z_scale) ** 2)
+
+    gradient = jax.grad(probe)(jnp.asarray(tiny_batch["landmarks"][:1]))
+    assert jnp.isfinite(gradient).all()
+    assert (jnp.abs(gradient).sum(axis=(0, 2)) > 0).mean() > 0.9
+
+
+def test_relative_posterior_is_written_in_units_of_the_prior(tiny_config: Config, params, frozen, tiny_batch) -> None:
+    image = to_float(jnp.asarray(tiny_batch["image"]))
+    condition = make_condition(tiny_config, frozen, tiny_batch["landmarks"])
+    plain = dataclasses.replace(tiny_config, model=dataclasses.replace(tiny_config.model, posterior="plain"))
+    net = infer(plain, params, image, condition.sketch, condition.reference)
+    relative = infer(tiny_config, params, image, condition.sketch, condition.reference)
+    prior = condition.reference
+    np.testing.assert_allclose(relative.mean, prior.mean + prior.stddev * net.mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(relative.logvar, prior.logvar + net.logvar, rtol=1e-4, atol=1e-5)
+
+
+def test_image_is_moved_by_the_prior_through_z(tiny_config: Config, params, frozen, tiny_batch) -> None:
+    """With everything else held, another prior mean Σ c_k μ_k gives another picture (relative posterior)."""
+    image = to_float(jnp.asarray(tiny_batch["image"][:1]))
+    condition = make_condition(tiny_config, frozen, tiny_batch["landmarks"][:1])
+
+    def draw(prior_mean: jax.Array) -> jax.Array:
+        reference = DiagGaussian(prior_mean, condition.reference.logvar)
+        posterior = infer(tiny_config, params, image, condition.sketch, reference)
+        return decode(tiny_config, params, posterior.mean, condition.sketch, frozen.z_scale)
+
+    _, pull = jax.vjp(draw, condition.reference.mean)
+    (gradient,) = pull(jnp.ones((1, 32, 32, 3)))
+    assert (jnp.abs(gradient) > 1e-6).all()

@@ -1,0 +1,130 @@
+"""Batch synthesis: the laws between its functions, and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ecvae_jax import synthesis
+from ecvae_jax.config import Config, PriorConfig
+from ecvae_jax.data.pipeline import load_faces
+from ecvae_jax.model.conditioning import make_condition
+from ecvae_jax.pictures import to_uint8
+from ecvae_jax.training.checkpoint import Model
+from ecvae_jax.training.state import init_state
+from ecvae_jax.training.step import to_views
+
+
+def make_model(config: Config, batch: dict[str, np.ndarray]) -> Model:
+    landmarks = load_faces(config.data.records, "train").landmarks
+    state = init_state(config, landmarks, to_views({name: jnp.asarray(value) for name, value in batch.items()}))
+    return Model(config, state.params, state.frozen, 0, {})
+
+
+@pytest.fixture(scope="module")
+def model(tiny_config: Config, tiny_batch: dict[str, np.ndarray]) -> Model:
+    return make_model(tiny_config, tiny_batch)
+
+
+@pytest.fixture(scope="module")
+def faces(tiny_config: Config):
+    """40 faces: more than one compiled batch."""
+    split = load_faces(tiny_config.data.records, "train")
+    return split.images(range(40), 32), split.landmarks[:40]
+
+
+def test_grid_is_transfer_of_every_pair(model: Model, faces) -> None:
+    images, landmarks = faces
+    grid = synthesis.transfer_grid(model, images[:3], landmarks[:3], landmarks[5:9])
+    assert grid.shape == (3, 4, 32, 32, 3)
+    assert grid.dtype == np.uint8
+    one = synthesis.transfer(model, images[1:2], landmarks[1:2], landmarks[7:8])
+    assert np.abs(grid[1, 2].astype(int) - one[0]).max() <= 1
+
+
+def test_a_face_under_its_own_landmarks_is_its_reconstruction(model: Model, faces) -> None:
+    images, landmarks = faces
+    drawn = synthesis.transfer(model, images, landmarks, landmarks)
+    assert np.abs(drawn.astype(int) - synthesis.reconstruct(model, images, landmarks)).max() <= 1
+
+
+def test_padding_and_batching_change_nothing(model: Model, faces) -> None:
+    images, landmarks = faces
+    whole = synthesis.infer_posterior(model, images, landmarks)
+    alone = synthesis.infer_posterior(model, images[37:38], landmarks[37:38])
+    assert whole.mean.shape == (40, model.config.model.z_dim)
+    np.testing.assert_allclose(whole.mean[37:38], alone.mean, rtol=1e-4, atol=1e-5)
+
+
+def test_move_keeps_the_place_in_the_prior(model: Model, faces) -> None:
+    _, landmarks = faces
+    z = np.random.default_rng(0).normal(size=(4, model.config.model.z_dim)).astype(np.float32)
+    moved = synthesis.move(model, z, landmarks[:4], landmarks[4:8])
+    parts = (landmarks[:4], landmarks[4:8])
+    start, end = (make_condition(model.config, model.frozen, part).reference for part in parts)
+    np.testing.assert_allclose(
+        (moved - end.mean) / end.stddev, (z - start.mean) / start.stddev, rtol=1e-3, atol=1e-3
+    )
+    back = synthesis.move(model, moved, landmarks[4:8], landmarks[:4])
+    np.testing.assert_allclose(back, z, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["equilibrium", "mixture", "standard"])
+def test_samples_follow_the_prior_and_the_key(tiny_config: Config, tiny_batch, faces, kind: str) -> None:
+    model = make_model(dataclasses.replace(tiny_config, prior=PriorConfig(kind=kind)), tiny_batch)
+    _, landmarks = faces
+    first = synthesis.sample(jax.random.key(0), model, landmarks[:2], 3)
+    assert first.shape == (2, 3, 32, 32, 3)
+    assert np.array_equal(first, synthesis.sample(jax.random.key(0), model, landmarks[:2], 3))
+    assert not np.array_equal(first, synthesis.sample(jax.random.key(1), model, landmarks[:2], 3))
+    assert not np.array_equal(first[0, 0], first[0, 1])
+
+
+def test_drawn_z_has_the_moments_of_the_prior(model: Model, faces) -> None:
+    _, landmarks = faces
+    keys = jax.random.key_data(jax.random.split(jax.random.key(0), 4000))
+    z = synthesis._sample(model.config, model.frozen, keys, np.repeat(landmarks[:1], 4000, axis=0))
+    prior = make_condition(model.config, model.frozen, landmarks[:1]).reference
+    u = (np.asarray(z) - prior.mean) / prior.stddev
+    assert abs(u.mean()) < 5 / (u.size**0.5)
+    assert abs(u.std() - 1) < 5 / ((2 * u.size) ** 0.5)
+
+
+def test_walk_starts_and_ends_where_it_should(model: Model, faces) -> None:
+    images, landmarks = faces
+    walk = synthesis.interpolate(model, images[:1], landmarks[:1], landmarks[9:10], steps=4)
+    assert walk.shape == (1, 4, 32, 32, 3)
+    ends = synthesis.transfer_grid(model, images[:1], landmarks[:1], landmarks[[0, 9]])
+    assert np.abs(walk[0, [0, 3]].astype(int) - ends[0]).max() <= 1
+    with pytest.raises(ValueError, match="at least 2"):
+        synthesis.interpolate(model, images[:1], landmarks[:1], landmarks[9:10], steps=1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda i, p: (i[:, :16], p), r"images uint8\[4, 16, 32, 3\]: the model reads uint8 \[n, 32, 32, 3\]"),
+        (lambda i, p: (i.astype(np.float32), p), "images float32"),
+        (lambda i, p: (i, p[:, :68]), r"landmarks \[4, 68, 2\]: the model reads \[n, 98, 2\]"),
+        (lambda i, p: (i, np.where(p > 0.5, np.nan, p)), "not finite"),
+        (lambda i, p: (i, p[:2]), "must be as many"),
+    ],
+)
+def test_wrong_arrays_are_refused(model: Model, faces, spoil, words: str) -> None:
+    images, landmarks = spoil(faces[0][:4], faces[1][:4])
+    with pytest.raises(ValueError, match=words):
+        synthesis.infer_posterior(model, images, landmarks)
+
+
+def test_images_are_8_bit_of_the_decoder(model: Model, faces) -> None:
+    from ecvae_jax.model.cvae import decode
+
+    _, landmarks = faces
+    condition = make_condition(model.config, model.frozen, jnp.asarray(landmarks[:2]))
+    expected = decode(model.config, model.params, condition.reference.mean, condition.sketch, model.frozen.z_scale)
+    drawn = synthesis.decode_images(model, condition.reference.mean, landmarks[:2])
+    assert np.abs(drawn.astype(int) - to_uint8(np.asarray(expected))).max() <= 1

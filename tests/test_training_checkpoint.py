@@ -1,0 +1,108 @@
+"""Checkpoints: what is stored comes back, and what cannot be read is said in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from ecvae_jax.config import Config
+from ecvae_jax.training.checkpoint import CheckpointError, Checkpoints, load_model
+from ecvae_jax.training.loop import train
+
+
+@pytest.fixture(scope="module")
+def workdir(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished training of 10 steps, checkpoints at 5 and 10."""
+    folder = tmp_path_factory.mktemp("training")
+    assert train(tiny_config, folder).finished
+    return folder
+
+
+def leaves_equal(first, second) -> bool:
+    pairs = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def test_model_loads_from_workdir_folder_and_step(tiny_config: Config, workdir: Path) -> None:
+    model = load_model(workdir)
+    assert (model.config, model.step) == (tiny_config, 10)
+    assert model.records["points"] == 98
+    assert leaves_equal(model.params, load_model(workdir / "checkpoints").params)
+    earlier = load_model(workdir / "checkpoints" / "5")
+    assert earlier.step == 5
+    assert not leaves_equal(model.params, earlier.params)
+    assert leaves_equal(model.frozen, earlier.frozen)
+
+
+def test_inference_does_not_need_the_optimiser(workdir: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    shutil.rmtree(copy / "checkpoints" / "10" / "training")
+    assert leaves_equal(load_model(copy).params, load_model(workdir).params)
+
+
+def test_restored_state_is_the_stored_one(tiny_config: Config, workdir: Path) -> None:
+    checkpoints = Checkpoints(workdir, tiny_config, {})
+    state = checkpoints.restore()
+    checkpoints.close()
+    assert int(state.step) == 10
+    assert leaves_equal(state.ema_params, load_model(workdir).params)
+    counts = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state) if "count" in str(path[-1])]
+    assert counts
+    assert all(int(count) == 10 for count in counts)
+    assert all(len(leaf.devices()) == 8 for leaf in jax.tree.leaves(state.params))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": {"z_dim": 64}}, r"model\.z_dim=32 and this one has 64"),
+        ({"train": {"seed": 7}}, r"train\.seed=0 and this one has 7"),
+        ({"prior": {"stddev": 0.2}}, r"prior\.stddev=0\.1 and this one has 0\.2"),
+    ],
+)
+def test_another_experiment_is_not_continued(tiny_config: Config, workdir: Path, change, words: str) -> None:
+    sections = {name: dataclasses.replace(getattr(tiny_config, name), **fields) for name, fields in change.items()}
+    with pytest.raises(CheckpointError, match=words):
+        Checkpoints(workdir, dataclasses.replace(tiny_config, **sections), {})
+
+
+def test_how_often_things_are_told_may_change(tiny_config: Config, workdir: Path) -> None:
+    train_config = dataclasses.replace(tiny_config.train, log_every=3, keep_checkpoints=9, parallel="pmap")
+    Checkpoints(workdir, dataclasses.replace(tiny_config, train=train_config), {}).close()
+
+
+def test_missing_folder_empty_folder_and_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such folder"):
+        load_model(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="no complete checkpoint"):
+        load_model(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="no such folder"):
+        load_model(tmp_path / "file")
+
+
+def test_damaged_checkpoint_is_named_in_one_line(workdir: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    damaged = 0
+    for file in (copy / "checkpoints" / "10" / "inference").rglob("*"):
+        if file.is_file() and file.stat().st_size > 2000:
+            file.write_bytes(file.read_bytes()[:100])
+            damaged += 1
+    assert damaged
+    with pytest.raises(CheckpointError, match=r"10 cannot be read: [^\n]*; delete that folder") as caught:
+        load_model(copy)
+    assert "\n" not in str(caught.value)
+    shutil.rmtree(copy / "checkpoints" / "10")
+    assert load_model(copy).step == 5
+
+
+def test_half_written_checkpoint_is_not_taken(workdir: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    done = copy / "checkpoints" / "10"
+    done.rename(done.with_name("10.orbax-checkpoint-tmp-1"))
+    assert load_model(copy).step == 5

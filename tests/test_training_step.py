@@ -1,0 +1,157 @@
+"""The training step: the same on any number of devices and by both maps; frozen means frozen; golden metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ecvae_jax.config import Config, ObjectiveConfig, PriorConfig
+from ecvae_jax.data.pipeline import load_faces, training_batches
+from ecvae_jax.model.conditioning import make_condition
+from ecvae_jax.synthesis import infer_posterior
+from ecvae_jax.training import parallel
+from ecvae_jax.training.checkpoint import Model
+from ecvae_jax.training.optim import kl_weight, learning_rate
+from ecvae_jax.training.state import TrainState, count_params, init_state
+from ecvae_jax.training.step import make_train_step, to_views
+
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def fresh_state(tiny_config: Config, tiny_batch: dict[str, np.ndarray]):
+    """Makes a new state each time: a step consumes the one that it is given."""
+    landmarks = load_faces(tiny_config.data.records, "train").landmarks
+
+    def make(config: Config = tiny_config) -> TrainState:
+        views = to_views({name: jnp.asarray(value) for name, value in tiny_batch.items()})
+        return init_state(config, landmarks, views)
+
+    return make
+
+
+def run(config: Config, state: TrainState, batch, kind: str, monkeypatch: pytest.MonkeyPatch, devices: int):
+    """A few steps on the first `devices` devices."""
+    chosen = jax.devices()[:devices]
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    monkeypatch.setattr(jax, "local_device_count", lambda: devices)
+    monkeypatch.setattr(jax, "make_mesh", lambda shape, names, **kw: jax.sharding.Mesh(np.array(chosen), names))
+    pmap = jax.pmap
+    monkeypatch.setattr(jax, "pmap", lambda f, **kw: pmap(f, devices=chosen, **kw))
+    step = parallel.map_step(make_train_step(config), kind)
+    state = parallel.replicate(state)
+    history = []
+    for _ in range(STEPS):
+        state, metrics = step(state, batch)
+        history.append({name: float(value) for name, value in metrics.items()})
+    monkeypatch.undo()
+    return jax.device_get(state), history
+
+
+@pytest.mark.parametrize("prior", ["equilibrium", "mixture"])
+def test_eight_devices_give_the_losses_of_one_by_both_maps(
+    tiny_config: Config, tiny_batch, fresh_state, monkeypatch: pytest.MonkeyPatch, prior: str
+) -> None:
+    assert len(jax.devices()) == 8
+    config = dataclasses.replace(tiny_config, prior=PriorConfig(kind=prior))
+    _, one = run(config, fresh_state(config), tiny_batch, "shard_map", monkeypatch, 1)
+    for kind in ("shard_map", "pmap"):
+        _, eight = run(config, fresh_state(config), tiny_batch, kind, monkeypatch, 8)
+        for step, (a, b) in enumerate(zip(one, eight, strict=True)):
+            for name in a:
+                # Rounding is all that differs; Adam's division by √v lets it grow from step to step.
+                np.testing.assert_allclose(b[name], a[name], rtol=1e-5 * 10**step, atol=1e-6, err_msg=f"{kind} {name}")
+
+
+def test_frozen_part_is_bitwise_unchanged_while_parameters_move(
+    tiny_config: Config, tiny_batch, fresh_state, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = jax.device_get(fresh_state())
+    after, _ = run(tiny_config, fresh_state(), tiny_batch, "shard_map", monkeypatch, 8)
+    for a, b in zip(jax.tree.leaves(before.frozen), jax.tree.leaves(after.frozen), strict=True):
+        assert np.array_equal(a, b)
+    for tree in ("params", "ema_params"):
+        for path, a in jax.tree_util.tree_leaves_with_path(getattr(before, tree)):
+            b = getattr(after, tree)
+            for key in path:
+                b = b[key.key]
+            assert not np.array_equal(a, b), f"{tree} {jax.tree_util.keystr(path)} did not move"
+
+
+def test_nothing_of_the_optimiser_knows_the_frozen_part(tiny_config: Config, fresh_state) -> None:
+    state = fresh_state()
+    trained = {leaf.shape for leaf in jax.tree.leaves(state.params)} | {()}
+    assert {leaf.shape for leaf in jax.tree.leaves(state.opt_state)} <= trained
+    assert (6, tiny_config.model.z_dim) not in trained
+
+
+def test_average_of_parameters_follows_them(tiny_config: Config, tiny_batch, fresh_state, monkeypatch) -> None:
+    config = dataclasses.replace(tiny_config, optim=dataclasses.replace(tiny_config.optim, ema_decay=0.0))
+    state, _ = run(config, fresh_state(config), tiny_batch, "shard_map", monkeypatch, 1)
+    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(state.ema_params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
+
+
+def test_loss_falls_on_one_batch(tiny_config: Config, tiny_batch, fresh_state) -> None:
+    step = parallel.map_step(make_train_step(dataclasses.replace(
+        tiny_config, train=dataclasses.replace(tiny_config.train, steps=60)
+    )), "shard_map")  # fmt: skip
+    state, losses = parallel.replicate(fresh_state()), []
+    for _ in range(60):
+        state, metrics = step(state, tiny_batch)
+        losses.append(float(metrics["loss"]))
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 500
+
+
+def test_trained_posterior_mean_follows_the_prior_mean(tiny_config: Config, tiny_batch, fresh_state) -> None:
+    """Regressed on Σ c_k μ_k over the faces, the posterior mean of a relative posterior has slope 1 after training."""
+    train_config = dataclasses.replace(tiny_config.train, steps=40)
+    config = dataclasses.replace(tiny_config, train=train_config)
+    faces = load_faces(config.data.records, "train")
+    batches = training_batches(faces, config.data, 32, 8, seed=0)
+    step = parallel.map_step(make_train_step(config), "shard_map")
+    state = parallel.replicate(fresh_state(config))
+    for _ in range(40):
+        state, _ = step(state, next(batches))
+    model = Model(config, state.params, state.frozen, 40, {})
+    posterior = infer_posterior(model, faces.images(range(len(faces)), 32), faces.landmarks)
+    prior = make_condition(config, state.frozen, jnp.asarray(faces.landmarks)).reference
+    spread = np.asarray(prior.mean) - np.asarray(prior.mean).mean(axis=0)
+    slope = (spread * np.asarray(posterior.mean)).sum() / (spread**2).sum()
+    assert slope == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.parametrize("batch_size", [4, 12])
+def test_batch_that_does_not_fit_the_devices_is_refused(batch_size: int) -> None:
+    with pytest.raises(ValueError, match=rf"batch_size={batch_size}: must be a multiple of the 8 devices; take 8"):
+        parallel.check_batch_size(batch_size)
+
+
+def test_learning_rate_rises_then_falls_to_zero(tiny_config: Config) -> None:
+    for schedule in ("cosine", "linear"):
+        rate = learning_rate(dataclasses.replace(tiny_config.optim, schedule=schedule, warmup_steps=10), 100)
+        values = [float(rate(step)) for step in range(101)]
+        assert values[0] == 0.0
+        assert values[10] == pytest.approx(tiny_config.optim.learning_rate)
+        assert all(a < b for a, b in pairwise(values[:11]))
+        assert all(a > b for a, b in pairwise(values[10:]))
+        assert values[100] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_kl_weight_rises_over_its_part_of_the_training(tiny_config: Config) -> None:
+    config = dataclasses.replace(
+        tiny_config,
+        objective=ObjectiveConfig(beta=0.5, beta_ramp=0.3),
+        train=dataclasses.replace(tiny_config.train, steps=100),
+    )
+    beta = kl_weight(config)
+    assert [float(beta(step)) for step in (0, 15, 30, 99)] == pytest.approx([0.0, 0.25, 0.5, 0.5])
+
+
+def test_params_are_counted() -> None:
+    assert count_params({"a": jnp.zeros((3, 4)), "b": {"c": jnp.zeros(5)}}) == 17

@@ -1,0 +1,49 @@
+"""The CPU flag: set when it helps, never when it could hurt; each case in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def flags_after(code: str, **environment: str) -> str:
+    clean = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_PLATFORMS")}
+    shown = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport os; print(os.environ.get('XLA_FLAGS', ''))"],
+        env={**clean, **environment}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return shown.stdout.strip()
+
+
+SET = "from ecvae_jax.xla_flags import set_cpu_flags; set_cpu_flags()"
+
+
+def test_flag_is_added_to_what_is_there() -> None:
+    flags = flags_after(SET, XLA_FLAGS="--xla_force_host_platform_device_count=2", JAX_PLATFORMS="cpu")
+    assert flags.startswith("--xla_force_host_platform_device_count=2 --xla_cpu_experimental_ynn_fusion_type=")
+
+
+def test_users_own_choice_is_kept() -> None:
+    own = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE"
+    assert flags_after(SET, XLA_FLAGS=own, JAX_PLATFORMS="cpu") == own
+
+
+@pytest.mark.parametrize("platforms", ["cuda", "tpu", "cuda,cpu"])
+def test_nothing_is_set_for_accelerators(platforms: str) -> None:
+    assert flags_after(SET, JAX_PLATFORMS=platforms) == ""
+
+
+def test_nothing_is_set_once_jax_is_imported() -> None:
+    assert flags_after(f"import jax\n{SET}", JAX_PLATFORMS="cpu") == ""
+
+
+def test_untested_versions_of_jaxlib_are_left_alone() -> None:
+    pretend = "from importlib import metadata\nmetadata.version = lambda name: '9.0.0'\n"
+    assert flags_after(pretend + SET, JAX_PLATFORMS="cpu") == ""
+
+
+def test_jax_accepts_the_flag() -> None:
+    assert flags_after(f"{SET}\nimport jax\nassert jax.numpy.ones(3).sum() == 3", JAX_PLATFORMS="cpu") != ""
