@@ -8,5 +8,5 @@ from ecvae_jax.config import Config, DataConfig, TrainConfig
 
 config = Config(
     data=DataConfig(points=68, pairs=0.5),
-    train=TrainConfig(steps=6000, batch_size=16, log_every=100, images_every=1000, checkpoint_every=1000),
+    train=TrainConfig(steps=12_000, batch_size=8, log_every=200, images_every=2000, checkpoint_every=1000),
 )

@@ -4,7 +4,8 @@ It learns appearance (who, light, background) apart from structure (pose and exp
 appearance under any structure. The rooms, in the order in which a face goes through them; each imports only from those
 before it:
 
-    config         every setting, with its default
+    config         every setting, with its default (experiments: files that hold one)
+    pictures, xla_flags   PNG files; XLA's settings for CPUs. They import nothing of ours
     gaussian       diagonal Gaussians and their KL (Eq. 5)
     prior          the priors of Eqs. 2, 3 and 4, transport between them
     structure      landmark schemes, alignment, the sketch, clusters and their weights
@@ -14,6 +15,7 @@ before it:
     training       state, step, its map over devices, checkpoints, the loop
     synthesis      jitted batches: infer, decode, transfer, sample
     evaluation     metrics, pairs with a true image, baselines
+    grids, information   what `ecvae transfer`, `sample` and `info` show
     cli            the command `ecvae`
 
 The names below are imported when they are first used, so that `import ecvae_jax` costs nothing.

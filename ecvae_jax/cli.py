@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import io
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +19,13 @@ from ecvae_jax.xla_flags import set_cpu_flags
 
 DEFAULT_WORKDIR = Path("runs/rendered")
 _T = TypeVar("_T")
+
+
+def _check_picture(out: Path, enlarge: int) -> None:
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"out={str(out)!r}: the name must end in .png")
+    if enlarge < 1:
+        raise ValueError(f"enlarge={enlarge}: must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,10 @@ class TransferOptions:
     enlarge: int = 1
     """Repeat every pixel so many times, for looking at small faces."""
 
+    def __post_init__(self) -> None:
+        """Refuses what cannot be drawn or written, before anything is loaded."""
+        _check_picture(self.out, self.enlarge)
+
 
 @dataclass(frozen=True)
 class SampleOptions:
@@ -73,6 +86,12 @@ class SampleOptions:
     """PNG to be written: a structure a row, its sketch first."""
     enlarge: int = 1
     """Repeat every pixel so many times, for looking at small faces."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be drawn or written, before anything is loaded."""
+        _check_picture(self.out, self.enlarge)
+        if self.n < 1:
+            raise ValueError(f"n={self.n}: must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -121,7 +140,10 @@ def train(arguments: Sequence[str]) -> int:
         _say(f"interrupted at step {outcome.step} of {options.config.train.steps}; stored in {workdir}: "
              "the same command goes on from there")
         return 1
-    _say(f"trained to step {outcome.step}, {outcome.images_per_second:.1f} images/s; checkpoint in {workdir}")
+    if outcome.images_per_second:
+        _say(f"trained to step {outcome.step}, {outcome.images_per_second:.1f} images/s; checkpoint in {workdir}")
+    else:
+        _say(f"{workdir} is trained to its last step, {outcome.step}, already")
     return 0
 
 
@@ -233,10 +255,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(kind: type[_T], command: str, arguments: Sequence[str], default: _T | None = None) -> _T:
     """Reads the options of a subcommand; a value that the dataclasses refuse is wrong usage as well."""
     extra: dict[str, Any] = {} if default is None else {"default": default}
+    said = io.StringIO()
     try:
-        return tyro.cli(kind, prog=f"ecvae {command}", args=list(arguments), **extra)
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, prog=f"ecvae {command}", args=list(arguments), **extra)
     except ValueError as error:
         raise SystemExit(_wrong_usage(str(error))) from None
+    except SystemExit as stop:
+        if stop.code:  # tyro explains itself in a box of several lines; one is enough
+            _wrong_usage(_unboxed(said.getvalue()) + f"; see `ecvae {command.split()[0]} --help`")
+        raise
+
+
+def _unboxed(text: str) -> str:
+    """The text inside a box of line-drawing characters, as one line."""
+    lines = [line.strip(" │╭╮╰╯─") for line in text.splitlines()]
+    return " ".join(line for line in lines[1:] if line and not line.startswith("For full helptext")).rstrip(".")
 
 
 def _help() -> str:

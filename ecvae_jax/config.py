@@ -113,7 +113,8 @@ class ModelConfig:
     z_grid: int = 8
     """z enters the decoder as a square grid of this side with z_dim / z_grid² channels; 1 makes it one vector."""
     posterior: Literal["relative", "plain"] = "relative"
-    """"relative": the network's output is in units of the prior, mean = m(c) + σ(c)·net; "plain": taken as it is."""
+    """"relative": the network's output is in units of the prior, mean = m(c) + σ(c)·net; "plain": taken as it is, so
+    that it starts far outside a narrow prior."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type of the convolutions; parameters, KL and statistics are always float32."""
 
@@ -149,7 +150,7 @@ class ObjectiveConfig:
     scale: float | None = None
     """Scale of the likelihood in image units (the range is 2); none: its analytic optimum on each batch (sigma-VAE)."""
     ssim_weight: float = 0.3
-    """Weight of 1 - SSIM, added to the negative log-likelihood as a fraction of its pixel count; 0 turns it off."""
+    """Weight of 1 - SSIM: it is added to the absolute error of every pixel, in units of the scale; 0 turns it off."""
     beta: float = 1.0
     """Weight of the KL after the ramp."""
     beta_ramp: float = 0.3
@@ -166,7 +167,7 @@ class ObjectiveConfig:
 class OptimConfig:
     """Adam, its schedule, clipping and the moving average."""
 
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 3e-3
     """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls to 0 after the warm-up."""

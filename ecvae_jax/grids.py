@@ -1,4 +1,4 @@
-"""The pictures of `ecvae transfer` and `ecvae sample`: faces in, one labelled PNG out."""
+"""The pictures of `ecvae transfer` and `ecvae sample`: faces in, one PNG out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ def write_transfer_grid(
         DataError: a source or target cannot be used.
         OSError: the picture cannot be written.
     """
-    _check_factor(factor)
     model = load_model(checkpoint)
     rows, columns = _portraits(model, sources), _portraits(model, targets)
     drawn = transfer_grid(model, rows.images, rows.landmarks, columns.landmarks, transport)
@@ -43,14 +42,10 @@ def write_sample_grid(
     """Returns notes for the user, having written the grid: a structure a row, its sketch first, then the samples.
 
     Raises:
-        ValueError: count is not positive.
         CheckpointError: the checkpoint cannot be read.
         DataError: a structure cannot be used.
         OSError: the picture cannot be written.
     """
-    _check_factor(factor)
-    if count < 1:
-        raise ValueError(f"n={count}: must be at least 1")
     model = load_model(checkpoint)
     portraits = _portraits(model, structures)
     drawn = sample(jax.random.key(seed), model, portraits.landmarks, count)
@@ -67,7 +62,3 @@ def _portraits(model: Model, specs: Sequence[str]) -> Portraits:
 def _sketches(model: Model, landmarks: np.ndarray) -> np.ndarray:
     return sketch_picture(np.asarray(make_condition(model.config, model.frozen, jnp.asarray(landmarks)).sketch))
 
-
-def _check_factor(factor: int) -> None:
-    if factor < 1:
-        raise ValueError(f"enlarge={factor}: must be at least 1")

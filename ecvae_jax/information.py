@@ -27,6 +27,7 @@ def _describe_records(path: Path) -> list[str]:
 
     folder = rendered_directory() if str(path) == RENDERED else path
     lines = [f"records {folder}"]
+    facts: dict[str, object] = {}
     for split in record_splits(folder):
         faces = load_faces(folder, split)
         lines.append(

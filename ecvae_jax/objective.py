@@ -95,11 +95,12 @@ def structural_similarity(first: Float[Array, "b h w 3"], second: Float[Array, "
     rows, columns = (jnp.asarray(_ssim_window(side), first.dtype) for side in first.shape[1:3])
 
     def smooth(maps: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
-        return jnp.einsum("ih,bhwc,jw->bijc", rows, maps, columns)
+        # Variances below are differences of near numbers: a TPU or GPU must not multiply in fewer bits here.
+        return jnp.einsum("ih,bhwc,jw->bijc", rows, maps, columns, precision=jax.lax.Precision.HIGHEST)
 
     c1, c2 = (0.01 * 2.0) ** 2, (0.03 * 2.0) ** 2
     mean1, mean2 = smooth(first), smooth(second)
-    variances = smooth(first**2) - mean1**2 + smooth(second**2) - mean2**2
+    variances = jnp.maximum(smooth(first**2) - mean1**2 + smooth(second**2) - mean2**2, 0.0)
     covariance = smooth(first * second) - mean1 * mean2
     numerator = (2 * mean1 * mean2 + c1) * (2 * covariance + c2)
     return jnp.mean(numerator / ((mean1**2 + mean2**2 + c1) * (variances + c2)), axis=(1, 2, 3))

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw
+from PIL import Image
 
 _GAP = 2
 _WHITE = 255
-_LABEL_HEIGHT = 14
 
 
 def to_uint8(image: Float[np.ndarray, "*b h w c"]) -> UInt8[np.ndarray, "*b h w c"]:
@@ -45,13 +44,6 @@ def tile(rows: Sequence[Sequence[UInt8[np.ndarray, "h w 3"] | None]]) -> UInt8[n
                 top, left = _GAP + r * (height + _GAP), _GAP + c * (width + _GAP)
                 canvas[top : top + height, left : left + width] = image
     return canvas
-
-
-def with_title(picture: UInt8[np.ndarray, "h w 3"], title: str) -> UInt8[np.ndarray, "H w 3"]:
-    """Returns the picture with a line of text above it, cut at the picture's width."""
-    strip = Image.new("RGB", (picture.shape[1], _LABEL_HEIGHT), (_WHITE,) * 3)
-    ImageDraw.Draw(strip).text((_GAP, 1), title, fill=(0, 0, 0))
-    return np.concatenate([np.asarray(strip), picture])
 
 
 def enlarge(picture: UInt8[np.ndarray, "h w 3"], factor: int) -> UInt8[np.ndarray, "H W 3"]:

@@ -23,7 +23,7 @@ from ecvae_jax.pictures import to_uint8
 from ecvae_jax.training.step import to_float
 
 BATCH = 32
-"""Images per compiled call; a shorter rest is padded up to it, so that nothing is compiled twice."""
+"""Most images per compiled call; a shorter rest is padded to a power of two, so that few shapes are compiled."""
 
 Images = UInt8[np.ndarray, "n h w 3"]
 Landmarks = Float[np.ndarray, "n p 2"]
@@ -171,9 +171,10 @@ def _in_batches(call: Callable[..., Any], *arrays: np.ndarray) -> Any:
     outputs = []
     for start in range(0, count, BATCH):
         rows = [array[start : start + BATCH] for array in arrays]
-        missing = BATCH - len(rows[0])
+        filled = 1 << (len(rows[0]) - 1).bit_length()
+        missing = filled - len(rows[0])
         padded = [np.concatenate([row, np.repeat(row[-1:], missing, axis=0)]) if missing else row for row in rows]
-        outputs.append(jax.tree.map(lambda leaf: np.asarray(leaf)[: BATCH - missing], call(*padded)))  # noqa: B023
+        outputs.append(jax.tree.map(lambda leaf: np.asarray(leaf)[: filled - missing], call(*padded)))  # noqa: B023
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *outputs)
 
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Environment, then a training from scratch on the embedded rendered heads (64 px, on 2 cores in under 10 minutes), its
 # scores on people that it never saw, demo/transfer.png and demo/sample.png. Called again, it only scores and draws.
-# Arguments go to the training: bash launch/demo.sh --train.steps 8000. $ECVAE_DEMO names another folder than demo.
+# $ECVAE_DEMO names another folder than demo. Arguments go to the training, which needs a folder of its own then:
+# ECVAE_DEMO=longer bash launch/demo.sh --train.steps 20000
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/environment.sh ""

@@ -10,20 +10,29 @@ environment() {
   fi
   local extras=$1 venv=${ECVAE_VENV:-.venv} python='' candidate stamp
   for candidate in ${ECVAE_PYTHON:-python3.12 python3.11 python3.13 python3 python}; do
-    if "$candidate" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
+    then
       python=$candidate
       break
     fi
   done
   if [ -z "$python" ]; then
-    echo "launch: Python 3.11 or newer (with venv) is needed and was not found; install it, or name it in ECVAE_PYTHON" >&2
+    echo "launch: Python 3.11, 3.12 or 3.13 with venv is needed and was not found; install it, or name it in ECVAE_PYTHON" >&2
     return 1
   fi
   # The stamp holds what was installed for what: a changed pyproject.toml or another set of extras installs again.
   stamp="$(cksum <pyproject.toml) [$extras]"
   if ! grep -qxF -- "$stamp" "$venv/installed" 2>/dev/null; then
     echo "launch: making the environment $venv with $("$python" --version); this takes a few minutes, once" >&2
-    [ -x "$venv/bin/python" ] || "$python" -m venv "$venv" || return 1
+    # One that was broken off while it was made has no pip; it is made anew. Nothing but a venv is ever removed.
+    if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+      if [ -e "$venv" ] && [ ! -e "$venv/pyvenv.cfg" ]; then
+        echo "launch: $venv is there and is no Python environment; move it away, or name another folder in ECVAE_VENV" >&2
+        return 1
+      fi
+      rm -rf "$venv"
+      "$python" -m venv "$venv" || return 1
+    fi
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip || return 1
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".${extras:+[$extras]}" || return 1
     printf '%s\n' "$stamp" >>"$venv/installed"

@@ -76,6 +76,7 @@ def test_every_bad_input_has_its_line(
         str(text): "not an image",
         f"{tiny_records}:test:48": "it has faces 0 to 47",
         f"{tiny_records}:validation:0": "has only",
+        f"{tiny_records}:test:5-3": "must go upwards, as 3-5",
         f"{tmp_path}/none:test:0": "no such folder",
     }
     for spec, words in cases.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -9,9 +10,29 @@ import numpy as np
 import pytest
 
 from ecvae_jax.config import Config
+from ecvae_jax.data.faces import Faces, load_faces
 from ecvae_jax.evaluation.metrics import psnr, ssim
-from ecvae_jax.evaluation.protocol import evaluate_checkpoint, same_group_pairs
+from ecvae_jax.evaluation.protocol import evaluate, evaluate_checkpoint, same_group_pairs
+from ecvae_jax.synthesis import reconstruct, transfer
+from ecvae_jax.training.checkpoint import Model, load_model
 from ecvae_jax.training.loop import train
+
+
+@pytest.fixture(scope="module")
+def workdir(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluation")
+    train(tiny_config, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(workdir: Path) -> Model:
+    return load_model(workdir)
+
+
+@pytest.fixture(scope="module")
+def faces(tiny_config: Config) -> Faces:
+    return load_faces(tiny_config.data.records, "test")
 
 
 def test_psnr_is_its_formula() -> None:
@@ -41,14 +62,35 @@ def test_pairs_join_different_views_of_one_group() -> None:
     assert len(same_group_pairs(groups, limit=2, seed=0)) == 2
 
 
-def test_no_pair_is_said() -> None:
-    with pytest.raises(ValueError, match="no person has two views"):
-        same_group_pairs(["a", "b"], limit=10, seed=0)
+def test_without_pairs_only_reconstruction_is_scored(model: Model, faces: Faces) -> None:
+    assert same_group_pairs(["a", "b"], limit=10, seed=0).shape == (0, 2)
+    faces = copy.copy(faces)
+    faces.groups = [str(i) for i in range(len(faces))]
+    report = evaluate(model, faces, limit=5)
+    assert list(report.scores) == ["reconstruction"]
+    assert report.scores["reconstruction"]["psnr"].count == 5
+    with pytest.raises(ValueError, match="limit=0: must be at least 1"):
+        evaluate(model, faces, limit=0)
 
 
-def test_report_of_a_trained_checkpoint(tiny_config: Config, tmp_path: Path) -> None:
-    train(tiny_config, tmp_path / "run")
-    report = evaluate_checkpoint(tmp_path / "run", tiny_config.data.records, "test", limit=20)
+def test_each_score_compares_what_it_says(model: Model, faces: Faces) -> None:
+    report = evaluate(model, faces, limit=12, seed=3)
+    pairs = same_group_pairs(faces.groups, 12, 3)
+    source, target = (faces.images(pairs[:, side], 32) for side in (0, 1))
+    points = faces.landmarks
+    expected = {
+        "reconstruction": reconstruct(model, target, points[pairs[:, 1]]),
+        "transfer": transfer(model, source, points[pairs[:, 0]], points[pairs[:, 1]]),
+        "copy": source,
+    }
+    for method, images in expected.items():
+        assert report.scores[method]["psnr"].mean == pytest.approx(psnr(images, target).mean())
+        assert report.scores[method]["ssim"].mean == pytest.approx(ssim(images, target).mean())
+    assert report.scores["transfer"]["psnr"].mean != report.scores["reconstruction"]["psnr"].mean
+
+
+def test_report_of_a_trained_checkpoint(tiny_config: Config, workdir: Path, tmp_path: Path) -> None:
+    report = evaluate_checkpoint(workdir, tiny_config.data.records, "test", limit=20)
     assert list(report.scores) == ["reconstruction", "transfer", "copy"]
     for metrics in report.scores.values():
         assert set(metrics) == {"psnr", "ssim"}

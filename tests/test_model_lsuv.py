@@ -45,5 +45,7 @@ def test_only_the_length_of_kernels_changes(tiny_config: Config, batch_inputs) -
 def test_a_batch_without_variation_is_refused(tiny_config: Config, batch_inputs) -> None:
     image, sketch, reference, z_scale = batch_inputs
     raw = init_params(jax.random.key(0), tiny_config, sketch_channels(tiny_config))
-    with pytest.raises(ValueError, match="not finite; unit-variance initialisation needs a batch of differing faces"):
-        init_unit_variance(tiny_config, raw, image * jnp.nan, sketch, reference, z_scale)
+    message = "zero or not finite; unit-variance initialisation needs a batch of differing faces"
+    for constant in (0.0, jnp.nan):
+        with pytest.raises(ValueError, match=message):
+            init_unit_variance(tiny_config, raw, image * constant, sketch * constant, reference, z_scale)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ecvae_jax.pictures import enlarge, save_picture, sketch_picture, tile, to_uint8, with_title
+from ecvae_jax.pictures import enlarge, save_picture, sketch_picture, tile, to_uint8
 
 
 def test_to_uint8_covers_the_range_and_clips() -> None:
@@ -38,10 +38,11 @@ def test_tile_refuses_mixed_sizes() -> None:
         tile([[np.zeros((4, 4, 3), np.uint8), np.zeros((5, 4, 3), np.uint8)]])
 
 
-def test_title_and_enlarge_change_only_the_frame() -> None:
-    image = np.full((4, 40, 3), 7, np.uint8)
-    assert (with_title(image, "name")[-4:] == 7).all()
-    assert enlarge(image, 3).shape == (12, 120, 3)
+def test_enlarge_repeats_pixels() -> None:
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    assert enlarge(image, 3).shape == (6, 6, 3)
+    assert np.array_equal(enlarge(image, 3)[::3, ::3], image)
+    assert np.array_equal(enlarge(image, 3)[2::3, 1::3], image)
 
 
 def test_saved_picture_reads_back(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from ecvae_jax.config import Config
+from ecvae_jax.data.pipeline import load_faces, training_batches
 from ecvae_jax.training import loop
 from ecvae_jax.training.checkpoint import Checkpoints, load_model
 from ecvae_jax.training.loop import TrainingError, train
@@ -64,7 +65,7 @@ def test_what_a_training_leaves_behind(tiny_config: Config, undisturbed: Path) -
 
 def test_finished_training_is_not_trained_further(tiny_config: Config, undisturbed: Path) -> None:
     before = restored(tiny_config, undisturbed)
-    assert train(tiny_config, undisturbed).finished
+    assert train(tiny_config, undisturbed) == loop.Outcome(10, True, {}, 0.0)
     after = restored(tiny_config, undisturbed)
     assert all(map(np.array_equal, jax.tree.leaves(before), jax.tree.leaves(after)))
 
@@ -154,6 +155,33 @@ def test_loss_that_is_no_number_stops_and_stores_nothing_of_it(
     with pytest.raises(TrainingError, match=r"step 7: \w+ is nan; nothing of this was stored"):
         train(tiny_config, tmp_path)
     assert load_model(tmp_path).step == 5
+
+
+def test_first_batch_is_that_of_step_0_whatever_its_size(tiny_config: Config) -> None:
+    config = dataclasses.replace(tiny_config, train=dataclasses.replace(tiny_config.train, batch_size=32))
+    faces = load_faces(config.data.records, "train")
+    shown = loop.first_examples(config, faces)
+    trained = next(training_batches(faces, config.data, 32, 32, config.train.seed))
+    assert len(shown["image"]) == 16
+    for name, values in shown.items():
+        assert np.array_equal(values, trained[name][:16])
+
+
+def test_signal_during_the_report_stores_no_state_that_was_not_looked_at(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes after the check of step 3: the training stops after step 4, having looked at that."""
+    advance = loop.Reporter.advance
+
+    def interrupted(self, step):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        advance(self, step)
+
+    monkeypatch.setattr(loop.Reporter, "advance", interrupted)
+    outcome = train(tiny_config, tmp_path)
+    assert outcome.step == 4
+    assert outcome.metrics["loss"] == scalars(tmp_path)["loss"][4]
 
 
 def test_batch_size_is_checked_before_anything_is_made(tiny_config: Config, tmp_path: Path) -> None:

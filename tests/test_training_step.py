@@ -20,7 +20,7 @@ from ecvae_jax.training.optim import kl_weight, learning_rate
 from ecvae_jax.training.state import TrainState, count_params, init_state
 from ecvae_jax.training.step import make_train_step, to_views
 
-STEPS = 3
+STEPS = 5
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,10 @@ from ecvae_jax.data.crop import crop_box, cut_crop, to_crop_units
 from ecvae_jax.data.detect import Detector, load_detector
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import load_faces
+from ecvae_jax.data.options import PrepareConfig
 from ecvae_jax.data.photo import BadPhotoError, read_photo
 
-DEFAULT_MARGIN = 1.7
+DEFAULT_MARGIN = PrepareConfig.margin
 
 _RECORDS = re.compile(r"(?P<records>.+):(?P<split>train|validation|test):(?P<indices>\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)")
 
@@ -84,6 +85,8 @@ def _from_records(records: str, split: str, indices: str, image_size: int, point
 def _expand(indices: str) -> Iterable[int]:
     for part in indices.split(","):
         first, _, last = part.partition("-")
+        if last and int(last) < int(first):
+            raise DataError(f"{part}: a range of faces must go upwards, as {last}-{first}")
         yield from range(int(first), int(last or first) + 1)
 
 

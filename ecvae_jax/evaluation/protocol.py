@@ -54,9 +54,7 @@ def same_group_pairs(groups: list[str], limit: int, seed: int) -> np.ndarray:
     """Returns (source, target) indices, n 2: two different views of one person under one light.
 
     Each view is a target once, its source drawn among the others of its group; then at most `limit` of them are drawn.
-
-    Raises:
-        ValueError: no group has two views, so there is no true image to compare with.
+    n is 0 where no group has two views.
     """
     members: dict[str, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
@@ -67,28 +65,34 @@ def same_group_pairs(groups: list[str], limit: int, seed: int) -> np.ndarray:
         for views in members.values() if len(views) > 1
         for target in views
     ]  # fmt: skip
-    if not pairs:
-        raise ValueError("no person has two views under one light in this split: transfer has no true image to meet")
     order = rng.permutation(len(pairs))[:limit]
-    return np.array(pairs)[np.sort(order)]
+    return np.array(pairs, np.int64).reshape(-1, 2)[np.sort(order)]
 
 
 def evaluate(model: Model, faces: Faces, limit: int = 500, seed: int = 0, transport: bool = True) -> Report:
     """Returns reconstruction scores, and transfer scores beside those of copying the source.
 
+    Where no person has two views there is no true image for a transfer: only reconstruction is scored then.
+
     Args:
         model: a loaded checkpoint.
         faces: one split of records, of people the model should not have seen.
-        limit: at most so many pairs.
+        limit: at most so many pairs (or faces).
         seed: of the choice of pairs.
         transport: move z along between priors.
 
     Raises:
-        ValueError: no person has two views.
+        ValueError: limit is not positive.
         DataError: the records have fewer landmarks than the model asks for.
     """
+    if limit < 1:
+        raise ValueError(f"limit={limit}: must be at least 1")
     pairs = same_group_pairs(faces.groups, limit, seed)
     size, landmarks = model.config.model.image_size, faces.landmarks_as(model.config.data.points)
+    if not len(pairs):
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(faces))[:limit])
+        images = faces.images(chosen, size)
+        return Report({"reconstruction": _score(reconstruct(model, images, landmarks[chosen]), images)})
     source, target = (faces.images(pairs[:, side], size) for side in (0, 1))
     source_landmarks, target_landmarks = landmarks[pairs[:, 0]], landmarks[pairs[:, 1]]
     drawn = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -11,12 +12,12 @@ from jaxtyping import Array, Float
 
 from ecvae_jax.config import Config
 from ecvae_jax.gaussian import DiagGaussian
-from ecvae_jax.prior import GaussianMixture, init_cluster_means, make_prior, reference_gaussian
+from ecvae_jax.prior import GaussianMixture, effective_clusters, init_cluster_means, make_prior, reference_gaussian
 from ecvae_jax.structure.clusters import Clusters, cluster_weights, fit_clusters
 from ecvae_jax.structure.scheme import get_scheme
 from ecvae_jax.structure.sketch import draw_sketch
 
-# Faces that the frozen part is fitted on; k-means needs no more, and the host of a pod need not read every record.
+# Faces that the frozen part is fitted on, spread over the records: k-means needs no more.
 MAX_FITTED_FACES = 20_000
 
 
@@ -68,6 +69,16 @@ def init_frozen(key: Array, config: Config, landmarks: np.ndarray) -> Frozen:
     frozen = Frozen(clusters, means, stddev, jnp.ones((), jnp.float32))
     _, reference = _prior(config, frozen, _weights(config, frozen, jnp.asarray(faces[:4096], jnp.float32)))
     return frozen._replace(z_scale=jnp.median(reference.stddev).astype(jnp.float32))
+
+
+def mean_effective_clusters(config: Config, frozen: Frozen, landmarks: np.ndarray) -> dict[str, float]:
+    """Returns the mean of exp(H(c)) over faces, n p 2, for either `clusters.mode`: from 1 (one cluster) to K (all)."""
+    means = {}
+    for mode in ("centred", "literal"):
+        other = dataclasses.replace(config, clusters=dataclasses.replace(config.clusters, mode=mode))
+        weights = _weights(other, frozen, jnp.asarray(landmarks, jnp.float32))
+        means[mode] = float(jnp.mean(effective_clusters(weights)))
+    return means
 
 
 def _weights(config: Config, frozen: Frozen, landmarks: Float[Array, "b p 2"]) -> Float[Array, "b k"]:

@@ -7,6 +7,7 @@ state).
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ from ecvae_jax.config import Config
 from ecvae_jax.model.conditioning import Frozen, sketch_channels
 from ecvae_jax.model.cvae import init_params
 from ecvae_jax.structure.clusters import Clusters
+from ecvae_jax.structure.scheme import get_scheme
 from ecvae_jax.training.optim import make_optimiser
 from ecvae_jax.training.parallel import replicate
 from ecvae_jax.training.state import TrainState
@@ -97,7 +99,12 @@ class Checkpoints:
             return
         items = ocp.args.Composite(
             config=ocp.args.JsonSave(
-                {"format": _FORMAT, "config": json.loads(self._config.to_json()), "records": self._records}
+                {
+                    "format": _FORMAT,
+                    "config": json.loads(self._config.to_json()),
+                    "records": self._records,
+                    "scheme": _scheme(self._config),
+                }
             ),
             inference=ocp.args.StandardSave({"ema_params": state.ema_params, "frozen": state.frozen}),
             training=ocp.args.StandardSave({"params": state.params, "opt_state": state.opt_state}),
@@ -105,7 +112,7 @@ class Checkpoints:
         self._manager.save(step, args=items, force=True)
 
     def restore(self) -> TrainState:
-        """Returns the newest state, on every device of every host.
+        """Returns the newest state, on every device.
 
         Raises:
             CheckpointError: there is none, or it cannot be read.
@@ -184,17 +191,26 @@ def _read_config(manager: ocp.CheckpointManager, step: int, root: Path) -> tuple
         stored: Any = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
         if stored["format"] != _FORMAT:
             raise ValueError(f"its format is {stored['format']} and this version reads {_FORMAT}")
-        return Config.from_json(json.dumps(stored["config"])), stored["records"]
+        config = Config.from_json(json.dumps(stored["config"]))
+        if stored["scheme"] != _scheme(config):
+            raise ValueError("its landmark scheme has other boundaries than this version of ecvae_jax draws")
+        return config, stored["records"]
+
+
+def _scheme(config: Config) -> dict[str, Any]:
+    """The landmark scheme as JSON: other boundaries would draw sketches that the network was not trained on."""
+    return json.loads(json.dumps(dataclasses.asdict(get_scheme(config.data.points))))
 
 
 def _check_same_experiment(wanted: Config, stored: Config, workdir: Path) -> None:
-    """A training is continued only as what it began; its length in checkpoints and lines of log may change."""
-    free = {"log_every", "images_every", "checkpoint_every", "keep_checkpoints", "parallel"}
+    """A training is continued only as what it began; what cannot change its result may be set anew."""
+    free = {"data.cache", "train.log_every", "train.images_every", "train.checkpoint_every", "train.keep_checkpoints",
+            "train.parallel"}  # fmt: skip
     wanted_sections, stored_sections = (json.loads(config.to_json()) for config in (wanted, stored))
     for section, fields in wanted_sections.items():
         for name, value in fields.items():
             other = stored_sections[section][name]
-            if value != other and not (section == "train" and name in free):
+            if value != other and f"{section}.{name}" not in free:
                 raise CheckpointError(
                     f"{workdir} holds a training with {section}.{name}={other!r} and this one has {value!r}: "
                     "a training is continued with the same settings; take them, or another --workdir"

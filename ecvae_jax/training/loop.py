@@ -6,7 +6,7 @@ import dataclasses
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -19,7 +19,7 @@ from jaxtyping import Array, PyTree
 
 from ecvae_jax.config import Config
 from ecvae_jax.data.pipeline import Faces, load_faces, training_batches
-from ecvae_jax.model.conditioning import Frozen, make_condition
+from ecvae_jax.model.conditioning import Frozen, make_condition, mean_effective_clusters
 from ecvae_jax.model.cvae import decode, infer
 from ecvae_jax.objective import Views
 from ecvae_jax.pictures import save_picture, sketch_picture, tile, to_uint8
@@ -27,7 +27,7 @@ from ecvae_jax.prior import transport
 from ecvae_jax.training.checkpoint import Checkpoints
 from ecvae_jax.training.parallel import check_batch_size, map_step, replicate
 from ecvae_jax.training.report import Reporter
-from ecvae_jax.training.state import count_params, init_state
+from ecvae_jax.training.state import TrainState, count_params, init_state
 from ecvae_jax.training.step import Metrics, make_train_step, to_views
 
 HostBatch = Mapping[str, np.ndarray]
@@ -61,37 +61,51 @@ def train(config: Config, workdir: Path) -> Outcome:
     Raises:
         DataError: the records cannot be used.
         CheckpointError: `workdir` belongs to another experiment, or its checkpoint cannot be read.
-        ValueError: batch size and devices do not fit, or the first batch cannot initialise the network.
+        ValueError: batch size and devices do not fit, several processes, or the first batch cannot initialise the
+            network.
         TrainingError: a term of the loss is not finite.
     """
+    if jax.process_count() > 1:
+        raise ValueError(f"{jax.process_count()} processes: training runs in one process so far, on all its devices")
     check_batch_size(config.train.batch_size)
-    first_process = jax.process_index() == 0
     faces = load_faces(config.data.records, "train")
+    landmarks = faces.landmarks_as(config.data.points)
     workdir.mkdir(parents=True, exist_ok=True)
-    checkpoints = Checkpoints(workdir, config, faces.metadata)
-    resumed = checkpoints.latest_step is not None
-    if resumed:
-        state = checkpoints.restore()
-    else:
-        landmarks = faces.landmarks_as(config.data.points)
-        state = replicate(init_state(config, landmarks, device_views(first_examples(config, faces))))
+    with closing(Checkpoints(workdir, config, faces.metadata)) as checkpoints:
+        latest = checkpoints.latest_step
+        if latest is not None and latest >= config.train.steps:
+            return Outcome(latest, True, {}, 0.0)
+        if latest is not None:
+            return _run(config, workdir, faces, checkpoints, checkpoints.restore())
+        state = init_state(config, landmarks, device_views(first_examples(config, faces)))
+        return _run(config, workdir, faces, checkpoints, replicate(state))
+
+
+def _run(config: Config, workdir: Path, faces: Faces, checkpoints: Checkpoints, state: TrainState) -> Outcome:
+    """Takes the steps from `state` to the end, or to an interruption."""
     start = int(state.step)
     step_over_devices = map_step(make_train_step(config), config.train.parallel)
     batches = training_batches(
-        faces, config.data, config.model.image_size, config.train.batch_size, config.train.seed, start,
-        jax.process_index(), jax.process_count(),
-    )  # fmt: skip
+        faces, config.data, config.model.image_size, config.train.batch_size, config.train.seed, start
+    )
     stop = _StopFlag()
-    with Reporter(config.train, workdir, start, first_process) as report, stop.catching():
-        if resumed:
+    with Reporter(config.train, workdir, start) as report, stop.catching():
+        if start:
             report.say(f"{workdir}: going on from step {start} of {config.train.steps}")
         else:
             report.say(
                 f"{len(faces)} faces of {len(set(faces.identities))} identities, {faces.points} landmarks; "
                 f"{count_params(state.params):,} parameters; {jax.device_count()} {jax.default_backend()} device(s)"
             )
+            few = faces.landmarks_as(config.data.points)[:: len(faces) // 1000 + 1]
+            counts = mean_effective_clusters(config, state.frozen, few)
+            report.say(
+                f"{config.clusters.count} structure clusters; effective number in a face: "
+                + ", ".join(f"{count:.2f} {mode}" for mode, count in counts.items())
+                + f" ({config.clusters.mode} is used)"
+            )
         watched = first_examples(config, faces)
-        if first_process and not resumed:
+        if not start:
             picture = draw_views(config, state.frozen, watched, None)
             save_picture(picture, workdir / "first_batch.png")
             report.image(0, "first_batch", picture)
@@ -100,7 +114,9 @@ def train(config: Config, workdir: Path) -> Outcome:
         for step in range(start + 1, config.train.steps + 1):
             state, metrics = step_over_devices(state, next(batches))
             recent.append(metrics)
-            last = step == config.train.steps or stop.requested
+            # Read once: a signal that comes later belongs to the next step, whose loss is then looked at first.
+            stopping = stop.requested
+            last = step == config.train.steps or stopping
             due = checkpoints.is_due(step) or last
             if step % config.train.log_every == 0 or due:
                 # Before anything is stored: a state that is not finite must not push a good one off the disk.
@@ -109,14 +125,12 @@ def train(config: Config, workdir: Path) -> Outcome:
                 report.metrics(step, means)
                 recent = []
             report.advance(step)
-            if first_process and (step % config.train.images_every == 0 or step == config.train.steps):
+            if step % config.train.images_every == 0 or step == config.train.steps:
                 report.image(step, "prediction", draw_views(config, state.frozen, watched, state.ema_params))
             if due:
                 checkpoints.save(state)
-            if stop.requested:
+            if stopping:
                 break
-        checkpoints.save(state)
-        checkpoints.close()
         seconds = report.seconds
     done = int(state.step)
     return Outcome(
@@ -125,10 +139,11 @@ def train(config: Config, workdir: Path) -> Outcome:
 
 
 def first_examples(config: Config, faces: Faces) -> HostBatch:
-    """The first examples of step 0, the same on every host: what initialisation and the watched pictures use."""
-    few = min(config.train.batch_size, _WATCHED)
-    uncached = dataclasses.replace(config.data, cache=False)
-    return next(training_batches(faces, uncached, config.model.image_size, few, config.train.seed))
+    """Returns the first examples of step 0: what initialisation and the watched pictures use."""
+    uncached = dataclasses.replace(config.data, cache=False)  # one batch is wanted, not every face decoded
+    size, train_config = config.model.image_size, config.train
+    batch = next(training_batches(faces, uncached, size, train_config.batch_size, train_config.seed))
+    return {name: value[:_WATCHED] for name, value in batch.items()}
 
 
 def device_views(batch: HostBatch) -> Views:

@@ -1,4 +1,4 @@
-"""The map of the per-device step over all devices of all hosts: `jax.shard_map` under `jit`, or `jax.pmap`.
+"""The map of the per-device step over all devices: `jax.shard_map` under `jit`, or `jax.pmap`.
 
 Both compile to the same program; shard_map is what JAX's notes recommend for new code, pmap is in maintenance mode.
 """
@@ -39,7 +39,9 @@ def check_batch_size(batch_size: int) -> None:
 
 def make_mesh() -> jax.sharding.Mesh:
     """Returns the mesh of all devices along the one axis `AXIS`."""
-    return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
+    # Not jax.make_mesh, which may reorder devices: rows of a host's batch must lie where a single host has them.
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    return jax.sharding.Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicate(tree: PyTree) -> PyTree:

@@ -16,23 +16,22 @@ from ecvae_jax.config import TrainConfig
 
 
 class Reporter:
-    """Progress on the terminal, TensorBoard files in the working directory; silent on all processes but the first."""
+    """Progress on the terminal, TensorBoard files in the working directory."""
 
-    def __init__(self, config: TrainConfig, workdir: Path, start_step: int, active: bool) -> None:
-        """Opens the TensorBoard file where `active`, and the bar where there is a terminal as well."""
-        self._config, self._start, self._active = config, start_step, active
+    def __init__(self, config: TrainConfig, workdir: Path, start_step: int) -> None:
+        """Opens the TensorBoard file, and a bar where there is a terminal."""
+        from ecvae_jax.data.host_tf import load_tensorflow
+
+        self._config = config
         self._began = time.monotonic()
         self._window = (start_step, self._began)
         self._bar: Any = None
         self._task: Any = None
-        self._writer: Any = None
-        if active:
-            from ecvae_jax.data.host_tf import load_tensorflow
-
-            self._writer = load_tensorflow().summary.create_file_writer(str(workdir / "tensorboard"))
-            if sys.stderr.isatty():
-                self._bar = _make_bar()
-                self._task = self._bar.add_task("training", total=config.steps, completed=start_step, note="")
+        self._tf = load_tensorflow()
+        self._writer: Any = self._tf.summary.create_file_writer(str(workdir / "tensorboard"))
+        if sys.stderr.isatty():
+            self._bar = _make_bar()
+            self._task = self._bar.add_task("training", total=config.steps, completed=start_step, note="")
 
     def __enter__(self) -> Reporter:
         """Starts the bar."""
@@ -46,8 +45,7 @@ class Reporter:
         """Stops the bar and writes out what TensorBoard still holds."""
         if self._bar is not None:
             self._bar.stop()
-        if self._writer is not None:
-            self._writer.close()
+        self._writer.close()
 
     def advance(self, step: int) -> None:
         """Moves the bar to `step`."""
@@ -56,8 +54,6 @@ class Reporter:
 
     def say(self, line: str) -> None:
         """Prints a line, above the bar where there is one."""
-        if not self._active:
-            return
         if self._bar is not None:
             self._bar.console.print(line, highlight=False, markup=False)
         else:
@@ -70,14 +66,9 @@ class Reporter:
         self._window = (step, now)
         speed = steps * self._config.batch_size / max(seconds, 1e-9)
         left = (self._config.steps - step) * self._config.batch_size / speed if speed else float("inf")
-        if not self._active:
-            return
-        from ecvae_jax.data.host_tf import load_tensorflow
-
-        tf = load_tensorflow()
         with self._writer.as_default(step):
             for name, value in {**values, "images_per_second": speed}.items():
-                tf.summary.scalar(name, value)
+                self._tf.summary.scalar(name, value)
         self._writer.flush()
         line = (
             f"step {step}/{self._config.steps}  loss {values['loss']:.1f}  recon_nll {values['recon_nll']:.1f}  "
@@ -91,12 +82,8 @@ class Reporter:
 
     def image(self, step: int, name: str, picture: UInt8[np.ndarray, "h w 3"]) -> None:
         """Writes a picture to TensorBoard."""
-        if not self._active:
-            return
-        from ecvae_jax.data.host_tf import load_tensorflow
-
         with self._writer.as_default(step):
-            load_tensorflow().summary.image(name, picture[None])
+            self._tf.summary.image(name, picture[None])
 
     @property
     def seconds(self) -> float:

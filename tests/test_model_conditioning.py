@@ -1,0 +1,80 @@
+"""The frozen part, and what follows from landmarks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ecvae_jax.config import Config, PriorConfig, SketchConfig
+from ecvae_jax.data.pipeline import load_faces
+from ecvae_jax.gaussian import DiagGaussian
+from ecvae_jax.model.conditioning import (
+    Frozen,
+    init_frozen,
+    make_condition,
+    mean_effective_clusters,
+    sketch_channels,
+)
+from ecvae_jax.prior import GaussianMixture
+
+
+@pytest.fixture(scope="module")
+def landmarks(tiny_config: Config) -> np.ndarray:
+    return load_faces(tiny_config.data.records, "train").landmarks
+
+
+@pytest.fixture(scope="module")
+def frozen(tiny_config: Config, landmarks: np.ndarray) -> Frozen:
+    return init_frozen(jax.random.key(0), tiny_config, landmarks)
+
+
+def test_frozen_part_is_a_function_of_key_and_faces(tiny_config: Config, landmarks: np.ndarray, frozen: Frozen) -> None:
+    again = init_frozen(jax.random.key(0), tiny_config, landmarks)
+    assert all(map(np.array_equal, jax.tree.leaves(frozen), jax.tree.leaves(again)))
+    other = init_frozen(jax.random.key(1), tiny_config, landmarks)
+    assert not np.array_equal(frozen.cluster_means, other.cluster_means)
+    assert np.array_equal(frozen.clusters.centres, other.clusters.centres)
+
+
+def test_means_and_deviations_are_those_of_the_config(tiny_config: Config, frozen: Frozen) -> None:
+    np.testing.assert_allclose(np.linalg.norm(frozen.cluster_means, axis=1), tiny_config.prior.mean_norm, rtol=1e-5)
+    assert np.array_equal(frozen.cluster_stddev, np.full(6, 0.1, np.float32))
+
+
+def test_scale_of_z_is_the_median_deviation_of_the_prior(tiny_config: Config, landmarks, frozen: Frozen) -> None:
+    prior = make_condition(tiny_config, frozen, jnp.asarray(landmarks)).reference
+    assert float(frozen.z_scale) == pytest.approx(float(np.median(prior.stddev)), rel=1e-5)
+    standard = dataclasses.replace(tiny_config, prior=PriorConfig(kind="standard"))
+    assert float(init_frozen(jax.random.key(0), standard, landmarks).z_scale) == 1.0
+
+
+def test_literal_weights_use_all_clusters_and_centred_ones_few(tiny_config: Config, landmarks, frozen: Frozen) -> None:
+    counts = mean_effective_clusters(tiny_config, frozen, landmarks)
+    assert counts["literal"] == pytest.approx(6.0, abs=0.05)
+    assert 1.0 < counts["centred"] < 4.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "prior_type"), [("equilibrium", DiagGaussian), ("mixture", GaussianMixture), ("standard", DiagGaussian)]
+)
+def test_condition_follows_the_config(tiny_config: Config, landmarks, kind: str, prior_type: type) -> None:
+    single = SketchConfig(channels="single", samples_per_span=1)
+    config = dataclasses.replace(tiny_config, prior=PriorConfig(kind=kind), sketch=single)
+    frozen = init_frozen(jax.random.key(0), config, landmarks)
+    condition = make_condition(config, frozen, jnp.asarray(landmarks[:3]))
+    assert condition.sketch.shape == (3, 32, 32, 1)
+    assert sketch_channels(config) == 1
+    assert sketch_channels(tiny_config) == 15
+    assert isinstance(condition.prior, prior_type)
+    assert isinstance(condition.reference, DiagGaussian)
+    np.testing.assert_allclose(condition.cluster_weights.sum(axis=1), 1.0, rtol=1e-5)
+
+
+def test_equilibrium_prior_depends_on_the_face(tiny_config: Config, landmarks, frozen: Frozen) -> None:
+    prior = make_condition(tiny_config, frozen, jnp.asarray(landmarks)).reference
+    distances = np.linalg.norm((np.asarray(prior.mean) - np.asarray(prior.mean)[::-1]) / prior.stddev, axis=1)
+    assert np.median(distances) > 3  # in units of the prior: not the standard prior in disguise
