@@ -11,7 +11,7 @@ import argparse
 import statistics
 import time
 
-from ecvae_jax.xla_flags import set_cpu_flags
+from ecvae_jax.cpu import set_cpu_flags
 
 set_cpu_flags()
 

@@ -10,5 +10,5 @@ from ecvae_jax.config import Config, OptimConfig, TrainConfig
 
 config = Config(
     optim=OptimConfig(learning_rate=3e-3, warmup_steps=100, ema_decay=0.999),
-    train=TrainConfig(steps=7000, batch_size=8, log_every=200, images_every=2000, checkpoint_every=1000),
+    train=TrainConfig(steps=6500, batch_size=8, log_every=200, images_every=2000, checkpoint_every=1000),
 )

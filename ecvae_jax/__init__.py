@@ -5,7 +5,7 @@ appearance under any structure. The rooms, in the order in which a face goes thr
 before it:
 
     config         every setting, with its default (experiments: files that hold one)
-    pictures, xla_flags   PNG files; XLA's settings for CPUs. They import nothing of ours
+    pictures, cpu  PNG files; settings for CPUs. They import nothing of ours
     gaussian       diagonal Gaussians and their KL (Eq. 5)
     prior          the priors of Eqs. 2, 3 and 4, transport between them
     structure      landmark schemes, alignment, the sketch, clusters and their weights
@@ -16,7 +16,7 @@ before it:
     synthesis      jitted batches: infer, decode, transfer, sample
     evaluation     metrics, pairs with a true image, baselines
     grids, information   what `ecvae transfer`, `sample` and `info` show
-    cli            the command `ecvae`
+    cli            the command `ecvae` (options: what its subcommands read)
 
 The names below are imported when they are first used, so that `import ecvae_jax` costs nothing.
 """

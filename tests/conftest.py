@@ -10,7 +10,7 @@ from pathlib import Path
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from ecvae_jax.xla_flags import set_cpu_flags, use_compilation_cache
+from ecvae_jax.cpu import set_cpu_flags, use_compilation_cache
 
 set_cpu_flags()
 # Many tests train the same small model: it is compiled once for all of them, and for the processes they start.

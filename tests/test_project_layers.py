@@ -9,9 +9,9 @@ import ecvae_jax
 
 PACKAGE = Path(ecvae_jax.__file__).parent
 
-# Lower layers first; a module may import its own room and those in rows above it. `config`, `xla_flags` and `pictures`
+# Lower layers first; a module may import its own room and those in rows above it. `config`, `cpu` and `pictures`
 # import nothing of ours and may be imported by all.
-FREE = {"config", "xla_flags", "pictures"}
+FREE = {"config", "cpu", "pictures"}
 LAYERS = [
     {"gaussian"},
     {"prior"},
@@ -22,7 +22,7 @@ LAYERS = [
     {"training"},
     {"synthesis"},
     {"evaluation"},
-    {"grids", "information", "experiments"},
+    {"grids", "information", "experiments", "options"},
     {"cli"},
     {"__main__"},
 ]

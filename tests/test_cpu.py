@@ -1,8 +1,9 @@
-"""The CPU flag: set when it helps, never when it could hurt; each case in a process of its own."""
+"""Settings for CPUs: made when they help, never when they could hurt; each case in a process of its own."""
 
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -18,7 +19,7 @@ def flags_after(code: str, **environment: str) -> str:
     return shown.stdout.strip()
 
 
-SET = "from ecvae_jax.xla_flags import set_cpu_flags; set_cpu_flags()"
+SET = "from ecvae_jax.cpu import set_cpu_flags; set_cpu_flags()"
 
 
 def test_flag_is_added_to_what_is_there() -> None:
@@ -47,3 +48,10 @@ def test_untested_versions_of_jaxlib_are_left_alone() -> None:
 
 def test_jax_accepts_the_flag() -> None:
     assert flags_after(f"{SET}\nimport jax\nassert jax.numpy.ones(3).sum() == 3", JAX_PLATFORMS="cpu") != ""
+
+
+def test_freed_memory_is_kept_on_cpus_only() -> None:
+    code = "from ecvae_jax.cpu import keep_freed_memory as keep; import os; os.environ['XLA_FLAGS'] = str(keep())"
+    glibc = sys.platform.startswith("linux") and platform.libc_ver()[0] == "glibc"
+    assert flags_after(code, JAX_PLATFORMS="cpu") == str(glibc)
+    assert flags_after(code, JAX_PLATFORMS="cuda") == "False"

@@ -1,19 +1,24 @@
-"""XLA's settings for CPUs, to be made before JAX is imported. Imports nothing heavy."""
+"""Settings that make JAX fast on CPUs, to be made before it is imported. Imports nothing heavy."""
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import sys
 from importlib import metadata
 from pathlib import Path
 
-# Without it XLA's CPU convolutions go through a slow fusion: training takes twice as long (benchmarks/cpu_flag.py).
+# Without it XLA's CPU convolutions go through a slow fusion: training takes twice as long (benchmarks/cpu.py).
 _CPU_FLAG = "xla_cpu_experimental_ynn_fusion_type"
 _CPU_VALUE = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 # XLA aborts the process on a flag that it does not know; these are the versions the flag was tested with.
 _FIRST, _BEYOND = (0, 10), (0, 13)
 _ACCELERATOR_PLUGINS = ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm60_plugin", "jax_rocm7_plugin")
+
+
+# glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, at the largest values that it takes.
+_MALLOC_OPTIONS = {-3: 32 * 2**20, -1: 2**31 - 1, -2: 256 * 2**20}
 
 
 def set_cpu_flags() -> bool:
@@ -29,6 +34,21 @@ def set_cpu_flags() -> bool:
         return False
     os.environ["XLA_FLAGS"] = f"{flags} --{_CPU_FLAG}={_CPU_VALUE}".strip()
     return True
+
+
+def keep_freed_memory() -> bool:
+    """Returns whether the C library now keeps memory that is freed, for the next step of a training to use.
+
+    By default glibc gives every large block back to the system, and each step takes page faults to get it again.
+    Nothing happens where an accelerator can be used, or with another C library.
+    """
+    if not sys.platform.startswith("linux") or not _runs_on_cpu():
+        return False
+    try:
+        set_option = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    return all(set_option(option, value) for option, value in _MALLOC_OPTIONS.items())
 
 
 def use_compilation_cache(folder: Path) -> None:

@@ -1,9 +1,10 @@
-"""Images per second of a training step on CPUs, with and without the XLA flag of `ecvae_jax.xla_flags`.
+"""Images per second of a training step on CPUs, with and without the settings of `ecvae_jax.cpu`.
 
-    python benchmarks/cpu_flag.py [--rounds 3] [--image-size 64]
+    python benchmarks/cpu.py [--rounds 3] [--image-size 64]
 
-The two settings run by turns, each in a process of its own (XLA reads its flags once); the median of the ratios within
-a round is what can be trusted on a shared machine.
+"plain" is JAX as it comes, "flag" adds the XLA flag, "both" the memory setting as well, which is what the command `ecvae`
+does. They run by turns, each in a process of its own (XLA reads its flags once); the median of the ratios within a round
+is what can be trusted on a shared machine.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import sys
 MEASURE = """
 import sys, time
 import numpy as np
-if sys.argv[1] == "with":
-    from ecvae_jax.xla_flags import set_cpu_flags
+from ecvae_jax.cpu import keep_freed_memory, set_cpu_flags
+if sys.argv[1] in ("flag", "both"):
     assert set_cpu_flags()
+if sys.argv[1] == "both":
+    assert keep_freed_memory()
 import jax
-from ecvae_jax.config import Config, ModelConfig
+from ecvae_jax.config import Config, ModelConfig, TrainConfig
 from ecvae_jax.data.pipeline import load_faces, training_batches
 from ecvae_jax.training.loop import device_views, first_examples
 from ecvae_jax.training.parallel import map_step, replicate
@@ -30,7 +33,7 @@ from ecvae_jax.training.step import make_train_step
 
 size = int(sys.argv[2])
 widths = {32: (32, 64), 64: (32, 64, 128), 128: (32, 64, 128, 128), 256: (32, 64, 128, 128, 128)}[size]
-config = Config(model=ModelConfig(image_size=size, widths=widths))
+config = Config(model=ModelConfig(image_size=size, widths=widths), train=TrainConfig(batch_size=8))
 faces = load_faces("rendered", "validation")
 state = replicate(init_state(config, faces.landmarks, device_views(first_examples(config, faces))))
 batches = training_batches(faces, config.data, size, config.train.batch_size, 0)
@@ -61,10 +64,12 @@ def main() -> None:
     options = parser.parse_args()
     rounds = []
     for number in range(options.rounds):
-        rounds.append((measure("with", options.image_size), measure("without", options.image_size)))
-        print(f"round {number + 1}: {rounds[-1][0]:.1f} images/s with it, {rounds[-1][1]:.1f} without", flush=True)
-    ratios = sorted(first / second for first, second in rounds)
-    print(f"ratio with / without: median {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}")
+        rounds.append({setting: measure(setting, options.image_size) for setting in ("plain", "flag", "both")})
+        shown = ", ".join(f"{setting} {speed:.1f}" for setting, speed in rounds[-1].items())
+        print(f"round {number + 1}: {shown} images/s", flush=True)
+    for setting in ("flag", "both"):
+        ratios = sorted(speeds[setting] / speeds["plain"] for speeds in rounds)
+        print(f"{setting} / plain: median {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}")
 
 
 if __name__ == "__main__":

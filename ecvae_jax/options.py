@@ -1,0 +1,113 @@
+"""The options of the subcommands, as dataclasses that tyro reads; `ecvae_jax.cli` has a function for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ecvae_jax.config import Config
+from ecvae_jax.data.options import PrepareConfig
+
+
+def _check_picture(out: Path, enlarge: int) -> None:
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"out={str(out)!r}: the name must end in .png")
+    if enlarge < 1:
+        raise ValueError(f"enlarge={enlarge}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Trains a model; the same command goes on where an interrupted training stopped."""
+
+    workdir: Path | None = None
+    """Folder for checkpoints, TensorBoard files and first_batch.png; runs/rendered for the embedded default."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """Makes records and report.csv from photos: every file is accounted for."""
+
+    source: Annotated[str, tyro.conf.Positional]
+    """A folder of photos, or multipie:DIR."""
+    out: Annotated[Path, tyro.conf.Positional]
+    """Folder to be written."""
+    options: Annotated[PrepareConfig, tyro.conf.arg(name="")] = field(default_factory=PrepareConfig)
+
+
+@dataclass(frozen=True)
+class TransferOptions:
+    """Draws every source's appearance under every target's structure, as one PNG."""
+
+    checkpoint: Path
+    """Working directory of a training, or one step's folder in its `checkpoints`."""
+    source: tuple[str, ...]
+    """Appearances: photos, or faces of records as RECORDS:SPLIT:INDICES (rendered:test:0,24)."""
+    target: tuple[str, ...]
+    """Structures, given like the sources."""
+    out: Path = Path("transfer.png")
+    """PNG to be written: targets and their sketches above, sources with their sketches at the left."""
+    transport: bool = True
+    """Move z along from the prior of the source's structure to that of the target's."""
+    enlarge: int = 1
+    """Repeat every pixel so many times, for looking at small faces."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be drawn or written, before anything is loaded."""
+        _check_picture(self.out, self.enlarge)
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """Draws appearances from the prior under given structures, as one PNG."""
+
+    checkpoint: Path
+    """Working directory of a training, or one step's folder in its `checkpoints`."""
+    structure: tuple[str, ...]
+    """Structures: photos, or faces of records as RECORDS:SPLIT:INDICES."""
+    n: int = 8
+    """Samples per structure."""
+    seed: int = 0
+    """Seed of the draws."""
+    out: Path = Path("sample.png")
+    """PNG to be written: a structure a row, its sketch first."""
+    enlarge: int = 1
+    """Repeat every pixel so many times, for looking at small faces."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be drawn or written, before anything is loaded."""
+        _check_picture(self.out, self.enlarge)
+        if self.n < 1:
+            raise ValueError(f"n={self.n}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Measures reconstruction, and transfer to true images of the same person beside copying the source."""
+
+    checkpoint: Path
+    """Working directory of a training, or one step's folder in its `checkpoints`."""
+    data: str = "rendered"
+    """Records folder, or "rendered"."""
+    split: str = "test"
+    """Split of the records; its people should not have been trained on."""
+    limit: int = 500
+    """At most so many pairs."""
+    seed: int = 0
+    """Seed of the choice of pairs."""
+    transport: bool = True
+    """Move z along between priors."""
+    out: Path | None = None
+    """JSON report to be written as well."""
+
+
+@dataclass(frozen=True)
+class InfoOptions:
+    """Tells what a checkpoint or a records folder holds."""
+
+    path: Annotated[Path, tyro.conf.Positional]
+    """Working directory of a training, one step's folder in its `checkpoints`, or a records folder."""
