@@ -1,0 +1,32 @@
+"""The pictures of transfer and sample: the crop rule of the training faces, and notes that reach the user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ecvae_jax import grids
+from ecvae_jax.config import Config
+from ecvae_jax.data.faces import load_faces
+from ecvae_jax.data.portraits import Portraits
+from ecvae_jax.training.loop import train
+
+
+def test_photos_are_cropped_as_the_training_faces_and_notes_are_kept(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tiny_config, tmp_path / "run")
+    faces, margins = load_faces(tiny_config.data.records, "test"), []
+
+    def photos(specs, image_size, points, margin):
+        margins.append(margin)
+        images = faces.images(range(len(specs)), image_size)
+        notes = [f"{specs[0]}: 3 faces, the largest is taken"]
+        return Portraits(images, faces.landmarks[: len(specs)], list(specs), notes)
+
+    monkeypatch.setattr(grids, "load_portraits", photos)
+    notes = grids.write_transfer_grid(tmp_path / "run", ["a"], ["b", "c"], tmp_path / "grid.png", True, 1)
+    assert margins == [faces.metadata["margin"]] * 2
+    assert notes[:2] == ["a: 3 faces, the largest is taken", "b: 3 faces, the largest is taken"]
+    assert notes[2].startswith("1 sources × 2 targets")
