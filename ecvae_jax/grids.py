@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ecvae_jax.data.detect import choose_detector
 from ecvae_jax.data.portraits import DEFAULT_MARGIN, Portraits, load_portraits
 from ecvae_jax.model.conditioning import make_condition
 from ecvae_jax.pictures import enlarge, save_picture, sketch_picture, tile
@@ -56,7 +57,9 @@ def write_sample_grid(
 
 def _portraits(model: Model, specs: Sequence[str]) -> Portraits:
     margin = float(model.records.get("margin", DEFAULT_MARGIN))
-    return load_portraits(specs, model.config.model.image_size, model.config.data.points, margin)
+    points = model.config.data.points
+    detector = choose_detector(points, str(model.records.get("detector", "")))
+    return load_portraits(specs, model.config.model.image_size, points, margin, detector)
 
 
 def _sketches(model: Model, landmarks: np.ndarray) -> np.ndarray:

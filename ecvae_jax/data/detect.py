@@ -1,4 +1,4 @@
-"""Where the faces of a photo are, and their landmarks: the only place that imports a detector."""
+"""Where the faces of a photo are, and their landmarks: the protocol of detectors, and dlib (its only import)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from ecvae_jax.data.errors import DataError, MissingExtraError
+from ecvae_jax.data.options import DETECTORS
 
 
 class DetectedFace(NamedTuple):
@@ -49,7 +50,27 @@ def load_detector(name: str) -> Detector:
     """
     if name == "dlib-68":
         return Dlib68()
-    raise DataError(f'detector={name!r}: must be "dlib-68"')
+    if name in DETECTORS:
+        from ecvae_jax.data.mediapipe.mesh import MediaPipeMesh
+
+        return MediaPipeMesh(int(name.removeprefix("mediapipe-")))
+    raise DataError(f"detector={name!r}: must be one of {', '.join(DETECTORS)}")
+
+
+def choose_detector(points: int, trained_with: str = "") -> str:
+    """Returns the detector for photos that a model will read.
+
+    It is the one that its records were made with, so that the landmarks mean the same (98 points are read as 68 by the
+    same rule as in training); where that is not known, dlib's for 68 points and MediaPipe's for 98.
+
+    Args:
+        points: landmark scheme of the model, 98 or 68.
+        trained_with: the records' `detector`, whose first word names it.
+    """
+    word = trained_with.split(" ")[0]
+    if word in DETECTORS and int(word.rpartition("-")[2]) >= points:
+        return word
+    return "dlib-68" if points == 68 else "mediapipe-98"
 
 
 class Dlib68:

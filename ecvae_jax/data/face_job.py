@@ -61,11 +61,6 @@ class FaceWorker:
         self._options = options
         self._detector: Detector | None = load_detector(options.detector) if detect else None
 
-    @property
-    def detector_name(self) -> str:
-        """Name and version of the detector; empty where landmarks are given."""
-        return self._detector.name if self._detector else ""
-
     def __call__(self, job: FaceJob) -> FaceOutcome:
         """Returns what became of the photo; a bad photo is an outcome, not an exception."""
         notes: list[str] = []

