@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -142,7 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_cpu_flags()
     keep_freed_memory()
     try:
-        return COMMANDS[words[0]](words[1:])
+        with _stopping_cleanly():
+            return COMMANDS[words[0]](words[1:])
     except SystemExit as stop:  # tyro's: 0 after --help, 2 after an option it cannot read
         return stop.code if isinstance(stop.code, int) else 2
     except KeyboardInterrupt:
@@ -158,6 +161,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+@contextlib.contextmanager
+def _stopping_cleanly() -> Iterator[None]:
+    """Lets SIGTERM and SIGHUP unwind the program as Ctrl-C does, so that nothing half-written or running stays behind.
+
+    A training catches them itself and stores its state first.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _parse(kind: type[_T], command: str, arguments: Sequence[str], default: _T | None = None) -> _T:
     """Reads the options of a subcommand; a value that the dataclasses refuse is wrong usage as well."""
     extra: dict[str, Any] = {} if default is None else {"default": default}
@@ -169,7 +194,11 @@ def _parse(kind: type[_T], command: str, arguments: Sequence[str], default: _T |
         raise SystemExit(_wrong_usage(str(error))) from None
     except SystemExit as stop:
         if stop.code:  # tyro explains itself in a box of several lines; one is enough
-            _wrong_usage(_unboxed(said.getvalue()) + f"; see `ecvae {command.split()[0]} --help`")
+            word = command.split()[0]
+            hint = f"see `ecvae {word} --help`"
+            if word == "train" and any(Path(a).suffix in (".py", ".json") for a in arguments):
+                hint = "CONFIG comes first: ecvae train CONFIG --workdir DIR"
+            _wrong_usage(f"{_unboxed(said.getvalue())}; {hint}")
         raise
 
 

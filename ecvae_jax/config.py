@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 RENDERED = "rendered"
 """The value of `DataConfig.records` that names the rendered heads embedded in the package."""
@@ -18,6 +18,25 @@ RENDERED = "rendered"
 def _check(condition: bool, name: str, value: object, rule: str) -> None:
     if not condition:
         raise ValueError(f"{name}={value!r}: {rule}")
+
+
+def _check_types(settings: object, section: str) -> None:
+    """Refuses values of another type than the field's: experiment files and JSON are checked by nobody else."""
+    hints = get_type_hints(type(settings))
+    for item in dataclasses.fields(settings):  # type: ignore[arg-type]
+        value, hint = getattr(settings, item.name), hints[item.name]
+        if get_origin(hint) is Literal:
+            allowed = get_args(hint)
+            _check(value in allowed, f"{section}.{item.name}", value, f"must be one of {list(allowed)}")
+            continue
+        # A whole number may stand for a float; True and False are no numbers.
+        kinds = {bool: (bool,), str: (str,), int: (int,), float: (int, float), float | None: (int, float, type(None))}
+        if hint in kinds:
+            fine = isinstance(value, kinds[hint]) and (hint is bool or not isinstance(value, bool))
+            _check(fine, f"{section}.{item.name}", value, f"must be {getattr(hint, '__name__', hint)}")
+        else:  # tuple[int, ...]
+            fine = isinstance(value, tuple) and all(isinstance(one, int) and not isinstance(one, bool) for one in value)
+            _check(fine, f"{section}.{item.name}", value, "must be whole numbers")
 
 
 def _is_power_of_two(value: int) -> bool:
@@ -41,7 +60,7 @@ class DataConfig:
     """Keep decoded faces in host memory (uint8). Turn off where the data set is larger than the memory."""
 
     def __post_init__(self) -> None:
-        _check(self.points in (98, 68), "data.points", self.points, "must be 98 or 68")
+        _check_types(self, "data")
         _check(0.0 <= self.pairs <= 1.0, "data.pairs", self.pairs, "must lie between 0 and 1")
 
 
@@ -57,6 +76,7 @@ class SketchConfig:
     """Straight pieces that stand for the smooth curve between two neighbouring landmarks."""
 
     def __post_init__(self) -> None:
+        _check_types(self, "sketch")
         _check(self.sigma > 0, "sketch.sigma", self.sigma, "must be positive")
         _check(self.samples_per_span >= 1, "sketch.samples_per_span", self.samples_per_span, "must be at least 1")
 
@@ -76,6 +96,7 @@ class ClusterConfig:
     """Take head roll out before clustering."""
 
     def __post_init__(self) -> None:
+        _check_types(self, "clusters")
         _check(self.count >= 1, "clusters.count", self.count, "must be at least 1")
         _check(self.temperature > 0, "clusters.temperature", self.temperature, "must be positive")
 
@@ -92,6 +113,7 @@ class PriorConfig:
     """Standard deviation of every cluster, frozen."""
 
     def __post_init__(self) -> None:
+        _check_types(self, "prior")
         _check(self.mean_norm >= 0, "prior.mean_norm", self.mean_norm, "must not be negative")
         _check(self.stddev > 0, "prior.stddev", self.stddev, "must be positive")
 
@@ -119,6 +141,7 @@ class ModelConfig:
     """Compute type of the convolutions; parameters, KL and statistics are always float32."""
 
     def __post_init__(self) -> None:
+        _check_types(self, "model")
         size, patch = self.image_size, self.patch
         _check(_is_power_of_two(size) and 32 <= size <= 256, "model.image_size", size, "must be 32, 64, 128 or 256")
         _check(_is_power_of_two(patch) and patch <= 8, "model.patch", patch, "must be 1, 2, 4 or 8")
@@ -150,13 +173,15 @@ class ObjectiveConfig:
     scale: float | None = None
     """Scale of the likelihood in image units (the range is 2); none: its analytic optimum on each batch (sigma-VAE)."""
     ssim_weight: float = 0.3
-    """Weight of 1 - SSIM: it is added to the absolute error of every pixel, in units of the scale; 0 turns it off."""
+    """Weight of 1 - SSIM: it is added to the absolute error of every pixel, in units of the scale (for a Gaussian
+    likelihood too, whose own error is squared); 0 turns it off."""
     beta: float = 1.0
     """Weight of the KL after the ramp."""
     beta_ramp: float = 0.3
     """Fraction of the training over which the weight of the KL rises linearly from 0."""
 
     def __post_init__(self) -> None:
+        _check_types(self, "objective")
         _check(self.scale is None or self.scale > 0, "objective.scale", self.scale, "must be positive or none")
         _check(self.ssim_weight >= 0, "objective.ssim_weight", self.ssim_weight, "must not be negative")
         _check(self.beta >= 0, "objective.beta", self.beta, "must not be negative")
@@ -179,6 +204,7 @@ class OptimConfig:
     """Decay of the moving average of the parameters that synthesis and evaluation use; 0 follows the parameters."""
 
     def __post_init__(self) -> None:
+        _check_types(self, "optim")
         _check(self.learning_rate > 0, "optim.learning_rate", self.learning_rate, "must be positive")
         _check(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "must not be negative")
         _check(self.clip_norm >= 0, "optim.clip_norm", self.clip_norm, "must not be negative")
@@ -207,6 +233,7 @@ class TrainConfig:
     """How many of the latest checkpoints stay on disk."""
 
     def __post_init__(self) -> None:
+        _check_types(self, "train")
         for name in ("steps", "batch_size", "log_every", "images_every", "checkpoint_every", "keep_checkpoints"):
             _check(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "must be at least 1")
         _check(self.seed >= 0, "train.seed", self.seed, "must not be negative")

@@ -20,7 +20,8 @@ def load_config(path: Path) -> Config:
         return Config.from_json(path.read_text())
     try:
         config = runpy.run_path(str(path)).get("config")
-    except Exception as error:  # it is the user's program: whatever it raises, the file's name is what they need
+    # It is the user's program: whatever it raises, the file's name is what they need.
+    except (Exception, SystemExit) as error:
         raise ValueError(f"config {str(path)!r} cannot be run: {type(error).__name__}: {error}") from error
     if not isinstance(config, Config):
         raise ValueError(f"config {str(path)!r}: must define `config`, an ecvae_jax.config.Config; got {config!r}")

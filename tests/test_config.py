@@ -51,6 +51,17 @@ def test_config_is_frozen() -> None:
         (lambda: OptimConfig(ema_decay=1.0), "ema_decay=1.0"),
         (lambda: TrainConfig(steps=0), "steps=0"),
         (lambda: TrainConfig(batch_size=0), "batch_size=0"),
+        (lambda: ObjectiveConfig(likelihood="Laplace"), r"objective.likelihood='Laplace': must be one of"),
+        (lambda: TrainConfig(parallel="shardmap"), "train.parallel='shardmap'"),
+        (lambda: ModelConfig(posterior="Plain"), "model.posterior='Plain'"),
+        (lambda: OptimConfig(schedule="cos"), "optim.schedule='cos'"),
+        (lambda: DataConfig(points=70), "data.points=70"),
+        (lambda: TrainConfig(steps="5"), "train.steps='5': must be int"),
+        (lambda: TrainConfig(steps=True), "train.steps=True: must be int"),
+        (lambda: DataConfig(cache="yes"), "data.cache='yes': must be bool"),
+        (lambda: ObjectiveConfig(scale="1"), "objective.scale='1'"),
+        (lambda: ModelConfig(widths=[32, 64]), "model.widths"),
+        (lambda: ModelConfig(widths=(32.0, 64.0)), "model.widths"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(make, words: str) -> None:
@@ -66,6 +77,8 @@ def test_values_out_of_range_are_refused_by_name(make, words: str) -> None:
         (json.dumps({"modle": {}}), "unknown; the sections are"),
         (json.dumps({"model": {"z_dims": 3}}), "unknown; the fields are"),
         (json.dumps({"model": {"image_size": 48}}), "image_size=48"),
+        (json.dumps({"train": {"steps": "5"}}), "train.steps='5'"),
+        (json.dumps({"prior": {"kind": "flat"}}), "prior.kind='flat'"),
     ],
 )
 def test_unreadable_json_is_refused(text: str, words: str) -> None:
@@ -76,3 +89,7 @@ def test_unreadable_json_is_refused(text: str, words: str) -> None:
 @pytest.mark.parametrize("size", [32, 64, 128, 256])
 def test_level_sides_halve(size: int) -> None:
     assert ModelConfig(image_size=size, z_grid=1).level_sides == (size // 4, size // 8, size // 16)
+
+
+def test_a_whole_number_may_stand_for_a_float() -> None:
+    assert ObjectiveConfig(beta=1, scale=None).beta == 1

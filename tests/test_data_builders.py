@@ -118,7 +118,7 @@ def test_wrong_metadata_and_splits_are_refused(tmp_path: Path):
         write_records(tmp_path / "out", {"dev": [record("a")]}, METADATA)
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "bad json", "no metadata"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "bad json", "no metadata", "cut shard", "lost shard"])
 def test_what_is_no_records_folder_is_refused_in_one_line(tmp_path: Path, damage: str):
     folder = tmp_path / "faces"
     if damage != "missing":
@@ -130,6 +130,11 @@ def test_what_is_no_records_folder_is_refused_in_one_line(tmp_path: Path, damage
         (tmp_path / "made").rename(folder / "made")
         folder = folder / "made"
         (folder / "metadata.json").unlink()
+    if damage.endswith("shard"):
+        make_records(folder / "made")
+        folder = folder / "made"
+        (shard,) = folder.glob("*train.array_record*")
+        shard.write_bytes(shard.read_bytes()[:100]) if damage == "cut shard" else shard.unlink()
     with pytest.raises(DataError) as caught:
         load_faces(folder, "train")
     assert str(folder) in str(caught.value)
@@ -152,3 +157,10 @@ def test_landmarks_are_converted_from_98_to_68_and_not_back(tmp_path: Path, reco
 
 def test_metadata_is_plain_json(records: Path):
     assert json.loads((records / "metadata.json").read_text())["points"] == 68
+
+
+def test_the_fingerprint_tells_faces_from_others(tmp_path: Path, records: Path):
+    first = load_faces(records, "train").fingerprint
+    assert first == load_faces(make_records(tmp_path / "again"), "train").fingerprint
+    assert first != load_faces(records, "test").fingerprint
+    assert first != load_faces(make_records(tmp_path / "fewer", count=10), "train").fingerprint

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 pytest.importorskip("scipy", reason="the generator needs the extra `render`")
 
@@ -161,13 +163,15 @@ def test_one_person_is_rendered_again_as_embedded(root: Path, renderer: str):
     indices = [i for i, identity in enumerate(faces.identities) if identity == f"head{number:03d}"]
     entries = bake.bake_person(root, faces.metadata["seed"], number)
     assert [entry.name for entry in entries] == [faces.names[i] for i in indices]
-    assert [entry.image for entry in entries] == faces.encoded(indices)
-    np.testing.assert_array_equal(np.stack([entry.landmarks for entry in entries]), faces.landmarks[indices])
+    landmarks, images = np.stack([entry.landmarks for entry in entries]), [entry.image for entry in entries]
+    # Not byte for byte: another Pillow, SciPy or CPU under the same renderer rounds a little differently.
+    # `launch/render_heads.sh` gives the same files where all of that is the same.
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(image))) for image in images]).astype(int)
+    np.testing.assert_allclose(landmarks, faces.landmarks[indices], atol=1e-4)
+    assert np.abs(pixels - faces.images(indices)).mean() < 1.0
 
 
 def test_a_contact_sheet_has_a_row_for_each_person(root: Path, renderer: str, tmp_path: Path):
-    from PIL import Image
-
     file = tmp_path / "sheets" / "heads.png"
     assert bake.main(["--sheet", str(file), "--people", "1,3", "--landmarks", "--assets", str(root)]) == 0
     assert Image.open(file).size == (12 * bake.SIZE, 2 * bake.SIZE)

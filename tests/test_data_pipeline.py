@@ -10,6 +10,7 @@ import pytest
 from drawn_faces import make_records
 
 from ecvae_jax.config import DataConfig
+from ecvae_jax.data import pipeline
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.pipeline import Faces, load_faces, training_batches
 from ecvae_jax.structure.scheme import get_scheme, mirror_landmarks
@@ -91,7 +92,7 @@ def test_too_large_a_cache_is_not_filled(
     faces: Faces, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     expected = take(faces, PLAIN, 2)
-    monkeypatch.setattr("ecvae_jax.data.pipeline.os.sysconf", lambda name: 100)
+    monkeypatch.setattr("ecvae_jax.data.pipeline._available_memory", lambda: 10_000.0)
     assert same(take(faces, PLAIN, 2), expected)
     assert "decoded as they are needed" in caplog.text
 
@@ -171,3 +172,10 @@ def test_whether_an_example_is_paired_does_not_tell_whether_it_is_mirrored(faces
     paired = which(batch["image"]) != which(batch["source_image"])
     flips = flipped(batch["image"])
     assert abs(paired[flips].mean() - paired[~flips].mean()) < 0.1
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="the system has no /proc/meminfo")
+def test_memory_of_the_page_cache_counts_as_available():
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    told = 1024 * int(lines["MemAvailable"].split()[0])
+    assert pipeline._available_memory() == pytest.approx(told, rel=0.2)

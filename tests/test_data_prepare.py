@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import importlib.util
 import io
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from drawn_faces import draw_face, face_landmarks, make_photos, write_landmarks
+from PIL import Image
 from test_data_photo import bad_files
 
+from ecvae_jax.data import face_job, progress
 from ecvae_jax.data import prepare as prepare_module
-from ecvae_jax.data import progress
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import load_faces, record_splits
 from ecvae_jax.data.options import PrepareConfig
@@ -126,6 +132,66 @@ def test_every_bad_file_has_its_line_and_the_sum_is_right(tmp_path: Path):
     assert "1 rows of landmarks68.csv name no photo" in text
     assert "images/s" in text
     assert f"{len(lines)} files found: 4 kept, {len(expected)} rejected, 2 skipped" in text
+
+
+@pytest.mark.parametrize("quality", [90, 100])
+def test_noise_is_stored_like_any_photo(tmp_path: Path, quality: int):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(noise).save(tmp_path / "photos" / "a.png")
+    write_landmarks(tmp_path / "photos" / "landmarks68.csv", {"a.png": face_landmarks(300)})
+    summary = prepare(str(tmp_path / "photos"), tmp_path / "out", PrepareConfig(size=256, workers=1, quality=quality))
+    assert summary.kept == 1
+
+
+def test_a_photo_on_which_the_work_fails_is_an_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rows = make_photos(tmp_path / "photos", people=2, shots=1)
+    cut, bad = face_job.cut_crop, sorted(rows)[0]
+    calls = []
+
+    def fail_once(*arguments):
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("the encoder\nbroke")
+        return cut(*arguments)
+
+    monkeypatch.setattr(face_job, "cut_crop", fail_once)
+    assert prepare(str(tmp_path / "photos"), tmp_path / "out", FAST).kept == 1
+    assert report(tmp_path / "out")[bad]["reason"] == "failed: RuntimeError: the encoder broke"
+
+
+def running_in_session(leader: int) -> list[str]:
+    """The processes of a session that are no zombies, as Linux tells."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(session) == leader and state != "Z":
+                found.append(stat.parent.name)
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not tell of processes in /proc")
+def test_a_stopped_preparation_leaves_nothing_behind(tmp_path: Path):
+    """SIGTERM: no half-written folder, no process that goes on."""
+    for number in range(60):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.fromarray(np.full((900, 900, 3), 90, np.uint8)).save(tmp_path / "photos" / f"{number}.png")
+    rows = {f"{number}.png": face_landmarks(900) for number in range(60)}
+    write_landmarks(tmp_path / "photos" / "landmarks68.csv", rows)
+    command = [sys.executable, "-m", "ecvae_jax", "prepare", str(tmp_path / "photos"), str(tmp_path / "out")]
+    process = subprocess.Popen([*command, "--workers", "2", "--size", "1024"], start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (work := list(tmp_path.glob(".out.*/spool"))) or not work[0].stat().st_size:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert {path.name for path in tmp_path.iterdir()} == {"photos"}
+    while running_in_session(process.pid):
+        assert time.monotonic() < deadline, "a worker goes on"
+        time.sleep(0.05)
 
 
 def test_the_bytes_do_not_depend_on_the_number_of_processes(tmp_path: Path):

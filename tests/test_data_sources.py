@@ -84,7 +84,9 @@ def test_the_chosen_rule_is_said_and_can_be_overruled(tmp_path: Path):
 def test_links_to_folders_are_not_entered(tmp_path: Path):
     touch(tmp_path, ["a/1.jpg"])
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
-    assert [photo.name for photo in open_source(str(tmp_path)).photos] == ["a/1.jpg"]
+    source = open_source(str(tmp_path))
+    assert [photo.name for photo in source.photos] == ["a/1.jpg"]
+    assert source.skipped == [("a/loop/", "link to a folder: not entered")]
 
 
 def test_multipie_names_become_tags(tmp_path: Path):

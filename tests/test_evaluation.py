@@ -101,3 +101,26 @@ def test_report_of_a_trained_checkpoint(tiny_config: Config, workdir: Path, tmp_
     report.save(tmp_path / "report.json")
     stored = json.loads((tmp_path / "report.json").read_text())
     assert stored["copy"]["psnr"]["mean"] == report.scores["copy"]["psnr"].mean
+
+
+def test_equal_images_and_a_single_pair_give_numbers_that_json_can_hold(
+    model: Model, faces: Faces, tmp_path: Path
+) -> None:
+    image = np.zeros((1, 32, 32, 3), np.uint8)
+    almost = image.copy()
+    almost[0, 3, 4, 1] = 1
+    assert np.isfinite(psnr(image, image)).all()
+    assert psnr(image, image) == pytest.approx(psnr(almost, image))
+    report = evaluate(model, faces, limit=1)
+    assert report.scores["copy"]["psnr"].standard_error is None
+    assert "± ?" in report.to_lines()[0]
+    report.save(tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text())["copy"]["psnr"]["standard_error"] is None
+
+
+def test_a_report_that_cannot_be_written_leaves_nothing(model: Model, faces: Faces, tmp_path: Path) -> None:
+    report = evaluate(model, faces, limit=1)
+    (tmp_path / "report.json").mkdir()
+    with pytest.raises(OSError, match=r"report\.json"):
+        report.save(tmp_path / "report.json")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["report.json"]

@@ -14,7 +14,8 @@ SCRIPTS = sorted((ROOT / "launch").glob("*.sh"))
 
 
 def run(script: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device, as a newcomer has
+    # One device and no settings of ours, as a newcomer has.
+    clean = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS" and not k.startswith("ECVAE_")}
     return subprocess.run(
         ["bash", str(script), *arguments], env={**clean, **environment}, capture_output=True, text=True, cwd=ROOT
     )
@@ -51,3 +52,37 @@ def test_no_python_is_one_line(tmp_path: Path) -> None:
 
 def test_ci_runs_the_test_command() -> None:
     assert "bash launch/test.sh" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_heads_without_their_assets_are_one_line(tmp_path: Path) -> None:
+    script = ROOT / "launch" / "render_heads.sh"
+    usage = run(script)
+    assert usage.returncode == 2
+    assert usage.stderr.startswith("usage: bash launch/render_heads.sh OUT")
+    shown = run(script, str(tmp_path / "out"), ECVAE_READY_PYTHON=sys.executable, ECVAE_HEAD_ASSETS=str(tmp_path))
+    assert shown.returncode == 1
+    assert "has no mpfb2/3dobjs/base.obj" in shown.stderr
+    assert len(shown.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_no_environment_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    shown = run(ROOT / "launch" / "test.sh", ECVAE_VENV=str(tmp_path), ECVAE_PYTHON=sys.executable)
+    assert shown.returncode == 1
+    assert "is there and is no Python environment" in shown.stderr
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_an_environment_of_the_same_settings_is_used_again(tmp_path: Path) -> None:
+    """The stamp of what was installed is all that is looked at, so the second call starts at once."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    settings = (ROOT / "pyproject.toml").read_bytes()
+    stamp = subprocess.run(["cksum"], input=settings, capture_output=True, check=True).stdout.decode().strip()
+    (tmp_path / "installed").write_text(f"{stamp} [dev]\n")
+    code = f". {ROOT}/launch/environment.sh dev; echo $PYTHON"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("ECVAE_")}
+    environment = {**clean, "ECVAE_VENV": str(tmp_path), "ECVAE_PYTHON": sys.executable}
+    shown = subprocess.run(["bash", "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == f"{tmp_path}/bin/python"

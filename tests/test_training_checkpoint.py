@@ -47,7 +47,7 @@ def test_inference_does_not_need_the_optimiser(workdir: Path, tmp_path: Path) ->
 
 def test_restored_state_is_the_stored_one(tiny_config: Config, workdir: Path) -> None:
     checkpoints = Checkpoints(workdir, tiny_config, {})
-    state = checkpoints.restore()
+    state, _ = checkpoints.restore()
     checkpoints.close()
     assert int(state.step) == 10
     assert leaves_equal(state.ema_params, load_model(workdir).params)
@@ -106,3 +106,16 @@ def test_half_written_checkpoint_is_not_taken(workdir: Path, tmp_path: Path) -> 
     done = copy / "checkpoints" / "10"
     done.rename(done.with_name("10.orbax-checkpoint-tmp-1"))
     assert load_model(copy).step == 5
+
+
+def test_a_training_is_not_continued_on_other_faces(tiny_config: Config, tmp_path: Path) -> None:
+    """The folder of the records is the same, what is in it is not."""
+    records = shutil.copytree(tiny_config.data.records, tmp_path / "records")
+    config = dataclasses.replace(tiny_config, data=dataclasses.replace(tiny_config.data, records=str(records)))
+    assert train(config, tmp_path / "run").finished
+    longer = dataclasses.replace(config, train=dataclasses.replace(config.train, log_every=2))
+    assert train(longer, tmp_path / "run").finished
+    facts = load_model(tmp_path / "run").records
+    assert facts["faces"] == 96
+    with pytest.raises(CheckpointError, match="training on other faces"):
+        Checkpoints(tmp_path / "run", config, {**facts, "fingerprint": "0" * 16})

@@ -19,7 +19,8 @@ from ecvae_jax.config import Config
 from ecvae_jax.data.pipeline import load_faces, training_batches
 from ecvae_jax.training import loop
 from ecvae_jax.training.checkpoint import Checkpoints, load_model
-from ecvae_jax.training.loop import TrainingError, train
+from ecvae_jax.training.loop import train
+from ecvae_jax.training.window import TrainingError
 
 
 def scalars(workdir: Path) -> dict[str, dict[int, float]]:
@@ -39,7 +40,7 @@ def scalars(workdir: Path) -> dict[str, dict[int, float]]:
 
 def restored(config: Config, workdir: Path):
     checkpoints = Checkpoints(workdir, config, {})
-    state = jax.device_get(checkpoints.restore())
+    state = jax.device_get(checkpoints.restore()[0])
     checkpoints.close()
     return state
 
@@ -96,7 +97,9 @@ def test_interrupted_and_continued_is_bitwise_the_same(
     assert train(tiny_config, tmp_path).finished
     whole, broken = restored(tiny_config, undisturbed), restored(tiny_config, tmp_path)
     assert all(map(np.array_equal, jax.tree.leaves(whole), jax.tree.leaves(broken)))
-    assert scalars(tmp_path)["loss"][10] == scalars(undisturbed)["loss"][10]
+    ours, theirs = scalars(tmp_path), scalars(undisturbed)
+    for name in theirs.keys() - {"images_per_second"}:
+        assert ours[name] == theirs[name], name  # every point of every curve
 
 
 def test_killed_training_goes_on_from_its_last_checkpoint(
@@ -181,7 +184,8 @@ def test_signal_during_the_report_stores_no_state_that_was_not_looked_at(
     monkeypatch.setattr(loop.Reporter, "advance", interrupted)
     outcome = train(tiny_config, tmp_path)
     assert outcome.step == 4
-    assert outcome.metrics["loss"] == scalars(tmp_path)["loss"][4]
+    assert np.isfinite(outcome.metrics["loss"])
+    assert load_model(tmp_path).step == 4
 
 
 def test_batch_size_is_checked_before_anything_is_made(tiny_config: Config, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, Mesh
 
 from ecvae_jax.config import Config, ObjectiveConfig, PriorConfig
 from ecvae_jax.data.pipeline import load_faces, training_batches
@@ -18,7 +19,7 @@ from ecvae_jax.training import parallel
 from ecvae_jax.training.checkpoint import Model
 from ecvae_jax.training.optim import kl_weight, learning_rate
 from ecvae_jax.training.state import TrainState, count_params, init_state
-from ecvae_jax.training.step import make_train_step, to_views
+from ecvae_jax.training.step import AXIS, make_train_step, to_views
 
 STEPS = 5
 
@@ -40,15 +41,18 @@ def run(config: Config, state: TrainState, batch, kind: str, monkeypatch: pytest
     chosen = jax.devices()[:devices]
     monkeypatch.setattr(jax, "device_count", lambda: devices)
     monkeypatch.setattr(jax, "local_device_count", lambda: devices)
-    monkeypatch.setattr(jax, "make_mesh", lambda shape, names, **kw: jax.sharding.Mesh(np.array(chosen), names))
+    mesh = Mesh(np.array(chosen), (AXIS,), axis_types=(AxisType.Auto,))
+    monkeypatch.setattr(parallel, "make_mesh", lambda: mesh)
     pmap = jax.pmap
     monkeypatch.setattr(jax, "pmap", lambda f, **kw: pmap(f, devices=chosen, **kw))
     step = parallel.map_step(make_train_step(config), kind)
     state = parallel.replicate(state)
+    assert len(state.step.devices()) == devices
     history = []
     for _ in range(STEPS):
         state, metrics = step(state, batch)
         history.append({name: float(value) for name, value in metrics.items()})
+    assert len(state.step.devices()) == devices
     monkeypatch.undo()
     return jax.device_get(state), history
 
@@ -155,3 +159,20 @@ def test_kl_weight_rises_over_its_part_of_the_training(tiny_config: Config) -> N
 
 def test_params_are_counted() -> None:
     assert count_params({"a": jnp.zeros((3, 4)), "b": {"c": jnp.zeros(5)}}) == 17
+
+
+GOLDEN = {
+    "loss": 5248.105, "recon_nll": 3684.168, "kl": 51.1602, "ssim": -0.0017187, "elbo": -3735.329,
+    "effective_clusters": 1.988589, "gradient_norm": 1621.303,
+}  # fmt: skip
+
+
+def test_the_first_step_is_that_of_the_day_it_was_written(
+    tiny_config: Config, tiny_batch, fresh_state, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Golden metrics of step 0: a change of data, initialisation, model or loss shows here, wanted or not.
+
+    If it was wanted, say so in the commit, and take the numbers that the failure prints.
+    """
+    _, history = run(tiny_config, fresh_state(), tiny_batch, "shard_map", monkeypatch, 1)
+    assert {name: history[0][name] for name in GOLDEN} == pytest.approx(GOLDEN, rel=1e-3)

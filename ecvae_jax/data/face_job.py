@@ -65,13 +65,19 @@ class FaceWorker:
         """Returns what became of the photo; a bad photo is an outcome, not an exception."""
         notes: list[str] = []
         try:
-            photo, done = read_photo(job.path, self._options.max_megapixels)
-            notes += done
-            landmarks, found = self._landmarks(photo, job)
-            notes += found
-            box = self._box(landmarks, photo.shape[0], photo.shape[1])
+            return self._face(job, notes)
         except BadPhotoError as error:
             return FaceOutcome(reason=str(error), notes=tuple(notes))
+        except Exception as error:  # of a detector or an encoder: one photo must not end the whole preparation
+            said = " ".join(str(error).split())[:200]
+            return FaceOutcome(reason=f"failed: {type(error).__name__}: {said}", notes=tuple(notes))
+
+    def _face(self, job: FaceJob, notes: list[str]) -> FaceOutcome:
+        photo, done = read_photo(job.path, self._options.max_megapixels)
+        notes += done
+        landmarks, found = self._landmarks(photo, job)
+        notes += found
+        box = self._box(landmarks, photo.shape[0], photo.shape[1])
         size = self._options.size
         beyond = outside_fraction(box, photo.shape[0], photo.shape[1])
         if beyond > 0.005:
@@ -79,9 +85,9 @@ class FaceWorker:
         if box.side < size:
             notes.append(f"crop of {box.side:.0f} px enlarged to {size} px")
         stream = io.BytesIO()
-        Image.fromarray(cut_crop(photo, box, size)).save(
-            stream, "JPEG", quality=self._options.quality, subsampling=0, optimize=True
-        )
+        # Not `optimize=True`: libjpeg then asks for the whole picture in one buffer, and noise does not fit it.
+        crop_image = Image.fromarray(cut_crop(photo, box, size))
+        crop_image.save(stream, "JPEG", quality=self._options.quality, subsampling=0)
         crop = {key: round(value, 3) for key, value in box._asdict().items()}
         crop |= {"width": photo.shape[1], "height": photo.shape[0]}
         return FaceOutcome("", stream.getvalue(), to_crop_units(landmarks, box), crop, tuple(notes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -58,6 +59,13 @@ class Faces:
     def __len__(self) -> int:
         """Returns the number of faces."""
         return len(self.names)
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that tell these faces from others: a hash of their names, people and landmarks."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.landmarks).tobytes())
+        digest.update(json.dumps([self.names, self.identities, self.groups]).encode())
+        return digest.hexdigest()[:16]
 
     def landmarks_as(self, points: int) -> Float[np.ndarray, "n p 2"]:
         """Returns the landmarks in the scheme of `points` points.
@@ -121,7 +129,10 @@ def load_faces(records: str | Path, split: str) -> Faces:
         raise DataError(f"split {split!r}: {folder} has only {sorted(info.splits)}")
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-    return Faces(folder, split, ArrayRecordDataSource(info.splits[split].file_instructions), metadata)
+    try:
+        return Faces(folder, split, ArrayRecordDataSource(info.splits[split].file_instructions), metadata)
+    except Exception as error:  # the reader raises what its C++ raises; the user needs the folder's name and one line
+        raise _unreadable(folder, error) from error
 
 
 def record_splits(records: str | Path) -> dict[str, int]:
@@ -142,9 +153,13 @@ def _read_info(folder: Path) -> tuple[Any, dict[str, Any]]:
         metadata = json.loads((folder / "metadata.json").read_text())
         _ = int(metadata["points"]), int(metadata["image_size"])
     except Exception as error:  # tfds raises whatever its parsers raise; the user needs the folder's name and one line
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"records {str(folder)!r} cannot be read: {reason}; prepare them again") from error
+        raise _unreadable(folder, error) from error
     return info, metadata
+
+
+def _unreadable(folder: Path, error: Exception) -> DataError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return DataError(f"records {str(folder)!r} cannot be read: {reason}; prepare them again")
 
 
 def _decode(jpeg: bytes, size: int) -> UInt8[np.ndarray, "h w 3"]:

@@ -9,9 +9,11 @@ would.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -173,9 +175,8 @@ def _decode_all(tf: ModuleType, faces: Faces, image_size: int) -> UInt8[np.ndarr
 
 def _fits(count: int, image_size: int) -> bool:
     needed = 2 * count * image_size**2 * 3  # once as numpy while decoding, once as TensorFlow's own copy
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):  # not every system tells
+    free = _available_memory()
+    if free is None:  # not every system tells
         return True
     if needed > 0.8 * free:
         _LOG.warning(
@@ -184,6 +185,17 @@ def _fits(count: int, image_size: int) -> bool:
         )  # fmt: skip
         return False
     return True
+
+
+def _available_memory() -> float | None:
+    """Bytes that a program may still take: free ones, and those of the page cache, where the system tells of it."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024.0 * int(line.split()[1])
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return None
 
 
 def _options(tf: ModuleType) -> Any:

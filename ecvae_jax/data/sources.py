@@ -97,14 +97,18 @@ def open_source(source: str, identity: str = "auto") -> Source:
 
 
 def _list_files(root: Path) -> tuple[dict[str, Path], list[tuple[str, str]]]:
-    """All files below root by name, sorted, and the folders that could not be read. Linked folders are not entered."""
+    """All files below root by name, sorted, and the folders that were not entered, with the reason."""
     unreadable: list[tuple[str, str]] = []
 
     def note(error: OSError) -> None:
         folder = Path(error.filename or root)
         unreadable.append((_name(folder, root) + "/", f"unreadable folder: {error.strerror}"))
 
-    paths = [Path(folder) / file for folder, _, files in os.walk(root, onerror=note) for file in files]
+    paths = []
+    for folder, folders, files in os.walk(root, onerror=note):
+        paths += [Path(folder) / file for file in files]
+        links = [Path(folder) / name for name in folders if (Path(folder) / name).is_symlink()]
+        unreadable += [(_name(link, root) + "/", "link to a folder: not entered") for link in links]
     return dict(sorted((_name(path, root), path) for path in paths)), unreadable
 
 

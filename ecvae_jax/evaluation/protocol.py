@@ -20,7 +20,8 @@ class Score(NamedTuple):
     """Mean and standard error of one metric."""
 
     mean: float
-    standard_error: float
+    standard_error: float | None
+    """None of a single value."""
     count: int
 
 
@@ -33,7 +34,7 @@ class Report(NamedTuple):
         """Returns the report as lines of text, a method a line."""
         lines = []
         for method, metrics in self.scores.items():
-            parts = [f"{name} {s.mean:.3f} ± {s.standard_error:.3f}" for name, s in metrics.items()]
+            parts = [f"{name} {s.mean:.3f} ± {_three_digits(s.standard_error)}" for name, s in metrics.items()]
             count = next(iter(metrics.values())).count
             lines.append(f"{method:<15} {'   '.join(parts)}   (n = {count})")
         return lines
@@ -46,8 +47,12 @@ class Report(NamedTuple):
         """Writes the report as JSON, aside and then renamed."""
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.part")
-        aside.write_text(json.dumps(self.to_dict(), indent=2) + "\n")
-        aside.replace(path)
+        try:
+            aside.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
+            aside.replace(path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
 
 
 def same_group_pairs(groups: list[str], limit: int, seed: int) -> np.ndarray:
@@ -115,9 +120,13 @@ def evaluate_checkpoint(
     return evaluate(load_model(checkpoint), load_faces(records, split), limit, seed, transport)
 
 
+def _three_digits(value: float | None) -> str:
+    return "?" if value is None else f"{value:.3f}"
+
+
 def _score(predicted: np.ndarray, true: np.ndarray) -> dict[str, Score]:
     values = {"psnr": psnr(predicted, true), "ssim": ssim(predicted, true)}
     return {
-        name: Score(float(v.mean()), float(v.std(ddof=1) / len(v) ** 0.5) if len(v) > 1 else float("nan"), len(v))
+        name: Score(float(v.mean()), float(v.std(ddof=1) / len(v) ** 0.5) if len(v) > 1 else None, len(v))
         for name, v in values.items()
     }

@@ -1,6 +1,7 @@
 """Orbax checkpoints: what is stored, when, and how it is read back.
 
-A checkpoint has three items: `config` (JSON: the experiment with its landmark scheme, facts about the records),
+A checkpoint has three items: `config` (JSON: the experiment with its landmark scheme, facts about the records, the sums
+of the metrics since the last line of the log),
 `inference` (averaged parameters and the frozen part: all that synthesis reads) and `training` (parameters and optimiser
 state).
 """
@@ -77,8 +78,9 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=_ITEMS)
         latest = self.latest_step
         if latest is not None:
-            stored, _ = _read_config(self._manager, latest, self.directory)
+            stored, stored_records = _read_config(self._manager, latest, self.directory)
             _check_same_experiment(config, stored, workdir)
+            _check_same_records(self._records, stored_records, workdir)
 
     @property
     def latest_step(self) -> int | None:
@@ -89,10 +91,10 @@ class Checkpoints:
         """Returns whether a checkpoint is due at this step: the interval is full, or the machine is about to go."""
         return self._manager.should_save(step)
 
-    def save(self, state: TrainState) -> None:
+    def save(self, state: TrainState, totals: Mapping[str, float]) -> None:
         """Copies the state off the devices and writes it in the background; complete or not there at all.
 
-        Does nothing where this step is stored already.
+        Does nothing where this step is stored already. `totals` are those of the `training.window`.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -104,6 +106,7 @@ class Checkpoints:
                     "config": json.loads(self._config.to_json()),
                     "records": self._records,
                     "scheme": _scheme(self._config),
+                    "totals": dict(totals),
                 }
             ),
             inference=ocp.args.StandardSave({"ema_params": state.ema_params, "frozen": state.frozen}),
@@ -111,8 +114,8 @@ class Checkpoints:
         )
         self._manager.save(step, args=items, force=True)
 
-    def restore(self) -> TrainState:
-        """Returns the newest state, on every device.
+    def restore(self) -> tuple[TrainState, dict[str, float]]:
+        """Returns the newest state, on every device, and the totals stored with it.
 
         Raises:
             CheckpointError: there is none, or it cannot be read.
@@ -127,8 +130,9 @@ class Checkpoints:
         )
         with _readable(self.directory / str(step)):
             items = self._manager.restore(step, args=targets)
+            totals: dict[str, float] = _read_json(self._manager, step)["totals"]
         inference, training = items["inference"], items["training"]
-        return replicate(
+        state = replicate(
             TrainState(
                 jnp.asarray(step, jnp.int32),
                 training["params"],
@@ -137,6 +141,7 @@ class Checkpoints:
                 inference["frozen"],
             )
         )
+        return state, totals
 
     def close(self) -> None:
         """Waits for the writing that is under way, then lets go of the folder."""
@@ -188,13 +193,17 @@ def _find(checkpoint: Path) -> tuple[Path, int]:
 
 def _read_config(manager: ocp.CheckpointManager, step: int, root: Path) -> tuple[Config, dict[str, Any]]:
     with _readable(root / str(step)):
-        stored: Any = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
+        stored = _read_json(manager, step)
         if stored["format"] != _FORMAT:
             raise ValueError(f"its format is {stored['format']} and this version reads {_FORMAT}")
         config = Config.from_json(json.dumps(stored["config"]))
         if stored["scheme"] != _scheme(config):
             raise ValueError("its landmark scheme has other boundaries than this version of ecvae_jax draws")
         return config, stored["records"]
+
+
+def _read_json(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+    return manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
 
 
 def _scheme(config: Config) -> dict[str, Any]:
@@ -215,6 +224,16 @@ def _check_same_experiment(wanted: Config, stored: Config, workdir: Path) -> Non
                     f"{workdir} holds a training with {section}.{name}={other!r} and this one has {value!r}: "
                     "a training is continued with the same settings; take them, or another --workdir"
                 )
+
+
+def _check_same_records(wanted: Mapping[str, Any], stored: Mapping[str, Any], workdir: Path) -> None:
+    """Clusters and initialisation came from the faces that the training began with: it is not continued on others."""
+    for name in ("faces", "fingerprint"):
+        if name in wanted and name in stored and wanted[name] != stored[name]:
+            raise CheckpointError(
+                f"{workdir} holds a training on other faces ({name} {stored[name]}, the records now have "
+                f"{wanted[name]}): give the records that it began with, or another --workdir"
+            )
 
 
 def _abstract_state(config: Config) -> TrainState:

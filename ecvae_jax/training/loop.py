@@ -29,16 +29,13 @@ from ecvae_jax.training.parallel import check_batch_size, map_step, replicate
 from ecvae_jax.training.report import Reporter
 from ecvae_jax.training.state import TrainState, count_params, init_state
 from ecvae_jax.training.step import Metrics, make_train_step, to_views
+from ecvae_jax.training.window import Window
 
 HostBatch = Mapping[str, np.ndarray]
 
 
 # Faces in the picture that is drawn again and again during a training, and that initialisation sees.
 _WATCHED = 16
-
-
-class TrainingError(RuntimeError):
-    """A training that cannot go on: its loss is no number."""
 
 
 class Outcome(NamedTuple):
@@ -48,7 +45,7 @@ class Outcome(NamedTuple):
     finished: bool
     """False where it was interrupted; the same command goes on from `step`."""
     metrics: Mapping[str, float]
-    """Means over the last steps."""
+    """Means since the last line of the log, or over it."""
     images_per_second: float
 
 
@@ -71,18 +68,22 @@ def train(config: Config, workdir: Path) -> Outcome:
     faces = load_faces(config.data.records, "train")
     landmarks = faces.landmarks_as(config.data.points)
     workdir.mkdir(parents=True, exist_ok=True)
-    with closing(Checkpoints(workdir, config, faces.metadata)) as checkpoints:
+    facts = {**faces.metadata, "faces": len(faces), "fingerprint": faces.fingerprint}
+    with closing(Checkpoints(workdir, config, facts)) as checkpoints:
         latest = checkpoints.latest_step
         if latest is not None and latest >= config.train.steps:
             return Outcome(latest, True, {}, 0.0)
         if latest is not None:
-            return _run(config, workdir, faces, checkpoints, checkpoints.restore())
+            state, totals = checkpoints.restore()
+            return _run(config, workdir, faces, checkpoints, state, Window(totals))
         state = init_state(config, landmarks, device_views(first_examples(config, faces)))
-        return _run(config, workdir, faces, checkpoints, replicate(state))
+        return _run(config, workdir, faces, checkpoints, replicate(state), Window({}))
 
 
-def _run(config: Config, workdir: Path, faces: Faces, checkpoints: Checkpoints, state: TrainState) -> Outcome:
-    """Takes the steps from `state` to the end, or to an interruption."""
+def _run(
+    config: Config, workdir: Path, faces: Faces, checkpoints: Checkpoints, state: TrainState, window: Window
+) -> Outcome:
+    """Takes the steps from `state` to the end, or to an interruption; `window` goes on from the last checkpoint's."""
     start = int(state.step)
     step_over_devices = map_step(make_train_step(config), config.train.parallel)
     batches = training_batches(
@@ -116,19 +117,21 @@ def _run(config: Config, workdir: Path, faces: Faces, checkpoints: Checkpoints, 
             recent.append(metrics)
             # Read once: a signal that comes later belongs to the next step, whose loss is then looked at first.
             stopping = stop.requested
-            last = step == config.train.steps or stopping
-            due = checkpoints.is_due(step) or last
-            if step % config.train.log_every == 0 or due:
+            last = step == config.train.steps
+            due = checkpoints.is_due(step) or last or stopping
+            logged = step % config.train.log_every == 0 or last
+            if logged or due:
                 # Before anything is stored: a state that is not finite must not push a good one off the disk.
-                means = _means(recent, step, workdir)
-            if step % config.train.log_every == 0 or last:
+                window.add(jax.device_get(recent), step, workdir)
+                recent, means = [], window.means()
+            if logged:
                 report.metrics(step, means)
-                recent = []
+                window = Window({})
             report.advance(step)
             if step % config.train.images_every == 0 or step == config.train.steps:
                 report.image(step, "prediction", draw_views(config, state.frozen, watched, state.ema_params))
             if due:
-                checkpoints.save(state)
+                checkpoints.save(state, window.totals)
             if stopping:
                 break
         seconds = report.seconds
@@ -185,23 +188,6 @@ def _predict(config: Config, params: PyTree, frozen: Frozen, views: Views) -> Ar
     posterior = infer(config, params, views.source_image, source.sketch, source.reference)
     z = transport(posterior.mean, source.reference, target.reference)
     return decode(config, params, z, target.sketch, frozen.z_scale)
-
-
-def _means(recent: list[Metrics], step: int, workdir: Path) -> dict[str, float]:
-    """Means of the metrics since the last line of the log.
-
-    Raises:
-        TrainingError: one of them is not finite.
-    """
-    values = jax.device_get(recent)
-    for offset, metrics in enumerate(values, step - len(values) + 1):
-        for name in metrics:
-            if not np.isfinite(metrics[name]):
-                raise TrainingError(
-                    f"step {offset}: {name} is {float(metrics[name])}; nothing of this was stored, the last checkpoint "
-                    f"in {workdir} is good: lower optim.learning_rate or optim.clip_norm"
-                )
-    return {name: float(np.mean([metrics[name] for metrics in values])) for name in values[-1]}
 
 
 class _StopFlag:

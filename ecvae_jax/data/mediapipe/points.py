@@ -7,8 +7,8 @@ from jaxtyping import Float
 
 from ecvae_jax.structure.scheme import get_scheme
 
-# Points of the mesh along each boundary of the 98-point scheme. Two neighbours are joined by an edge of the mesh.
-_CURVES = {
+# Points of the mesh along each boundary of the 98-point scheme.
+CURVES = {
     "contour": (127, 234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361, 323,
                 454, 356),
     "brow_left": (70, 63, 105, 66, 107),
@@ -23,8 +23,9 @@ _CURVES = {
     "lip_upper_inner": (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308),
     "lip_lower_inner": (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308),
     "lip_lower_outer": (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291),
-    "brow_left_lower": (46, 53, 52, 65, 55),
-    "brow_right_lower": (285, 295, 282, 283, 276),
+    # From the outer tip of the upper line, a landmark of both in the scheme, not from the mesh's own tip (46, 276).
+    "brow_left_lower": (70, 53, 52, 65, 55),
+    "brow_right_lower": (285, 295, 282, 283, 300),
 }  # fmt: skip
 
 # The mesh points whose mean is each of the 68 landmarks.
@@ -44,7 +45,7 @@ def mesh_to_landmarks(mesh: Float[np.ndarray, "468 2"], points: int) -> Float[np
 
     98: each boundary is its polyline on the mesh, resampled at equal lengths; the pupils, which the mesh lacks, are the
     middles of the eyes. 68: picked points, or the middle of two. Both schemes were defined on photographs by hand, so
-    this is an approximation of what their own detectors say (see the README of the package for what was measured).
+    this is an approximation of what their own detectors say.
 
     Raises:
         ValueError: points is neither 98 nor 68.
@@ -54,7 +55,7 @@ def mesh_to_landmarks(mesh: Float[np.ndarray, "468 2"], points: int) -> Float[np
         return np.stack([mesh[list(chosen)].mean(axis=0) for chosen in _POINTS_68]).astype(np.float32)
     landmarks = np.zeros((points, 2))
     for name, curve in scheme.boundaries:
-        landmarks[list(curve)] = _resampled(mesh[list(_CURVES[name])], len(curve))
+        landmarks[list(curve)] = _resampled(mesh[list(CURVES[name])], len(curve))
     for pupil, eye in zip(_PUPILS_98, scheme.eyes, strict=True):
         landmarks[pupil] = landmarks[list(eye)].mean(axis=0)
     return landmarks.astype(np.float32)

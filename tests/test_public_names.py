@@ -1,0 +1,34 @@
+"""What `import ecvae_jax` promises is there, and the README's example of it runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import ecvae_jax
+from ecvae_jax.config import Config
+from ecvae_jax.training.loop import train
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+@pytest.mark.parametrize("name", ecvae_jax.__all__)
+def test_public_name_is_there(name: str) -> None:
+    assert getattr(ecvae_jax, name).__doc__
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = ecvae_jax.nothing
+
+
+def test_the_example_of_the_readme_runs(tiny_config: Config, tmp_path: Path) -> None:
+    train(tiny_config, tmp_path / "run")
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    code = code.replace("demo/run", str(tmp_path / "run"))
+    names: dict = {}
+    exec(code, names)
+    assert names["grid"].shape == (2, 6, 32, 32, 3)
+    assert names["more"].shape == (1, 8, 32, 32, 3)
