@@ -172,8 +172,8 @@ def running_in_session(leader: int) -> list[str]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not tell of processes in /proc")
-def test_a_stopped_preparation_leaves_nothing_behind(tmp_path: Path):
-    """SIGTERM: no half-written folder, no process that goes on."""
+def test_a_stopped_preparation_leaves_nothing_half_written(tmp_path: Path):
+    """SIGTERM: no half-written records, no process that goes on, and the work so far to go on with."""
     for number in range(60):
         (tmp_path / "photos").mkdir(exist_ok=True)
         Image.fromarray(np.full((900, 900, 3), 90, np.uint8)).save(tmp_path / "photos" / f"{number}.png")
@@ -182,13 +182,14 @@ def test_a_stopped_preparation_leaves_nothing_behind(tmp_path: Path):
     command = [sys.executable, "-m", "ecvae_jax", "prepare", str(tmp_path / "photos"), str(tmp_path / "out")]
     process = subprocess.Popen([*command, "--workers", "2", "--size", "1024"], start_new_session=True)
     deadline = time.monotonic() + 120
-    while not (work := list(tmp_path.glob(".out.*/spool"))) or not work[0].stat().st_size:
+    spool = tmp_path / ".out.partial" / "spool"
+    while not spool.is_file() or not spool.stat().st_size:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 128 + signal.SIGTERM
-    assert {path.name for path in tmp_path.iterdir()} == {"photos"}
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", ".out.partial"}
     while running_in_session(process.pid):
         assert time.monotonic() < deadline, "a worker goes on"
         time.sleep(0.05)
@@ -227,7 +228,9 @@ def test_earlier_records_are_replaced_when_asked(tmp_path: Path):
 
 
 @pytest.mark.parametrize("before", [False, True])
-def test_after_a_failure_all_is_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool):
+def test_after_a_failure_the_records_are_as_before_and_the_work_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+):
     make_photos(tmp_path / "photos")
     if before:
         prepare(str(tmp_path / "photos"), tmp_path / "out", FAST)
@@ -239,8 +242,13 @@ def test_after_a_failure_all_is_as_before(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(prepare_module, "write_report", fail)
     with pytest.raises(OSError, match="disk is full"):
         prepare(str(tmp_path / "photos"), tmp_path / "out", PrepareConfig(size=16, workers=1, overwrite=True))
-    assert {path.name for path in tmp_path.iterdir()} == ({"photos", "out"} if before else {"photos"})
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", ".out.partial"} | ({"out"} if before else set())
     assert (digest(tmp_path / "out") if before else None) == there
+    monkeypatch.undo()
+    monkeypatch.setattr(prepare_module, "FaceWorker", None)  # no photo is looked at again
+    prepare(str(tmp_path / "photos"), tmp_path / "out", PrepareConfig(size=16, workers=1, overwrite=True))
+    assert load_faces(tmp_path / "out", "train").image_size == 16
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "out"}
 
 
 def test_no_face_at_all_is_one_clear_line(tmp_path: Path):

@@ -40,6 +40,7 @@ class FaceOutcome:
         landmarks: crop units.
         crop: {"x0", "y0", "side"} of the crop in its photo, {"width", "height"} of the photo: pixels.
         notes: what was done or should be known, whether kept or not.
+        tags: what the work found out about the face, for the record's tags.
     """
 
     reason: str = ""
@@ -47,6 +48,7 @@ class FaceOutcome:
     landmarks: Float[np.ndarray, "p 2"] | None = None
     crop: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    tags: dict[str, Any] = field(default_factory=dict)
 
 
 class FaceWorker:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import hashlib
 import multiprocessing
-import shutil
 import signal
 import statistics
-import tempfile
+import sys
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
-from jaxtyping import Float
-
+from ecvae_jax import __version__
 from ecvae_jax.data.detect import load_detector
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.face_job import FaceJob, FaceOutcome, FaceWorker
 from ecvae_jax.data.given import GivenLandmarks, find_given_landmarks
+from ecvae_jax.data.journal import Journal
 from ecvae_jax.data.options import PrepareConfig
 from ecvae_jax.data.progress import shown
 from ecvae_jax.data.report import PrepareSummary, ReportRow, count_reasons, write_report
@@ -28,23 +30,30 @@ from ecvae_jax.data.sources import Photo, Source, open_source
 from ecvae_jax.data.splits import assign_splits
 
 REPORT = "report.csv"
+_TOGETHER = 8
+"""Photos that go to a process at once."""
+_AHEAD = 4
+"""Such lots per process that are given out before the first must be back."""
+
+
+class WorkerDiedError(RuntimeError):
+    """A process of a preparation was killed, or crashed."""
 
 
 class _Kept(NamedTuple):
-    """A face whose JPEG waits in the spool file."""
+    """A face whose JPEG waits in the journal, where it has the number `index`."""
 
     photo: Photo
-    offset: int
-    length: int
-    landmarks: Float[np.ndarray, "p 2"]
-    crop: dict
+    index: int
+    outcome: FaceOutcome
 
 
 def prepare(source: str, out: Path, options: PrepareConfig | None = None) -> PrepareSummary:
     """Writes a records folder from a source of photos and returns what became of them.
 
-    Everything is written into a hidden folder beside `out`, which is renamed when it is complete. The same source and
-    options give the same bytes, however many processes work.
+    Everything is written into a hidden folder beside `out`, from which the records are moved when they are complete.
+    Where the work is broken off, by whatever it may be, that folder stays, and the same call goes on from there. The
+    same source and options give the same bytes, however many processes work and however often it was broken off.
 
     Args:
         source: a folder of photos, or `multipie:DIR`.
@@ -65,32 +74,65 @@ def prepare(source: str, out: Path, options: PrepareConfig | None = None) -> Pre
         loaded = load_detector(options.detector)
         detector, points = loaded.name, loaded.points
     out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    work = out.parent / f".{out.name}.partial"
     start = time.perf_counter()
-    try:
-        with (work / "spool").open("w+b") as spool:
-            rows, kept = _make_faces(files, given, options, spool)
-            if not kept:
-                raise DataError(_no_face(source, rows))
-            splits = assign_splits((face.photo.identity for face in kept), options.validation, options.test)
-            metadata = {
-                "points": points, "image_size": options.size, "source": files.label, "detector": detector,
-                "margin": options.margin, "quality": options.quality,
-            }  # fmt: skip
-            counts = _write(work / "records", kept, splits, metadata, spool)
+    with _journal(work, _task(files, given, options, detector)) as journal:
+        before = len(journal)
+        _make_faces(files, given, options, journal)
+        rows, kept = _sorted_out(files, given, journal)
+        if not kept:
+            raise DataError(_no_face(source, rows))
+        splits = assign_splits((face.photo.identity for face in kept), options.validation, options.test)
+        metadata = {
+            "points": points, "image_size": options.size, "source": files.label, "detector": detector,
+            "margin": options.margin, "quality": options.quality,
+        }  # fmt: skip
+        counts = _write(work / "records", kept, splits, metadata, journal)
         rows = [_placed(row, splits) for row in rows]
         write_report(work / "records" / REPORT, rows)
         _publish(work / "records", out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     seconds = time.perf_counter() - start
     status = [row.status for row in rows]
     return PrepareSummary(
         out=out, found=len(rows), kept=len(kept), rejected=status.count("rejected"), skipped=status.count("skipped"),
         splits=counts, identities=len(splits), reasons=count_reasons(rows),
         facts=(*files.facts, f"landmarks: {points} points, {detector}", *_advice(kept, files, given, options)),
-        seconds=seconds, images_per_second=len(files.photos) / seconds,
+        seconds=seconds, images_per_second=(len(files.photos) - before) / seconds,
     )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _journal(work: Path, task: dict[str, Any]) -> Iterator[Journal]:
+    """The journal of the preparation: removed when it is done or can never be, kept where it can be gone on with."""
+    journal = Journal(work, task)
+    if len(journal):
+        print(f"{work}: going on after {len(journal)} photos", file=sys.stderr)
+    try:
+        yield journal
+    except DataError:
+        journal.close(remove=True)
+        raise
+    except BaseException:
+        if len(journal):
+            print(f"{len(journal)} photos are done and kept in {work}: the same command goes on there", file=sys.stderr)
+        journal.close(remove=not len(journal))
+        raise
+    journal.close(remove=True)
+
+
+def _task(files: Source, given: GivenLandmarks | None, options: PrepareConfig, detector: str) -> dict[str, Any]:
+    """Everything that the outcomes depend on, for the journal to compare."""
+    settings = dataclasses.asdict(options)
+    for free in ("workers", "overwrite", "validation", "test", "landmarks", "identity"):
+        del settings[free]
+    digest = hashlib.sha256()
+    for photo in files.photos:
+        with contextlib.suppress(OSError):  # it will have its line in the report
+            stat = photo.path.stat()
+            digest.update(f"{photo.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    if given:
+        digest.update(given.file.read_bytes())
+    return {"version": __version__, "photos": digest.hexdigest(), "detector": detector, **settings}
 
 
 def _check_out(out: Path, files: Source, options: PrepareConfig) -> None:
@@ -104,24 +146,29 @@ def _check_out(out: Path, files: Source, options: PrepareConfig) -> None:
         raise DataError(f"{out} exists and is no records folder: --overwrite replaces only those; give another folder")
 
 
-def _make_faces(
-    files: Source, given: GivenLandmarks | None, options: PrepareConfig, spool: BinaryIO
+def _make_faces(files: Source, given: GivenLandmarks | None, options: PrepareConfig, journal: Journal) -> None:
+    """Brings the journal to the last photo."""
+    rest = files.photos[len(journal) :]
+    jobs = [FaceJob(photo.path, given.rows.get(photo.name) if given else None) for photo in rest]
+    for outcome in shown(_outcomes(jobs, options, detect=given is None), len(jobs), "photos"):
+        journal.add(outcome)
+
+
+def _sorted_out(
+    files: Source, given: GivenLandmarks | None, journal: Journal
 ) -> tuple[list[ReportRow], list[_Kept]]:
-    jobs = [FaceJob(photo.path, given.rows.get(photo.name) if given else None) for photo in files.photos]
     table = str(given.file.relative_to(files.root)) if given and given.file.is_relative_to(files.root) else ""
     rows = [
         ReportRow(name, "skipped", reason="the landmarks that were used" if name == table else reason)
         for name, reason in files.skipped
     ]
     kept: list[_Kept] = []
-    outcomes = shown(_outcomes(jobs, options, detect=given is None), len(jobs), "photos")
-    for photo, outcome in zip(files.photos, outcomes, strict=True):
+    for index, (photo, outcome) in enumerate(zip(files.photos, journal.outcomes, strict=True)):
         notes = "; ".join(outcome.notes)
         if outcome.landmarks is None:
             rows.append(ReportRow(photo.name, "rejected", reason=outcome.reason, notes=notes))
             continue
-        kept.append(_Kept(photo, spool.tell(), len(outcome.image), outcome.landmarks, outcome.crop))
-        spool.write(outcome.image)
+        kept.append(_Kept(photo, index, outcome))
         rows.append(ReportRow(photo.name, "kept", identity=photo.identity, notes=notes))
     return rows, kept
 
@@ -135,23 +182,32 @@ def _start_worker(options: PrepareConfig, detect: bool) -> None:
     _worker = FaceWorker(options, detect)
 
 
-def _work(job: FaceJob) -> FaceOutcome:
+def _work(jobs: list[FaceJob]) -> list[FaceOutcome]:
     assert _worker is not None
-    return _worker(job)
+    return [_worker(job) for job in jobs]
 
 
 def _outcomes(jobs: list[FaceJob], options: PrepareConfig, detect: bool) -> Iterator[FaceOutcome]:
     """Outcomes in the order of the jobs."""
-    processes = min(options.processes, -(-len(jobs) // 8))  # starting one does not pay for fewer photos
+    processes = min(options.processes, -(-len(jobs) // _TOGETHER))  # starting one does not pay for fewer photos
+    if not jobs:  # all were done before; a detector would be loaded for nothing
+        return
     if processes <= 1:
         yield from map(FaceWorker(options, detect), jobs)
         return
     # "spawn": a fork would copy the threads' locks of whatever the program has loaded (TensorFlow, JAX)
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start_worker, (options, detect))
+    waiting: deque[Future[list[FaceOutcome]]] = deque()
     try:
-        yield from pool.map(_work, jobs, chunksize=8)
+        for start in range(0, len(jobs), _TOGETHER):
+            waiting.append(pool.submit(_work, jobs[start : start + _TOGETHER]))
+            # Not all at once: outcomes that nobody has taken yet hold their JPEGs in memory.
+            if len(waiting) > _AHEAD * processes:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
     except BrokenProcessPool:
-        raise DataError(
+        raise WorkerDiedError(
             "a worker process died (out of memory, or a photo that crashes the detector): "
             "try --workers 1, or a smaller --max-megapixels"
         ) from None
@@ -159,16 +215,18 @@ def _outcomes(jobs: list[FaceJob], options: PrepareConfig, detect: bool) -> Iter
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _write(folder: Path, kept: list[_Kept], splits: dict[str, str], metadata: dict, spool: BinaryIO) -> dict[str, int]:
+def _write(
+    folder: Path, kept: list[_Kept], splits: dict[str, str], metadata: dict[str, Any], journal: Journal
+) -> dict[str, int]:
     from ecvae_jax.data.builders import SPLITS, FaceRecord, write_records  # tensorflow-datasets: late, workers skip it
 
     def records(faces: Iterable[_Kept]) -> Iterator[FaceRecord]:
         for face in faces:
-            spool.seek(face.offset)
-            photo = face.photo
+            photo, outcome = face.photo, face.outcome
+            assert outcome.landmarks is not None
             yield FaceRecord(
-                spool.read(face.length), face.landmarks, photo.identity, photo.group, photo.name,
-                {**photo.tags, "crop": face.crop},
+                journal.image(face.index), outcome.landmarks, photo.identity, photo.group, photo.name,
+                {**photo.tags, **outcome.tags, "crop": outcome.crop},
             )  # fmt: skip
 
     by_split = {split: [face for face in kept if splits[face.photo.identity] == split] for split in SPLITS}
@@ -202,7 +260,7 @@ def _no_face(source: str, rows: list[ReportRow]) -> str:
 
 def _advice(kept: list[_Kept], files: Source, given: GivenLandmarks | None, options: PrepareConfig) -> list[str]:
     lines = []
-    sides = [face.crop["side"] for face in kept]
+    sides = [face.outcome.crop["side"] for face in kept]
     small = sum(side < options.size for side in sides)
     if small > len(kept) / 2:
         lines.append(
