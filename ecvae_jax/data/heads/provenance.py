@@ -16,12 +16,12 @@ these records are waived: [CC0 1.0](https://creativecommons.org/publicdomain/zer
 | assets | {assets} (first 12 digits of its SHA-256) |
 | skin, hair, eyes, beards, glasses, light | drawn by `ecvae_jax/data/heads`; no textures of people |
 | renderer | {renderer} |
-| libraries | {libraries} |
 | seed | {seed} |
 | made by | `bash launch/render_heads.sh OUT` |
 
-The same seed on the same renderer with the same libraries gives the same files byte for byte; each person depends on
-(seed, number) alone.
+The same seed on the same renderer, kind of CPU and versions of Pillow, NumPy and SciPy gives the same files byte for
+byte. On another CPU the landmarks and tags are the same, and rounding in the renderer changes about one pixel in 200,
+hardly visibly. Each person depends on (seed, number) alone.
 
 ## What is in a record
 `image` (JPEG, quality {quality}), `landmarks` (crop units: 0..1 across the picture, x right, y down), `identity`,
@@ -48,7 +48,6 @@ def readme(metadata: dict[str, Any], people: int, groups: int, views: int) -> st
         size=metadata["image_size"],
         assets=metadata["assets"],
         renderer=metadata["renderer"],
-        libraries=metadata["libraries"],
         seed=metadata["seed"],
         quality=metadata["jpeg_quality"],
         margin=metadata["margin"],
