@@ -33,7 +33,7 @@ class PrepareOptions:
     """Makes records and report.csv from photos: every file is accounted for."""
 
     source: Annotated[str, tyro.conf.Positional]
-    """A folder of photos, or multipie:DIR."""
+    """A folder of photos, a list of them (.txt), a zip or tar archive, multipie:DIR, tfds:NAME or video:FILE."""
     out: Annotated[Path, tyro.conf.Positional]
     """Folder to be written."""
     options: Annotated[PrepareConfig, tyro.conf.arg(name="")] = field(default_factory=PrepareConfig)

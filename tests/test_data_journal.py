@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_faces import make_photos
+from drawn_faces import face_landmarks, make_photos, write_landmarks
 
 from ecvae_jax.data import prepare as prepare_module
 from ecvae_jax.data.errors import DataError
@@ -52,7 +52,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     class Counting(FaceWorker):
         def __call__(self, job):
-            seen.append(job.path.name)
+            seen.append(job.content.name)
             return super().__call__(job)
 
     monkeypatch.setattr(prepare_module, "FaceWorker", Counting)
@@ -140,7 +140,7 @@ def test_an_interrupted_preparation_goes_on_where_it_was(
     [
         lambda photos: (photos / "ann_0000.png").unlink(missing_ok=True) or next(photos.glob("*.png")).unlink(),
         lambda photos: os.utime(next(photos.glob("*.png")), (1, 1)),
-        lambda photos: (photos / "landmarks68.csv").write_text((photos / "landmarks68.csv").read_text() + "\n"),
+        lambda photos: write_landmarks(photos / "landmarks68.csv", {"PersonA_0001.png": face_landmarks(64, 1.0)}),
     ],
 )
 def test_other_photos_or_landmarks_begin_anew(

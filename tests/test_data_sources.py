@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.given import find_given_landmarks, read_given_landmarks
 from ecvae_jax.data.identity import choose_identity_rule, identity_of
+from ecvae_jax.data.options import PrepareConfig
 from ecvae_jax.data.sources import open_source
+from ecvae_jax.data.sources.multipie import multipie_tags
 from ecvae_jax.data.splits import assign_splits
 
 LONDON = [f"{mood}/{number:03d}.jpg" for mood in ("neutral", "smiling") for number in (1, 2, 4, 9, 11)]
@@ -78,7 +80,8 @@ def test_the_chosen_rule_is_said_and_can_be_overruled(tmp_path: Path):
     source = open_source(str(tmp_path))
     assert "5 by the rule 'stem' (5 of 5 file names occur in several folders)" in source.facts[0]
     assert {photo.group for photo in source.photos} == {"001", "002", "004", "009", "011"}
-    assert {photo.identity for photo in open_source(str(tmp_path), "folder").photos} == {"neutral", "smiling"}
+    by_folder = open_source(str(tmp_path), PrepareConfig(identity="folder"))
+    assert {photo.identity for photo in by_folder.photos} == {"neutral", "smiling"}
 
 
 def test_links_to_folders_are_not_entered(tmp_path: Path):
@@ -99,10 +102,117 @@ def test_multipie_names_become_tags(tmp_path: Path):
     assert photo.group == "007/02/18"
     assert photo.name == good
     assert photo.tags == {
-        "subject": "007", "session": "02", "recording": "03", "camera": "05_0", "illumination": "18", "yaw": 15
+        "subject": "007", "session": "02", "recording": "03", "camera": "05_0", "illumination": "18", "yaw": 15,
+        "expression": "squint", "flash": "18",
     }  # fmt: skip
     assert source.skipped[0][0] == bad
     assert "not a MultiPIE name" in source.skipped[0][1]
+
+
+PIE = [
+    f"session01/multiview/{subject}/{recording}/{camera}/{subject}_01_{recording}_{camera.replace('_', '')}_{light}.png"
+    for subject in ("001", "002") for recording in ("01", "02") for camera in ("05_1", "14_0", "08_1")
+    for light in ("00", "07")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("filters", "left"),
+    [
+        ({}, 24), ({"camera": "05_1"}, 8), ({"camera": "05_1, 14_0"}, 16),
+        ({"camera": "05_1", "illumination": "07"}, 4),
+        ({"subject": "002", "recording": "02", "session": "01"}, 6),
+    ],
+)  # fmt: skip
+def test_multipie_filters_leave_out_and_say_so(tmp_path: Path, filters: dict[str, str], left: int):
+    touch(tmp_path, PIE)
+    source = open_source(f"multipie:{tmp_path}", PrepareConfig(**filters))
+    assert len(source.photos) == left
+    assert len(source.photos) + len(source.skipped) == len(PIE)
+    assert all(reason.startswith("left out by --") for _, reason in source.skipped)
+    for name, values in filters.items():
+        assert {photo.tags[name] for photo in source.photos} == {value.strip() for value in values.split(",")}
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        ({"camera": "99_9"}, "camera='99_9': no photo has it; there are 05_1, 08_1, 14_0"),
+        ({"camera": "05_1,"}, "camera='05_1,': give one value"),
+    ],
+)
+def test_a_filter_for_what_is_not_there_is_refused(tmp_path: Path, filters: dict[str, str], message: str):
+    touch(tmp_path, PIE)
+    with pytest.raises(DataError, match=message):
+        open_source(f"multipie:{tmp_path}", PrepareConfig(**filters))
+    with pytest.raises(DataError, match="only multipie:DIR knows of it"):
+        open_source(str(tmp_path), PrepareConfig(**filters))
+
+
+def test_what_multipie_names_tell(tmp_path: Path):
+    assert multipie_tags("001_01_02_051_07") == {
+        "subject": "001", "session": "01", "recording": "02", "illumination": "07", "camera": "05_1", "yaw": 0,
+        "expression": "smile", "flash": "07",
+    }  # fmt: skip
+    above = multipie_tags("250_04_02_191_00")
+    assert above is not None
+    assert (above["yaw"], above["pitch"], above["expression"], above["flash"]) == (45, "above", "scream", "none")
+    assert multipie_tags("portrait") is None
+
+
+def test_a_list_names_photos_in_its_own_order(tmp_path: Path):
+    touch(tmp_path, ["in/Bea_1.png", "in/Bea_2.png", "in/Abe_1.png"])
+    (tmp_path / "few.txt").write_text("# mine\nin/Bea_2.png\n\n./in/Abe_1.png\nin\\Bea_1.png\ngone.png\n")
+    source = open_source(str(tmp_path / "few.txt"), PrepareConfig(identity="prefix"))
+    assert [photo.name for photo in source.photos] == ["in/Bea_2.png", "in/Abe_1.png", "in/Bea_1.png", "gone.png"]
+    assert [photo.identity for photo in source.photos] == ["Bea", "Abe", "Bea", "gone"]
+    assert [loaded.content for loaded in source.load(2)] == [tmp_path / "in/Bea_1.png", tmp_path / "gone.png"]
+
+
+@pytest.mark.parametrize(("text", "message"), [("# nothing\n", "it names no photo"), ("a\nb\na\n", "line 3: 'a'")])
+def test_a_list_that_cannot_be_used_is_refused(tmp_path: Path, text: str, message: str):
+    (tmp_path / "few.txt").write_text(text)
+    with pytest.raises(DataError, match=message):
+        open_source(str(tmp_path / "few.txt"))
+
+
+def write_pts(file: Path, landmarks: np.ndarray) -> None:
+    points = "\n".join(f"{x + 0.5:.3f} {y + 0.5:.3f}" for x, y in landmarks)
+    file.write_text(f"version: 1\nn_points: {len(landmarks)}\n{{\n{points}\n}}\n")
+
+
+def test_pts_files_beside_the_photos_are_landmarks(tmp_path: Path):
+    touch(tmp_path, ["a/1.jpg", "a/2.jpg", "3.png"])
+    write_pts(tmp_path / "a/1.pts", face_landmarks(100))
+    write_pts(tmp_path / "3.pts", face_landmarks(50))
+    (tmp_path / "a/2.pts").write_text("version: 1\n{ 1 2 3")
+    given = find_given_landmarks(open_source(str(tmp_path)), "auto")
+    assert given is not None
+    assert (given.label, given.points) == ("3 .pts files", 68)
+    assert given.files == {"a/1.pts", "a/2.pts", "3.pts"}
+    np.testing.assert_allclose(given.rows["3.png"], face_landmarks(50), atol=1e-3)
+    assert np.isnan(given.rows["a/2.jpg"]).all()
+    write_pts(tmp_path / "a/2.pts", face_landmarks(100, points=98))
+    with pytest.raises(DataError, match=r"\[68, 98\] points; all must have"):
+        find_given_landmarks(open_source(str(tmp_path)), "auto")
+
+
+def test_a_wflw_list_gives_the_largest_face_of_each_photo(tmp_path: Path):
+    touch(tmp_path, ["8--Election/a b.jpg"])
+    lines = []
+    for scale, side in ((50, 10), (100, 90), (70, 20)):
+        numbers = [*face_landmarks(scale, points=98).reshape(-1), 0, 0, side, side, 0, 0, 1, 0, 0, 0]
+        lines.append(" ".join(f"{value:.4f}" for value in numbers) + " 8--Election/a b.jpg")
+    file = tmp_path / "list_98pt.txt"
+    file.write_text("\n".join(lines))
+    given = find_given_landmarks(open_source(str(tmp_path)), str(file))
+    assert given is not None
+    assert given.points == 98
+    np.testing.assert_allclose(given.rows["8--Election/a b.jpg"], face_landmarks(100, points=98), atol=1e-3)
+    for text in ("1 2 3 a.jpg", lines[0].replace("0.0000", "x", 1), ""):
+        file.write_text(text)
+        with pytest.raises(DataError, match=r"line 1: not WFLW's|the list is empty"):
+            find_given_landmarks(open_source(str(tmp_path)), str(file))
 
 
 @pytest.mark.parametrize("prefix", ["", "multipie:"])
@@ -112,8 +222,9 @@ def test_a_source_without_photos_is_refused(tmp_path: Path, prefix: str):
     with pytest.raises(DataError, match="no photo among its 0 files"):
         open_source(f"{prefix}{tmp_path}")
     touch(tmp_path, ["a.txt"])
-    with pytest.raises(DataError, match="it is a file"):
-        open_source(f"{prefix}{tmp_path / 'a.txt'}")
+    touch(tmp_path, ["a.doc"])
+    with pytest.raises(DataError, match="a file of a kind that is not known"):
+        open_source(f"{prefix}{tmp_path / 'a.doc'}")
 
 
 def test_multipie_without_one_multipie_name_is_refused(tmp_path: Path):
@@ -126,18 +237,22 @@ def test_multipie_without_one_multipie_name_is_refused(tmp_path: Path):
 def test_landmarks_are_read_by_column_name(tmp_path: Path, points: int):
     rows = {"a/1.jpg": face_landmarks(100, points=points), "b.jpg": face_landmarks(50, points=points)}
     write_landmarks(tmp_path / f"landmarks{points}.csv", rows)
-    found = find_given_landmarks(tmp_path, "auto")
+    touch(tmp_path, ["b.jpg"])
+    found = find_given_landmarks(open_source(str(tmp_path)), "auto")
     assert found is not None
+    assert found.files == {f"landmarks{points}.csv"}
     assert found.points == points
     assert set(found.rows) == set(rows)
     np.testing.assert_allclose(found.rows["b.jpg"], rows["b.jpg"], atol=0.006)
-    assert find_given_landmarks(tmp_path, "none") is None
+    assert find_given_landmarks(open_source(str(tmp_path)), "none") is None
 
 
 def test_no_csv_means_no_given_landmarks(tmp_path: Path):
-    assert find_given_landmarks(tmp_path, "auto") is None
+    touch(tmp_path, ["b.jpg"])
+    source = open_source(str(tmp_path))
+    assert find_given_landmarks(source, "auto") is None
     with pytest.raises(DataError, match="no such file"):
-        find_given_landmarks(tmp_path, str(tmp_path / "gone.csv"))
+        find_given_landmarks(source, str(tmp_path / "gone.csv"))
 
 
 def test_a_cell_that_is_no_number_spoils_only_its_row(tmp_path: Path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from ecvae_jax.data.crop import CropBox, crop_box, cut_crop, outside_fraction, t
 from ecvae_jax.data.detect import Detector, load_detector
 from ecvae_jax.data.options import PrepareConfig
 from ecvae_jax.data.photo import BadPhotoError, read_photo
+from ecvae_jax.data.sources.source import Content
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,13 @@ class FaceJob:
     """One photo to prepare.
 
     Attributes:
-        path: the photo.
+        content: the photo: its file, its bytes, its pixels, or why it cannot be had.
         landmarks: pixels, where the user gave them; none: they are detected.
     """
 
-    path: Path
+    content: Content
     landmarks: Float[np.ndarray, "p 2"] | None = None
+    tags: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ class FaceWorker:
             return FaceOutcome(reason=f"failed: {type(error).__name__}: {said}", notes=tuple(notes))
 
     def _face(self, job: FaceJob, notes: list[str]) -> FaceOutcome:
-        photo, done = read_photo(job.path, self._options.max_megapixels)
+        if isinstance(job.content, BadPhotoError):
+            raise job.content
+        photo, done = read_photo(job.content, self._options.max_megapixels)
         notes += done
         landmarks, found = self._landmarks(photo, job)
         notes += found
@@ -92,7 +95,7 @@ class FaceWorker:
         crop_image.save(stream, "JPEG", quality=self._options.quality, subsampling=0)
         crop = {key: round(value, 3) for key, value in box._asdict().items()}
         crop |= {"width": photo.shape[1], "height": photo.shape[0]}
-        return FaceOutcome("", stream.getvalue(), to_crop_units(landmarks, box), crop, tuple(notes))
+        return FaceOutcome("", stream.getvalue(), to_crop_units(landmarks, box), crop, tuple(notes), job.tags)
 
     def _landmarks(self, photo: np.ndarray, job: FaceJob) -> tuple[Float[np.ndarray, "p 2"], list[str]]:
         if job.landmarks is not None:

@@ -25,13 +25,26 @@ class PrepareConfig:
     its landmark model is for non-commercial use). "mediapipe-98", "mediapipe-68": MediaPipe's face mesh read as 98 or
     68 points (extra `mediapipe`; Apache-2.0)."""
     landmarks: str = "auto"
-    """"auto": landmarks68.csv, landmarks98.csv or landmarks.csv in the source's folder if there is one; "none": always
-    detect; anything else: the CSV file to use. Columns: image (path below the source's folder), then x0, y0, x1, … in
-    pixels, 0 being the photo's left or upper edge."""
+    """"auto": landmarks68.csv, landmarks98.csv or landmarks.csv in the source's folder, or .pts files beside the
+    photos, if there are any; "none": always detect; anything else: the file to use. A CSV has the columns image (the
+    photo's name in the source), then x0, y0, x1, … in pixels, 0 being the photo's left or upper edge; a .txt is a list
+    as WFLW has it."""
     identity: Literal["auto", "folder", "prefix", "stem", "none"] = "auto"
     """What names a person: the photo's folder, its file name without a trailing number (NAME_0001.jpg), its whole file
     name (the same ID.jpg in several folders), or nothing (each photo is its own). "auto" chooses and says what it
     chose. A MultiPIE tree has its subjects."""
+    camera: str = ""
+    """MultiPIE only: cameras to take, such as 05_1,14_0; empty: all. The same for the next four."""
+    session: str = ""
+    """Sessions, such as 01."""
+    recording: str = ""
+    """Recordings (what the face does), such as 01,02."""
+    illumination: str = ""
+    """Illuminations, such as 07."""
+    subject: str = ""
+    """Subjects, such as 001,002."""
+    frame_step: int = 1
+    """Videos only: take every so many frames."""
     validation: float = 0.05
     """Fraction of the people in the split `validation`."""
     test: float = 0.05
@@ -64,6 +77,7 @@ class PrepareConfig:
             "min_side": (self.min_side >= 1, "must be at least 1 px"),
             "max_megapixels": (self.max_megapixels > 0, "must be positive"),
             "quality": (1 <= self.quality <= 100, "must be between 1 and 100"),
+            "frame_step": (self.frame_step >= 1, "must be at least 1"),
             "workers": (self.workers >= 0, "must not be negative"),
         }
         for name, (fine, rule) in rules.items():
@@ -71,6 +85,12 @@ class PrepareConfig:
                 raise DataError(f"{name}={getattr(self, name)!r}: {rule}")
         if self.validation + self.test >= 1.0:
             raise DataError(f"validation={self.validation} and test={self.test}: their sum must stay below 1")
+
+    @property
+    def filters(self) -> dict[str, str]:
+        """The MultiPIE filters that are set."""
+        names = ("camera", "session", "recording", "illumination", "subject")
+        return {name: getattr(self, name) for name in names if getattr(self, name)}
 
     @property
     def processes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 
@@ -19,29 +20,33 @@ class BadPhotoError(Exception):
     """A photo that cannot be used; the message is the reason, in one line."""
 
 
-def read_photo(path: Path, max_megapixels: float = 100.0) -> tuple[UInt8[np.ndarray, "h w 3"], list[str]]:
+def read_photo(
+    photo: Path | bytes | UInt8[np.ndarray, "h w 3"], max_megapixels: float = 100.0
+) -> tuple[UInt8[np.ndarray, "h w 3"], list[str]]:
     """Returns the photo as upright 8-bit RGB, and notes on what had to be done to it.
 
     EXIF rotation is applied; grey, CMYK, palette and 16-bit images are converted; transparency is laid on white; of an
     animation the first frame is taken.
 
+    Args:
+        photo: a file, the bytes of one, or pixels as they are.
+        max_megapixels: a larger one is refused before it is decoded.
+
     Raises:
         BadPhotoError: the file is empty, unreadable, no image, damaged, or larger than `max_megapixels`.
     """
     try:
-        if path.stat().st_size == 0:
+        if isinstance(photo, np.ndarray):
+            _check_size(photo.shape[1], photo.shape[0], max_megapixels)
+            return np.broadcast_to(photo, (*photo.shape[:2], 3)), []
+        if not (len(photo) if isinstance(photo, bytes) else photo.stat().st_size):
             raise BadPhotoError("empty file: 0 bytes")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large images and odd metadata; our own rules decide
             # Its limit would come before ours and names no option. Opening reads the header only.
             Image.MAX_IMAGE_PIXELS = None
-            with Image.open(path) as image:
-                megapixels = image.width * image.height / 1e6
-                if megapixels > max_megapixels:
-                    raise BadPhotoError(
-                        f"too large: {image.width}×{image.height} = {megapixels:.0f} megapixels, "
-                        f"at most {max_megapixels:g} (max_megapixels)"
-                    )
+            with Image.open(io.BytesIO(photo) if isinstance(photo, bytes) else photo) as image:
+                _check_size(image.width, image.height, max_megapixels)
                 return _to_rgb(image)
     except BadPhotoError:
         raise
@@ -53,6 +58,14 @@ def read_photo(path: Path, max_megapixels: float = 100.0) -> tuple[UInt8[np.ndar
         raise BadPhotoError("too large: out of memory while decoding") from None
     except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything; the file is the culprit
         raise BadPhotoError(f"damaged: {_one_line(error)}") from None
+
+
+def _check_size(width: int, height: int, max_megapixels: float) -> None:
+    megapixels = width * height / 1e6
+    if megapixels > max_megapixels:
+        raise BadPhotoError(
+            f"too large: {width}×{height} = {megapixels:.0f} megapixels, at most {max_megapixels:g} (max_megapixels)"
+        )
 
 
 def _one_line(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,7 +57,7 @@ def prepare(source: str, out: Path, options: PrepareConfig | None = None) -> Pre
     same source and options give the same bytes, however many processes work and however often it was broken off.
 
     Args:
-        source: a folder of photos, or `multipie:DIR`.
+        source: a folder, a list, an archive, `multipie:DIR`, `tfds:NAME` or `video:FILE` (see `sources.open_source`).
         out: folder to make.
         options: how; none: the defaults.
 
@@ -65,11 +66,11 @@ def prepare(source: str, out: Path, options: PrepareConfig | None = None) -> Pre
         MissingExtraError: the detector is not installed.
     """
     options = options or PrepareConfig()
-    files = open_source(source, options.identity)
+    files = open_source(source, options)
     _check_out(out, files, options)
-    given = find_given_landmarks(files.root, options.landmarks)
+    given = find_given_landmarks(files, options.landmarks)
     if given:
-        detector, points = f"given ({given.file.name})", given.points
+        detector, points = f"given ({given.label})", given.points
     else:
         loaded = load_detector(options.detector)
         detector, points = loaded.name, loaded.points
@@ -83,6 +84,7 @@ def prepare(source: str, out: Path, options: PrepareConfig | None = None) -> Pre
         if not kept:
             raise DataError(_no_face(source, rows))
         splits = assign_splits((face.photo.identity for face in kept), options.validation, options.test)
+        splits |= {face.photo.identity: face.photo.split for face in kept if face.photo.split}
         metadata = {
             "points": points, "image_size": options.size, "source": files.label, "detector": detector,
             "margin": options.margin, "quality": options.quality,
@@ -127,16 +129,15 @@ def _task(files: Source, given: GivenLandmarks | None, options: PrepareConfig, d
         del settings[free]
     digest = hashlib.sha256()
     for photo in files.photos:
-        with contextlib.suppress(OSError):  # it will have its line in the report
-            stat = photo.path.stat()
-            digest.update(f"{photo.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        digest.update(f"{photo.name}\0{photo.stamp}\n".encode())
     if given:
-        digest.update(given.file.read_bytes())
+        for name, landmarks in given.rows.items():
+            digest.update(name.encode() + landmarks.tobytes())
     return {"version": __version__, "photos": digest.hexdigest(), "detector": detector, **settings}
 
 
 def _check_out(out: Path, files: Source, options: PrepareConfig) -> None:
-    if out.resolve().is_relative_to(files.root.resolve()):
+    if files.root is not None and out.resolve().is_relative_to(files.root.resolve()):
         raise DataError(f"{out} lies inside the source {files.root}: give a folder outside it")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
@@ -149,17 +150,22 @@ def _check_out(out: Path, files: Source, options: PrepareConfig) -> None:
 def _make_faces(files: Source, given: GivenLandmarks | None, options: PrepareConfig, journal: Journal) -> None:
     """Brings the journal to the last photo."""
     rest = files.photos[len(journal) :]
-    jobs = [FaceJob(photo.path, given.rows.get(photo.name) if given else None) for photo in rest]
-    for outcome in shown(_outcomes(jobs, options, detect=given is None), len(jobs), "photos"):
+    if not rest:  # all were done before; a detector would be loaded for nothing
+        return
+    jobs = (
+        FaceJob(loaded.content, given.rows.get(photo.name) if given else None, loaded.tags)
+        for photo, loaded in zip(rest, files.load(len(journal)), strict=True)
+    )
+    for outcome in shown(_outcomes(jobs, len(rest), options, detect=given is None), len(rest), "photos"):
         journal.add(outcome)
 
 
 def _sorted_out(
     files: Source, given: GivenLandmarks | None, journal: Journal
 ) -> tuple[list[ReportRow], list[_Kept]]:
-    table = str(given.file.relative_to(files.root)) if given and given.file.is_relative_to(files.root) else ""
+    tables = given.files if given else frozenset()
     rows = [
-        ReportRow(name, "skipped", reason="the landmarks that were used" if name == table else reason)
+        ReportRow(name, "skipped", reason="the landmarks that were used" if name in tables else reason)
         for name, reason in files.skipped
     ]
     kept: list[_Kept] = []
@@ -187,11 +193,9 @@ def _work(jobs: list[FaceJob]) -> list[FaceOutcome]:
     return [_worker(job) for job in jobs]
 
 
-def _outcomes(jobs: list[FaceJob], options: PrepareConfig, detect: bool) -> Iterator[FaceOutcome]:
+def _outcomes(jobs: Iterator[FaceJob], count: int, options: PrepareConfig, detect: bool) -> Iterator[FaceOutcome]:
     """Outcomes in the order of the jobs."""
-    processes = min(options.processes, -(-len(jobs) // _TOGETHER))  # starting one does not pay for fewer photos
-    if not jobs:  # all were done before; a detector would be loaded for nothing
-        return
+    processes = min(options.processes, -(-count // _TOGETHER))  # starting one does not pay for fewer photos
     if processes <= 1:
         yield from map(FaceWorker(options, detect), jobs)
         return
@@ -199,9 +203,9 @@ def _outcomes(jobs: list[FaceJob], options: PrepareConfig, detect: bool) -> Iter
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start_worker, (options, detect))
     waiting: deque[Future[list[FaceOutcome]]] = deque()
     try:
-        for start in range(0, len(jobs), _TOGETHER):
-            waiting.append(pool.submit(_work, jobs[start : start + _TOGETHER]))
-            # Not all at once: outcomes that nobody has taken yet hold their JPEGs in memory.
+        while lot := list(islice(jobs, _TOGETHER)):
+            waiting.append(pool.submit(_work, lot))
+            # Not all at once: contents, and outcomes that nobody has taken yet, lie in memory.
             if len(waiting) > _AHEAD * processes:
                 yield from waiting.popleft().result()
         while waiting:
@@ -270,5 +274,5 @@ def _advice(kept: list[_Kept], files: Source, given: GivenLandmarks | None, opti
     if given:
         unused = len(set(given.rows) - {photo.name for photo in files.photos})
         if unused:
-            lines.append(f"{unused} rows of {given.file.name} name no photo of the source")
+            lines.append(f"{unused} rows of {given.label} name no photo of the source")
     return lines
