@@ -110,6 +110,10 @@ def test_info_of_records(tiny_records: Path, capsys: pytest.CaptureFixture[str])
     shown = capsys.readouterr().out
     assert "96 faces, 4 identities" in shown
     assert "48 faces, 2 identities" in shown
+    assert "yaw" in shown
+    assert "inside the crop; roll" in shown
+    assert "centres of 8 clusters" in shown
+    assert sum(0x2800 < ord(character) <= 0x28FF for character in shown) > 200  # drawings
 
 
 def test_transfer_draws_a_grid(workdir: Path, tiny_records: Path, tmp_path: Path) -> None:

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecvae_jax.data.crop import CropBox, crop_box, cut_crop, outside_fraction, to_crop_units, to_photo_pixels
+from ecvae_jax.data.crop import (
+    CropBox,
+    crop_box,
+    cut_crop,
+    outside_fraction,
+    paste_crop,
+    to_crop_units,
+    to_photo_pixels,
+)
 
 
 def test_square_is_centred_on_the_bounding_box_and_margin_times_its_longer_side():
@@ -67,3 +75,23 @@ def test_outside_fraction_is_the_area_beyond_the_photo():
     assert outside_fraction(CropBox(-5, 0, 10), 10, 10) == pytest.approx(0.5)
     assert outside_fraction(CropBox(-5, -5, 10), 10, 10) == pytest.approx(0.75)
     assert outside_fraction(CropBox(100, 0, 10), 10, 10) == 1
+
+
+@pytest.mark.parametrize(("x0", "y0", "side"), [(20.3, 31.7, 40.0), (-10.0, 60.5, 55.5), (70.0, -20.0, 90.0)])
+def test_a_crop_put_back_into_its_photo_changes_nothing(x0: float, y0: float, side: float):
+    rows, columns = np.mgrid[0:120, 0:150]
+    photo = np.stack([rows + columns, 2 * rows, 250 - columns], axis=-1).clip(0, 255).astype(np.uint8)
+    box = CropBox(x0, y0, side)
+    again = paste_crop(photo, cut_crop(photo, box, 128), box)
+    assert np.abs(again.astype(int) - photo).max() <= 3
+
+
+def test_a_pasted_picture_stays_in_its_square_and_fades_at_the_edge():
+    photo, crop = np.zeros((60, 80, 3), np.uint8), np.full((32, 32, 3), 200, np.uint8)
+    hard = paste_crop(photo, crop, CropBox(10, 20, 30), feather=0.0)
+    assert (hard[20:50, 10:40] == 200).all()
+    assert hard.sum() == 200 * 3 * 30 * 30
+    soft = paste_crop(photo, crop, CropBox(10, 20, 30), feather=0.2)
+    assert soft[35, 25, 0] == 200
+    assert 0 < soft[21, 25, 0] < 80
+    assert (paste_crop(photo, crop, CropBox(200, 200, 30)) == 0).all()

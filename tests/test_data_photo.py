@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from ecvae_jax.data.photo import BadPhotoError, read_photo
 
@@ -45,6 +45,42 @@ def test_sixteen_bits_are_scaled_by_their_range_even_in_a_dark_photo(tmp_path: P
         assert photo.shape == (8, 8, 3)
         assert (photo == expected).all(), value
         assert "8 bits" in notes[0]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+def test_a_profile_that_does_not_fit_the_picture_is_left_out(tmp_path: Path, mode: str):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ" if mode == "CMYK" else "LAB")).tobytes()
+    image = Image.new(mode, (8, 8), (200, 40, 40) if mode == "RGB" else (0, 200, 200, 10))
+    image.save(tmp_path / "a.tif", icc_profile=profile)
+    photo, notes = read_photo(tmp_path / "a.tif")  # a profile for another mode than the picture's
+    assert "colour profile cannot be read and is left out" in notes
+    assert photo[0, 0, 0] > 150
+
+
+def test_an_srgb_profile_changes_nothing(tmp_path: Path):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(RED_LEFT).save(tmp_path / "a.png", icc_profile=profile)
+    photo, notes = read_photo(tmp_path / "a.png")
+    np.testing.assert_array_equal(photo, RED_LEFT)
+    assert notes == []
+
+
+def swapped_profile() -> bytes:
+    """sRGB with its red and blue primaries exchanged and another name: it shows at once whether it was respected."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    count = int.from_bytes(data[128:132], "big")
+    tags = {bytes(data[132 + 12 * i : 136 + 12 * i]): 132 + 12 * i for i in range(count)}
+    red, blue = tags[b"rXYZ"], tags[b"bXYZ"]
+    data[red + 4 : red + 12], data[blue + 4 : blue + 12] = data[blue + 4 : blue + 12], data[red + 4 : red + 12]
+    return bytes(data).replace("sRGB".encode("utf-16-be"), "Swap".encode("utf-16-be")).replace(b"sRGB", b"Swap")
+
+
+def test_a_profile_is_respected(tmp_path: Path):
+    Image.fromarray(RED_LEFT).save(tmp_path / "a.png", icc_profile=swapped_profile())
+    photo, notes = read_photo(tmp_path / "a.png")
+    assert notes[0].startswith("colours converted from ")
+    assert photo[0, 0, 2] > 240
+    assert photo[0, 0, 0] < 15
 
 
 def test_transparency_is_laid_on_white(tmp_path: Path):

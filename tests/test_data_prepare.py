@@ -259,6 +259,12 @@ def test_no_face_at_all_is_one_clear_line(tmp_path: Path):
     assert {path.name for path in tmp_path.iterdir()} == {"photos"}
 
 
+def test_out_may_lie_beside_a_list(tmp_path: Path):
+    rows = make_photos(tmp_path, people=2)
+    (tmp_path / "few.txt").write_text("\n".join(sorted(rows)[:3]))
+    assert prepare(str(tmp_path / "few.txt"), tmp_path / "out", FAST).found == 3
+
+
 def test_out_inside_the_source_is_refused(tmp_path: Path):
     make_photos(tmp_path / "photos")
     with pytest.raises(DataError, match="lies inside the source"):

@@ -65,6 +65,39 @@ def cut_crop(photo: UInt8[np.ndarray, "h w 3"], box: CropBox, size: int) -> UInt
     return np.asarray(window.resize((size, size), kernel, box=bounds))
 
 
+def paste_crop(
+    photo: UInt8[np.ndarray, "h w 3"], crop: UInt8[np.ndarray, "s s 3"], box: CropBox, feather: float = 0.1
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Returns the photo with a square picture, such as a synthesised face, put back where its crop was cut.
+
+    Args:
+        photo: the upright photo that the crop came from.
+        crop: the picture, of any size.
+        box: where the crop was cut: `x0`, `y0` and `side` of the record's tag `crop`.
+        feather: width of the soft border inside the square, as a fraction of its side; 0: a hard edge.
+    """
+    height, width = photo.shape[:2]
+    left, top = max(0, int(np.floor(box.x0))), max(0, int(np.floor(box.y0)))
+    right, bottom = min(width, int(np.ceil(box.x0 + box.side))), min(height, int(np.ceil(box.y0 + box.side)))
+    if right <= left or bottom <= top:
+        return photo.copy()
+    # The inverse of cutting, pixel by pixel of the photo: each asks where in the square its centre lies.
+    scale = crop.shape[0] / box.side
+    bounds = tuple((edge - origin) * scale for edge, origin in
+                   ((left, box.x0), (top, box.y0), (right, box.x0), (bottom, box.y0)))  # fmt: skip
+    size = (right - left, bottom - top)
+    matrix = ((bounds[2] - bounds[0]) / size[0], 0, bounds[0], 0, (bounds[3] - bounds[1]) / size[1], bounds[1])
+    pasted = Image.fromarray(crop).transform(size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    places = [(np.arange(first, last) + 0.5 - origin) / box.side
+              for first, last, origin in ((left, right, box.x0), (top, bottom, box.y0))]  # fmt: skip
+    edges = [np.clip(np.minimum(place, 1 - place) / max(feather, 1e-9), 0, 1) for place in places]
+    weight = (edges[1][:, None] * edges[0][None, :])[..., None]
+    out = photo.copy()
+    under = out[top:bottom, left:right]
+    out[top:bottom, left:right] = np.rint(weight * np.asarray(pasted) + (1 - weight) * under).astype(np.uint8)
+    return out
+
+
 def _reflected(index: Int[np.ndarray, " n"], length: int) -> Int[np.ndarray, " n"]:
     """Indices into 0..length-1 of a signal that goes on as its reflection, the edge pixel not repeated."""
     if length == 1:

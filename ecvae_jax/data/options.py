@@ -55,6 +55,8 @@ class PrepareConfig:
     """A photo of more is rejected before it is decoded."""
     quality: int = 95
     """JPEG quality of the stored crops (no chroma subsampling)."""
+    preview: int = 0
+    """Draw so many of the faces, with landmarks and sketches, into OUT/preview.png."""
     workers: int = 0
     """Processes; 0 is one for each core. The result does not depend on it."""
     overwrite: bool = False
@@ -78,6 +80,7 @@ class PrepareConfig:
             "max_megapixels": (self.max_megapixels > 0, "must be positive"),
             "quality": (1 <= self.quality <= 100, "must be between 1 and 100"),
             "frame_step": (self.frame_step >= 1, "must be at least 1"),
+            "preview": (self.preview >= 0, "must not be negative"),
             "workers": (self.workers >= 0, "must not be negative"),
         }
         for name, (fine, rule) in rules.items():

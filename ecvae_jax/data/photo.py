@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 PHOTO_SUFFIXES = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif",
@@ -25,8 +25,8 @@ def read_photo(
 ) -> tuple[UInt8[np.ndarray, "h w 3"], list[str]]:
     """Returns the photo as upright 8-bit RGB, and notes on what had to be done to it.
 
-    EXIF rotation is applied; grey, CMYK, palette and 16-bit images are converted; transparency is laid on white; of an
-    animation the first frame is taken.
+    EXIF rotation is applied; grey, CMYK, palette and 16-bit images are converted; colours of another profile become
+    sRGB's; transparency is laid on white; of an animation the first frame is taken.
 
     Args:
         photo: a file, the bytes of one, or pixels as they are.
@@ -82,7 +82,8 @@ def _to_rgb(image: Image.Image) -> tuple[UInt8[np.ndarray, "h w 3"], list[str]]:
     upright = ImageOps.exif_transpose(image)
     if upright.size != image.size:
         notes.append("turned upright (EXIF)")
-    image = upright
+    image, said = _to_srgb(upright)
+    notes += said
     if image.mode.startswith("I") or image.mode == "F":
         return _deep_grey_to_rgb(np.asarray(image), image.mode), [*notes, f"{image.mode} reduced to 8 bits"]
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -93,6 +94,22 @@ def _to_rgb(image: Image.Image) -> tuple[UInt8[np.ndarray, "h w 3"], list[str]]:
     elif image.mode not in ("RGB", "L"):
         notes.append(f"{image.mode} converted to RGB")
     return np.asarray(image.convert("RGB")), notes
+
+
+def _to_srgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    """The image in sRGB where it brings a colour profile of its own; cameras and scanners do."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "L", "CMYK"):
+        return image, []
+    try:
+        theirs = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        name = " ".join(ImageCms.getProfileDescription(theirs).split())
+        if "srgb" in name.lower():
+            return image, []
+        converted = ImageCms.profileToProfile(image, theirs, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):  # a profile for another mode, or no profile at all
+        return image, ["colour profile cannot be read and is left out"]
+    return converted or image, [f"colours converted from {name!r}"]
 
 
 def _deep_grey_to_rgb(values: np.ndarray, mode: str) -> UInt8[np.ndarray, "h w 3"]:

@@ -31,6 +31,7 @@ from ecvae_jax.data.sources import Photo, Source, open_source
 from ecvae_jax.data.splits import assign_splits
 
 REPORT = "report.csv"
+PREVIEW = "preview.png"
 _TOGETHER = 8
 """Photos that go to a process at once."""
 _AHEAD = 4
@@ -92,6 +93,10 @@ def prepare(source: str, out: Path, options: PrepareConfig | None = None) -> Pre
         counts = _write(work / "records", kept, splits, metadata, journal)
         rows = [_placed(row, splits) for row in rows]
         write_report(work / "records" / REPORT, rows)
+        if options.preview:
+            from ecvae_jax.data.preview import write_preview  # JAX: late, workers skip it
+
+            write_preview(work / "records", options.preview, work / "records" / PREVIEW)
         _publish(work / "records", out)
     seconds = time.perf_counter() - start
     status = [row.status for row in rows]
@@ -125,7 +130,7 @@ def _journal(work: Path, task: dict[str, Any]) -> Iterator[Journal]:
 def _task(files: Source, given: GivenLandmarks | None, options: PrepareConfig, detector: str) -> dict[str, Any]:
     """Everything that the outcomes depend on, for the journal to compare."""
     settings = dataclasses.asdict(options)
-    for free in ("workers", "overwrite", "validation", "test", "landmarks", "identity"):
+    for free in ("workers", "overwrite", "preview", "validation", "test", "landmarks", "identity"):
         del settings[free]
     digest = hashlib.sha256()
     for photo in files.photos:
@@ -137,7 +142,7 @@ def _task(files: Source, given: GivenLandmarks | None, options: PrepareConfig, d
 
 
 def _check_out(out: Path, files: Source, options: PrepareConfig) -> None:
-    if files.root is not None and out.resolve().is_relative_to(files.root.resolve()):
+    if files.root is not None and files.searched and out.resolve().is_relative_to(files.root.resolve()):
         raise DataError(f"{out} lies inside the source {files.root}: give a folder outside it")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import einops
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from ecvae_jax.config import ModelConfig
@@ -14,7 +15,7 @@ from ecvae_jax.model.blocks import ORTHONORMAL, Conv, Down, Residual, double, fo
 INITIAL_LOGVAR_OFFSET = -3.0
 
 
-def _logvar_bias(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+def _logvar_bias(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
     del key
     return jnp.full(shape, INITIAL_LOGVAR_OFFSET, dtype)
 

@@ -6,6 +6,7 @@ import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 GROUP_CHANNELS = 8
@@ -35,7 +36,7 @@ class Conv(nn.Module):
 
     features: int
     kernel: int = 3
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w f"]:
@@ -49,7 +50,7 @@ class Residual(nn.Module):
     """Pre-activation residual block; `code` is added between its two convolutions, the same at every place."""
 
     features: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -75,7 +76,7 @@ class Down(nn.Module):
     """Halves the resolution: 2×2 squares folded into channels, then mixed."""
 
     features: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 f"]:

@@ -47,7 +47,7 @@ def open_list(file: Path, identity: str) -> Source:
     if not files:
         raise DataError(f"list {file}: it names no photo; write a path a line, relative to the list's folder")
     photos, fact = named_photos({name: file_stamp(path) for name, path in files.items()}, identity)
-    return Source(file.name, photos, paths(list(files.values())), file.parent, [], [fact])
+    return Source(file.name, photos, paths(list(files.values())), file.parent, [], [fact], searched=False)
 
 
 def named_photos(stamps: Mapping[str, str], identity: str) -> tuple[list[Photo], str]:

@@ -53,7 +53,8 @@ class Source:
         label: what the records say they were made from; no path of this machine.
         photos: photos to prepare.
         load: the contents of `photos[start:]`, one after the other, for a given start.
-        root: its folder, where it is one.
+        root: its folder, where it has one.
+        searched: whether all that lies in that folder belongs to it.
         skipped: other files, and why: (name, reason).
         facts: lines that tell the user what was assumed.
     """
@@ -64,3 +65,4 @@ class Source:
     root: Path | None = None
     skipped: list[tuple[str, str]] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
+    searched: bool = True
