@@ -88,3 +88,11 @@ def test_without_the_model_file_one_line_says_what_to_install(monkeypatch: pytes
 def test_an_unknown_detector_is_refused():
     with pytest.raises(DataError, match="detector='yolo'"):
         load_detector("yolo")
+
+
+def test_in_a_box_that_is_known_the_same_landmarks_are_found(dlib_68: Detector):
+    photo = np.asarray(draw_face(300))
+    (face,) = dlib_68.detect(photo)
+    measured = dlib_68.measure(photo, face.box)
+    assert measured is not None
+    np.testing.assert_array_equal(measured.landmarks, face.landmarks)

@@ -146,3 +146,14 @@ def test_landmarks_that_two_boundaries_share_are_one_point_of_the_mesh() -> None
     for name, curve in get_scheme(98).boundaries:
         ends = landmarks[[curve[0], curve[-1]]]
         np.testing.assert_allclose(ends, mesh[[CURVES[name][0], CURVES[name][-1]]], rtol=1e-6, err_msg=name)
+
+
+@needs_networks
+def test_in_a_box_that_is_known_the_face_is_measured_and_its_absence_seen(mediapipe_98: Detector, heads: Faces) -> None:
+    for roll in (0.0, 20.0):
+        photo = picture(heads, 0, roll=roll)
+        (face,) = mediapipe_98.detect(photo)
+        measured = mediapipe_98.measure(photo, face.box)
+        assert measured is not None
+        assert np.linalg.norm(measured.landmarks - face.landmarks, axis=1).mean() < 3
+    assert mediapipe_98.measure(np.full((256, 256, 3), 128, np.uint8), face.box) is None

@@ -27,6 +27,9 @@ from ecvae_jax.data.options import PrepareConfig
 from ecvae_jax.data.prepare import prepare
 
 FAST = PrepareConfig(size=32, workers=1)
+needs_dlib = pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("dlib", "face_recognition_models")), reason="needs extra dlib"
+)
 
 
 def report(out: Path) -> dict[str, dict[str, str]]:
@@ -273,7 +276,8 @@ def test_out_inside_the_source_is_refused(tmp_path: Path):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"size": 8}, {"margin": 0.5}, {"validation": 1.0}, {"validation": 0.5, "test": 0.5}, {"quality": 0},
+    [{"box": "1,2,3"}, {"box": "0.5,0,0.4,1"}, {"box": "face"},
+     {"size": 8}, {"margin": 0.5}, {"validation": 1.0}, {"validation": 0.5, "test": 0.5}, {"quality": 0},
      {"workers": -1}, {"detector": "yolo"}, {"identity": "face"}, {"max_megapixels": 0.0}, {"min_side": 0}],
 )  # fmt: skip
 def test_an_option_out_of_range_is_refused(wrong: dict):
@@ -281,9 +285,7 @@ def test_an_option_out_of_range_is_refused(wrong: dict):
         PrepareConfig(**wrong)
 
 
-@pytest.mark.skipif(
-    not all(importlib.util.find_spec(name) for name in ("dlib", "face_recognition_models")), reason="needs extra dlib"
-)
+@needs_dlib
 def test_faces_are_detected_where_no_landmarks_are_given(tmp_path: Path):
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -305,6 +307,21 @@ def test_faces_are_detected_where_no_landmarks_are_given(tmp_path: Path):
     given = PrepareConfig(size=32, workers=1, landmarks="none")
     write_landmarks(photos / "landmarks68.csv", {"Ann_0.png": face_landmarks(160)})
     assert prepare(str(photos), tmp_path / "detected", given).kept == 5
+
+
+@needs_dlib
+def test_faces_in_a_box_that_is_known_are_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from ecvae_jax.data import detect
+
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        draw_face(160 + 40 * number).save(tmp_path / "photos" / f"{number}.png")
+    looked = prepare(str(tmp_path / "photos"), tmp_path / "looked", FAST)
+    monkeypatch.setattr(detect.Dlib68, "detect", None)
+    options = PrepareConfig(size=32, workers=1, box="0.25,0.25,0.75,0.85")
+    assert prepare(str(tmp_path / "photos"), tmp_path / "known", options).kept == looked.kept == 3
+    found, known = all_faces(tmp_path / "looked"), all_faces(tmp_path / "known")
+    assert all(np.abs(found[name][1] - known[name][1]).mean() < 0.05 for name in found)
 
 
 def test_a_multipie_tree(tmp_path: Path):

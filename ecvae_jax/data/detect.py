@@ -40,6 +40,10 @@ class Detector(Protocol):
         """Returns the faces in an RGB photo, the largest first; none if there is none."""
         ...
 
+    def measure(self, image: UInt8[np.ndarray, "h w 3"], box: tuple[float, float, float, float]) -> DetectedFace | None:
+        """Returns the face in a box that is known, x0, y0, x1, y1 in pixels; none where none is seen in it."""
+        ...
+
 
 def load_detector(name: str) -> Detector:
     """Returns the detector of that name.
@@ -115,6 +119,10 @@ class Dlib68:
                 faces = [DetectedFace(box, self._landmarks(photo, box), self.points) for box in boxes]
                 return sorted(faces, key=lambda face: (-face.area, face.box))
         return []
+
+    def measure(self, image: UInt8[np.ndarray, "h w 3"], box: tuple[float, float, float, float]) -> DetectedFace | None:
+        """Returns the landmarks that the predictor puts into the box; it puts them everywhere, face or not."""
+        return DetectedFace(box, self._landmarks(Image.fromarray(image), box), self.points)
 
     def _landmarks(self, photo: Image.Image, box: tuple[float, float, float, float]) -> Float[np.ndarray, "68 2"]:
         x0, y0, x1, y1 = box

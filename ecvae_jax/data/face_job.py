@@ -102,7 +102,14 @@ class FaceWorker:
             return job.landmarks, []
         if self._detector is None:
             raise BadPhotoError("no landmarks: the CSV has no row for it")
-        faces = self._detector.detect(photo)
+        box = self._options.face_box
+        if box:
+            height, width = photo.shape[:2]
+            x0, y0, x1, y1 = box
+            face = self._detector.measure(photo, (x0 * width, y0 * height, x1 * width, y1 * height))
+            faces = [face] if face else []
+        else:
+            faces = self._detector.detect(photo)
         if not faces:
             raise BadPhotoError("no face found")
         notes = [f"{len(faces)} faces, the largest is taken"] if len(faces) > 1 else []

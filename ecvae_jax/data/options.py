@@ -11,6 +11,9 @@ from ecvae_jax.data.errors import DataError
 DetectorName = Literal["dlib-68", "mediapipe-98", "mediapipe-68"]
 DETECTORS: tuple[str, ...] = get_args(DetectorName)
 
+BOXES = {"celeba": "0.253,0.427,0.742,0.826"}
+"""Boxes of well-known aligned sets: the median of what dlib's detector says on 147 of its photos."""
+
 
 @dataclass(frozen=True)
 class PrepareConfig:
@@ -24,6 +27,9 @@ class PrepareConfig:
     """What finds faces where no landmarks are given. "dlib-68": dlib's HOG detector and its 68 points (extra `dlib`;
     its landmark model is for non-commercial use). "mediapipe-98", "mediapipe-68": MediaPipe's face mesh read as 98 or
     68 points (extra `mediapipe`; Apache-2.0)."""
+    box: str = ""
+    """For photos that are aligned already: where every face is, x0,y0,x1,y1 as fractions of the photo, so that none is
+    looked for and only its landmarks are found; many times faster. "celeba": CelebA's aligned photos."""
     landmarks: str = "auto"
     """"auto": landmarks68.csv, landmarks98.csv or landmarks.csv in the source's folder, or .pts files beside the
     photos, if there are any; "none": always detect; anything else: the file to use. A CSV has the columns image (the
@@ -86,8 +92,29 @@ class PrepareConfig:
         for name, (fine, rule) in rules.items():
             if not fine:
                 raise DataError(f"{name}={getattr(self, name)!r}: {rule}")
+        _ = self.face_box
         if self.validation + self.test >= 1.0:
             raise DataError(f"validation={self.validation} and test={self.test}: their sum must stay below 1")
+
+    @property
+    def face_box(self) -> tuple[float, float, float, float] | None:
+        """What `box` means; none where faces are to be looked for.
+
+        Raises:
+            DataError: it is no box.
+        """
+        if not self.box:
+            return None
+        try:
+            x0, y0, x1, y1 = (float(part) for part in BOXES.get(self.box, self.box).split(","))
+        except ValueError:
+            x0, y0, x1, y1 = 0.0, 0.0, 0.0, 0.0
+        if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+            raise DataError(
+                f"box={self.box!r}: give x0,y0,x1,y1 between 0 and 1, the left and upper edge first, or one of "
+                f"{', '.join(BOXES)}"
+            )
+        return x0, y0, x1, y1
 
     @property
     def filters(self) -> dict[str, str]:

@@ -50,6 +50,13 @@ class MediaPipeMesh:
                 return sorted(faces, key=lambda face: (-face.area, face.box))
         return []
 
+    def measure(self, image: UInt8[np.ndarray, "h w 3"], box: tuple[float, float, float, float]) -> DetectedFace | None:
+        """Returns the face in a box that is known; none where the mesh network sees none in it."""
+        x0, y0, x1, y1 = box
+        level = np.array([[x0, (y0 + y1) / 2], [x1, (y0 + y1) / 2]])  # as if it were upright: the second pass corrects
+        mesh = self._mesh(Image.fromarray(image), FoundFace(np.asarray(box), level, 1.0))
+        return None if mesh is None else self._face(mesh)
+
     def _face(self, mesh: Float[np.ndarray, "468 2"]) -> DetectedFace:
         (x0, y0), (x1, y1) = mesh.min(axis=0).tolist(), mesh.max(axis=0).tolist()
         return DetectedFace((x0, y0, x1, y1), mesh_to_landmarks(mesh, self.points), self.points)
