@@ -64,28 +64,31 @@ def training_batches(
     flip_order = _mirror_order(config.points)
 
     def finish(chosen: dict[str, Any], images: Any, source_images: Any) -> dict[str, Any]:
-        flip = chosen["flip"]
+        """The batch of images that are mirrored already where they should be."""
         batch = {}
         for prefix, pixels, indices in (("", images, chosen["target"]), ("source_", source_images, chosen["source"])):
             points = tf.gather(landmarks, indices)
             if config.mirror:
-                # a gather from both versions is ten times faster than tf.where on uint8 images
-                either = tf.concat([pixels, tf.reverse(pixels, [2])], axis=0)
-                pixels = tf.gather(either, tf.range(local) + local * tf.cast(flip, tf.int32))
                 mirrored = tf.gather(points, flip_order, axis=1) * [-1.0, 1.0] + [1.0, 0.0]
-                points = tf.where(flip[:, None, None], mirrored, points)
+                points = tf.where(chosen["flip"][:, None, None], mirrored, points)
             batch |= {f"{prefix}image": pixels, f"{prefix}landmarks": points}
         return batch
 
+    def from_memory(chosen: dict[str, Any], name: str) -> Any:
+        pixels = tf.gather(cached, chosen[name])
+        if not config.mirror:
+            return pixels
+        # a gather from both versions is ten times faster than tf.where on uint8 images
+        either = tf.concat([pixels, tf.reverse(pixels, [2])], axis=0)
+        return tf.gather(either, tf.range(local) + local * tf.cast(chosen["flip"], tf.int32))
+
     if config.cache and _fits(len(faces), image_size):
         cached = tf.constant(_decode_all(tf, faces, image_size))
-        data = plan.map(
-            lambda chosen: finish(chosen, tf.gather(cached, chosen["target"]), tf.gather(cached, chosen["source"]))
-        )
+        data = plan.map(lambda chosen: finish(chosen, from_memory(chosen, "target"), from_memory(chosen, "source")))
     else:
         # where source and target are always the same face it is read once; images[:local] is images[-local:] then
         always_same = config.pairs == 0
-        wanted = plan.map(lambda chosen: chosen["target"] if always_same else _both(tf, chosen))
+        wanted = plan.map(lambda chosen: _wanted(tf, chosen, always_same, config.mirror))
         images = _read(tf, faces, wanted, image_size, local if always_same else 2 * local)
         data = tf.data.Dataset.zip((plan, images)).map(
             lambda chosen, images: finish(chosen, images[:local], images[-local:])
@@ -140,32 +143,38 @@ def _mirror_order(points: int) -> np.ndarray:
     return np.asarray(get_scheme(points).mirror, np.int64)
 
 
-def _both(tf: ModuleType, chosen: dict[str, Any]) -> Any:
-    return tf.concat([chosen["target"], chosen["source"]], axis=0)
+def _wanted(tf: ModuleType, chosen: dict[str, Any], always_same: bool, mirror: bool) -> tuple[Any, Any]:
+    """The faces to be read for a batch, targets first, and which of them are to be mirrored."""
+    flip = chosen["flip"] if mirror else tf.zeros_like(chosen["flip"])
+    if always_same:
+        return chosen["target"], flip
+    return tf.concat([chosen["target"], chosen["source"]], axis=0), tf.concat([flip, flip], axis=0)
 
 
-def _read(tf: ModuleType, faces: Faces, indices: Any, image_size: int, batch: int) -> Any:
-    """Batches of decoded images for a dataset of vectors of indices, `batch` long each (the last may be shorter)."""
+def _read(tf: ModuleType, faces: Faces, wanted: Any, image_size: int, batch: int) -> Any:
+    """Batches of decoded images for a dataset of (indices, mirrored or not); the last one may be shorter."""
     resize = "area" if image_size < faces.image_size else "bicubic"
 
-    def read(vector: Any) -> Any:
+    def read(vector: Any, flips: Any) -> tuple[Any, Any]:
         jpegs = tf.numpy_function(lambda i: np.array(faces.encoded(i), object), [vector], tf.string, stateful=False)
-        return tf.ensure_shape(jpegs, [None])
+        return tf.ensure_shape(jpegs, [None]), flips
 
-    def decode(jpeg: Any) -> Any:
+    def decode(jpeg: Any, flip: Any) -> Any:
         # the exact inverse transform, as Pillow takes it: the same pixels as Faces.images
         pixels = tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
         if image_size != faces.image_size:
             pixels = tf.image.resize(pixels, [image_size, image_size], resize)
             pixels = tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
+        pixels = tf.cond(flip, lambda: tf.reverse(pixels, [1]), lambda: pixels)
         return tf.ensure_shape(pixels, [image_size, image_size, 3])
 
-    return indices.map(read).unbatch().map(decode, num_parallel_calls=_THREADS).batch(batch)
+    return wanted.map(read).unbatch().map(decode, num_parallel_calls=_THREADS).batch(batch)
 
 
 def _decode_all(tf: ModuleType, faces: Faces, image_size: int) -> UInt8[np.ndarray, "n h w 3"]:
     images = np.empty((len(faces), image_size, image_size, 3), np.uint8)
     chunks = tf.data.Dataset.range(len(faces)).batch(256)
+    chunks = chunks.map(lambda indices: (indices, tf.zeros_like(indices, tf.bool)))
     position = 0
     for pixels in _read(tf, faces, chunks, image_size, 256).with_options(_options(tf)).as_numpy_iterator():
         images[position : position + len(pixels)] = pixels
