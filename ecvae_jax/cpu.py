@@ -9,7 +9,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-# Without it XLA's CPU convolutions go through a slow fusion: training takes twice as long (benchmarks/cpu.py).
+# Without it XLA's CPU convolutions go through a fusion that is slow on large maps; on small ones it matters little
+# (benchmarks/cpu.py, --image-size).
 _CPU_FLAG = "xla_cpu_experimental_ynn_fusion_type"
 _CPU_VALUE = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 # XLA aborts the process on a flag that it does not know; these are the versions the flag was tested with.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -91,16 +92,22 @@ class Dlib68:
     _AROUND = 0.5  # of the box, kept on each side of it: jaws and brows reach out
 
     def __init__(self) -> None:
-        """Loads the models.
+        """Sees that all is there; the models are loaded when the first photo comes, which takes a second.
 
         Raises:
             MissingExtraError: dlib or its model file is not installed.
         """
-        dlib = _import_dlib()
-        self._dlib = dlib
-        self._find = dlib.get_frontal_face_detector()
-        self._predict = dlib.shape_predictor(str(_predictor_file()))
-        self.name = f"dlib-68 (dlib {dlib.__version__}, HOG, shape_predictor_68_face_landmarks)"
+        self._dlib = _import_dlib()
+        self._file = _predictor_file()
+        self.name = f"dlib-68 (dlib {self._dlib.__version__}, HOG, shape_predictor_68_face_landmarks)"
+
+    @functools.cached_property
+    def _find(self) -> Any:
+        return self._dlib.get_frontal_face_detector()
+
+    @functools.cached_property
+    def _predict(self) -> Any:
+        return self._dlib.shape_predictor(str(self._file))
 
     def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> list[DetectedFace]:
         """Returns the faces at the first scale where any is found, the largest first."""

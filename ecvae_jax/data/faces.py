@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -18,6 +18,25 @@ from ecvae_jax.config import RENDERED
 from ecvae_jax.data.errors import DataError
 
 _READ_CHUNK = 2048
+
+
+class _Tags(Sequence[dict[str, Any]]):
+    """Tags that are parsed when they are asked for: of 200,000 faces they would take a gigabyte and seconds."""
+
+    def __init__(self, texts: list[bytes]) -> None:
+        self._texts = texts
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(index, slice):
+            return [json.loads(text) for text in self._texts[index]]
+        return json.loads(self._texts[index])
 
 
 class Faces:
@@ -44,7 +63,7 @@ class Faces:
         self.identities: list[str] = []
         self.groups: list[str] = []
         self.names: list[str] = []
-        self.tags: list[dict[str, Any]] = []
+        tags: list[bytes] = []
         self.landmarks: Float[np.ndarray, "n p 2"] = np.empty((len(source), self.points, 2), np.float32)
         for start in range(0, len(source), _READ_CHUNK):
             chunk = source.__getitems__(range(start, min(start + _READ_CHUNK, len(source))))
@@ -54,7 +73,8 @@ class Faces:
                 self.identities.append(feature["identity"].bytes_list.value[0].decode())
                 self.groups.append(feature["group"].bytes_list.value[0].decode())
                 self.names.append(feature["name"].bytes_list.value[0].decode())
-                self.tags.append(json.loads(feature["tags"].bytes_list.value[0]))
+                tags.append(feature["tags"].bytes_list.value[0])
+        self.tags: Sequence[dict[str, Any]] = _Tags(tags)
 
     def __len__(self) -> int:
         """Returns the number of faces."""
