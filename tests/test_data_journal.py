@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -189,12 +188,8 @@ def test_a_disk_that_is_full_is_one_line_and_loses_nothing(tmp_path: Path):
     """The system refuses to let any file grow beyond 4 kB, as a full disk would."""
     make_photos(tmp_path / "photos", size=128)
     prepare(str(tmp_path / "photos"), tmp_path / "whole", FAST)
-
-    def small_files() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
-
-    shown = subprocess.run(command(tmp_path), check=False, capture_output=True, text=True, preexec_fn=small_files)
+    limited = ["bash", "-c", 'ulimit -S -f 4; exec "$@"', "bash", *command(tmp_path)]
+    shown = subprocess.run(limited, check=False, capture_output=True, text=True)
     assert shown.returncode == 1
     last = shown.stderr.strip().splitlines()[-1]
     assert last.startswith("ecvae: error: ")
