@@ -15,6 +15,7 @@ import pytest
 from drawn_faces import face_landmarks, make_photos, write_landmarks
 
 from ecvae_jax.data import prepare as prepare_module
+from ecvae_jax.data import workers
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.face_job import FaceOutcome, FaceWorker
 from ecvae_jax.data.journal import Journal
@@ -54,7 +55,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             seen.append(job.content.name)
             return super().__call__(job)
 
-    monkeypatch.setattr(prepare_module, "FaceWorker", Counting)
+    monkeypatch.setattr(workers, "FaceWorker", Counting)
     return seen
 
 

@@ -19,7 +19,7 @@ from drawn_faces import draw_face, face_landmarks, make_photos, write_landmarks
 from PIL import Image
 from test_data_photo import bad_files
 
-from ecvae_jax.data import face_job, progress
+from ecvae_jax.data import face_job, progress, workers
 from ecvae_jax.data import prepare as prepare_module
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import load_faces, record_splits
@@ -248,7 +248,7 @@ def test_after_a_failure_the_records_are_as_before_and_the_work_is_not_lost(
     assert {path.name for path in tmp_path.iterdir()} == {"photos", ".out.partial"} | ({"out"} if before else set())
     assert (digest(tmp_path / "out") if before else None) == there
     monkeypatch.undo()
-    monkeypatch.setattr(prepare_module, "FaceWorker", None)  # no photo is looked at again
+    monkeypatch.setattr(workers, "FaceWorker", None)  # no photo is looked at again
     prepare(str(tmp_path / "photos"), tmp_path / "out", PrepareConfig(size=16, workers=1, overwrite=True))
     assert load_faces(tmp_path / "out", "train").image_size == 16
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "out"}

@@ -5,23 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import multiprocessing
-import signal
 import statistics
 import sys
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ecvae_jax import __version__
 from ecvae_jax.data.detect import load_detector
 from ecvae_jax.data.errors import DataError
-from ecvae_jax.data.face_job import FaceJob, FaceOutcome, FaceWorker
+from ecvae_jax.data.face_job import FaceJob, FaceOutcome
 from ecvae_jax.data.given import GivenLandmarks, find_given_landmarks
 from ecvae_jax.data.journal import Journal
 from ecvae_jax.data.options import PrepareConfig
@@ -29,17 +23,10 @@ from ecvae_jax.data.progress import shown
 from ecvae_jax.data.report import PrepareSummary, ReportRow, count_reasons, write_report
 from ecvae_jax.data.sources import Photo, Source, open_source
 from ecvae_jax.data.splits import assign_splits
+from ecvae_jax.data.workers import work_on
 
 REPORT = "report.csv"
 PREVIEW = "preview.png"
-_TOGETHER = 8
-"""Photos that go to a process at once."""
-_AHEAD = 4
-"""Such lots per process that are given out before the first must be back."""
-
-
-class WorkerDiedError(RuntimeError):
-    """A process of a preparation was killed, or crashed."""
 
 
 class _Kept(NamedTuple):
@@ -161,7 +148,7 @@ def _make_faces(files: Source, given: GivenLandmarks | None, options: PrepareCon
         FaceJob(loaded.content, given.rows.get(photo.name) if given else None, loaded.tags)
         for photo, loaded in zip(rest, files.load(len(journal)), strict=True)
     )
-    for outcome in shown(_outcomes(jobs, len(rest), options, detect=given is None), len(rest), "photos"):
+    for outcome in shown(work_on(jobs, len(rest), options, detect=given is None), len(rest), "photos"):
         journal.add(outcome)
 
 
@@ -182,46 +169,6 @@ def _sorted_out(
         kept.append(_Kept(photo, index, outcome))
         rows.append(ReportRow(photo.name, "kept", identity=photo.identity, notes=notes))
     return rows, kept
-
-
-_worker: FaceWorker | None = None
-
-
-def _start_worker(options: PrepareConfig, detect: bool) -> None:
-    global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which then stops the workers
-    _worker = FaceWorker(options, detect)
-
-
-def _work(jobs: list[FaceJob]) -> list[FaceOutcome]:
-    assert _worker is not None
-    return [_worker(job) for job in jobs]
-
-
-def _outcomes(jobs: Iterator[FaceJob], count: int, options: PrepareConfig, detect: bool) -> Iterator[FaceOutcome]:
-    """Outcomes in the order of the jobs."""
-    processes = min(options.processes, -(-count // _TOGETHER))  # starting one does not pay for fewer photos
-    if processes <= 1:
-        yield from map(FaceWorker(options, detect), jobs)
-        return
-    # "spawn": a fork would copy the threads' locks of whatever the program has loaded (TensorFlow, JAX)
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start_worker, (options, detect))
-    waiting: deque[Future[list[FaceOutcome]]] = deque()
-    try:
-        while lot := list(islice(jobs, _TOGETHER)):
-            waiting.append(pool.submit(_work, lot))
-            # Not all at once: contents, and outcomes that nobody has taken yet, lie in memory.
-            if len(waiting) > _AHEAD * processes:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
-    except BrokenProcessPool:
-        raise WorkerDiedError(
-            "a worker process died (out of memory, or a photo that crashes the detector): "
-            "try --workers 1, or a smaller --max-megapixels"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _write(
