@@ -2,6 +2,7 @@
 
     python benchmarks/data.py prepare   # a preparation beside the detector alone, in as many processes
     python benchmarks/data.py box       # faces in a known box beside faces that are looked for
+    python benchmarks/data.py landmarks # MediaPipe's points beside the exact ones
     python benchmarks/data.py pipeline  # tf.data beside plain decoding of the same JPEGs, on one core
     python benchmarks/data.py memory    # resident memory over epochs, images not kept in memory
     python benchmarks/data.py start     # time to the first batch of 200,000 faces, and memory after it
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import multiprocessing
 import os
@@ -20,7 +22,7 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -84,28 +86,48 @@ def prepared(folder: Path, options: PrepareConfig) -> float:
 
 
 def bench_prepare(photos: int, detector: str, rounds: int) -> None:
-    with tempfile.TemporaryDirectory() as work:
-        write_photos(Path(work) / "photos", photos)
-        options = PrepareConfig(size=128, detector=detector)  # type: ignore[arg-type]
-        ratios = []
-        for number in range(rounds):
-            whole, alone = prepared(Path(work) / "photos", options), detector_alone(Path(work) / "photos", detector)
-            ratios.append(whole / alone)
-            print(f"round {number + 1}: prepare {whole:.1f}, {detector} alone {alone:.1f} photos/s", flush=True)
-        print_ratio("prepare / detector alone", ratios)
+    options = PrepareConfig(size=128, detector=detector)  # type: ignore[arg-type]
+    by_turns(photos, rounds, {
+        f"{detector} alone": lambda folder: detector_alone(folder, detector),
+        "prepare": lambda folder: prepared(folder, options),
+    })  # fmt: skip
 
 
 def bench_box(photos: int, detector: str, rounds: int) -> None:
+    looking = PrepareConfig(size=128, detector=detector)  # type: ignore[arg-type]
+    known = dataclasses.replace(looking, box="0.2,0.2,0.8,0.8")
+    by_turns(photos, rounds, {
+        "looking": lambda folder: prepared(folder, looking),
+        "known box": lambda folder: prepared(folder, known),
+    })  # fmt: skip
+
+
+def by_turns(photos: int, rounds: int, runs: dict[str, Callable[[Path], float]]) -> None:
+    """Prints the photos a second of two runs over the same folder, and the second's as a multiple of the first's."""
+    first, second = runs
     with tempfile.TemporaryDirectory() as work:
-        write_photos(Path(work) / "photos", photos)
-        looking = PrepareConfig(size=128, detector=detector)  # type: ignore[arg-type]
-        known = PrepareConfig(size=128, detector=detector, box="0.2,0.2,0.8,0.8")  # type: ignore[arg-type]
-        ratios = []
+        folder, ratios = Path(work) / "photos", []
+        write_photos(folder, photos)
         for number in range(rounds):
-            slow, fast = prepared(Path(work) / "photos", looking), prepared(Path(work) / "photos", known)
-            ratios.append(fast / slow)
-            print(f"round {number + 1}: looking {slow:.1f}, known box {fast:.1f} photos/s", flush=True)
-        print_ratio("known box / looking", ratios)
+            speed = {name: run(folder) for name, run in runs.items()}
+            ratios.append(speed[second] / speed[first])
+            print(f"round {number + 1}: {', '.join(f'{n} {v:.1f}' for n, v in speed.items())} photos/s", flush=True)
+        print_ratio(f"{second} / {first}", ratios)
+
+
+def bench_landmarks() -> None:
+    """MediaPipe's 98 points against the exact ones, without the jaw, over the distance of the eye corners."""
+    faces, detector, errors, missed = load_faces("rendered", "test"), load_detector("mediapipe-98"), [], 0
+    for index in range(0, len(faces), 4):
+        found = detector.detect(faces.image(index, 256))
+        if not found:
+            missed += 1
+            continue
+        true = faces.landmarks[index]
+        distance = np.linalg.norm(found[0].landmarks / 256 - true, axis=1)[33:].mean()
+        errors.append(distance / np.linalg.norm(true[60] - true[72]))
+    low, middle, high = np.percentile(errors, [10, 50, 90])
+    print(f"{len(errors)} heads, {missed} missed: error {middle:.1%}; 10th to 90th percentile {low:.1%} to {high:.1%}")
 
 
 def bench_pipeline(rounds: int, side: int) -> None:
@@ -202,7 +224,7 @@ def print_ratio(name: str, ratios: list[float]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("what", choices=("prepare", "box", "pipeline", "memory", "start"))
+    parser.add_argument("what", choices=("prepare", "box", "landmarks", "pipeline", "memory", "start"))
     parser.add_argument("--photos", type=int, default=1500)
     parser.add_argument("--detector", default="dlib-68")
     parser.add_argument("--rounds", type=int, default=3)
@@ -214,6 +236,8 @@ def main() -> None:
         bench_prepare(options.photos, options.detector, options.rounds)
     elif options.what == "box":
         bench_box(options.photos, options.detector, options.rounds)
+    elif options.what == "landmarks":
+        bench_landmarks()
     elif options.what == "pipeline":
         bench_pipeline(options.rounds, options.side)
     elif options.what == "memory":
