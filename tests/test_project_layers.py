@@ -35,6 +35,7 @@ DOORS = {
     "orbax": {"training/checkpoint.py"},
     "dlib": {"data/detect.py"},
     "ai_edge_litert": {"data/mediapipe/networks.py"},
+    "apache_beam": {"data/beam/pipelines.py"},
     "av": {"data/sources/video.py"},
     "skimage": {"evaluation"},
     "moderngl": {"data/heads"},

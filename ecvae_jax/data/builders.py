@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,10 +23,10 @@ from jaxtyping import Float
 
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.host_tf import load_tfds
+from ecvae_jax.data.splits import SPLITS
 
 tfds = load_tfds()
 
-SPLITS = ("train", "validation", "test")
 METADATA_KEYS = ("points", "image_size", "source", "detector", "margin")
 
 
@@ -69,11 +69,11 @@ class EcvaeFaces(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # py
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "First version."}
 
-    def __init__(self, splits: Mapping[str, Iterable[FaceRecord]], metadata: Mapping[str, Any], data_dir: Path) -> None:
-        """Makes a builder that will write `splits` below `data_dir`."""
-        self._records = splits
+    def __init__(self, examples: Mapping[str, Any], metadata: Mapping[str, Any], data_dir: str) -> None:
+        """Makes a builder that will write below `data_dir`; `examples` as `build_records` has them."""
+        self._examples = examples
         self._facts = dict(metadata)
-        super().__init__(data_dir=os.fspath(data_dir), file_format="array_record")
+        super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> Any:
         return tfds.core.DatasetInfo(
@@ -86,18 +86,22 @@ class EcvaeFaces(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # py
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         del dl_manager
-        return {split: self._generate_examples(split) for split in self._records}
+        return {split: self._generate_examples(split) for split in self._examples}
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        for key, record in enumerate(self._records[split]):
-            yield key, {
-                "image": io.BytesIO(record.image),  # stored byte for byte; an array would be re-encoded
-                "landmarks": np.asarray(record.landmarks, np.float32),
-                "identity": record.identity,
-                "group": record.group,
-                "name": record.name,
-                "tags": json.dumps(dict(record.tags), sort_keys=True),
-            }
+    def _generate_examples(self, split: str) -> Any:
+        return self._examples[split]
+
+
+def face_example(record: FaceRecord) -> dict[str, Any]:
+    """Returns a record as tensorflow-datasets takes it."""
+    return {
+        "image": io.BytesIO(record.image),  # stored byte for byte; an array would be re-encoded
+        "landmarks": np.asarray(record.landmarks, np.float32),
+        "identity": record.identity,
+        "group": record.group,
+        "name": record.name,
+        "tags": json.dumps(dict(record.tags), sort_keys=True),
+    }
 
 
 def write_records(out: Path, splits: Mapping[str, Iterable[FaceRecord]], metadata: Mapping[str, Any]) -> None:
@@ -112,10 +116,37 @@ def write_records(out: Path, splits: Mapping[str, Iterable[FaceRecord]], metadat
         DataError: a needed metadata key is missing, or a split has an unknown name.
         FileExistsError: `out` exists.
     """
+    build_records(out, {split: _numbered(records) for split, records in splits.items()}, metadata)
+
+
+def _numbered(records: Iterable[FaceRecord]) -> Iterator[tuple[int, dict[str, Any]]]:
+    return ((key, face_example(record)) for key, record in enumerate(records))
+
+
+def build_records(
+    out: Path,
+    examples: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    seen: Callable[[Path], str] = os.fspath,
+    **download: Any,
+) -> None:
+    """Writes a records folder as `write_records` does, from whatever tensorflow-datasets can make splits of.
+
+    Args:
+        out: folder to make; it must not exist.
+        examples: of each split, an iterator of (index, `face_example`), or an Apache Beam transform that gives these.
+        metadata: as in `write_records`.
+        seen: where those who write find a folder of this machine, if they are not on it.
+        download: more of `tfds.download.DownloadConfig`: Beam's runner and options.
+
+    Raises:
+        DataError: a needed metadata key is missing, or a split has an unknown name.
+        FileExistsError: `out` exists.
+    """
     missing = [key for key in METADATA_KEYS if key not in metadata]
     if missing:
         raise DataError(f"metadata lacks {missing}: records need {list(METADATA_KEYS)}")
-    unknown = sorted(set(splits) - set(SPLITS))
+    unknown = sorted(set(examples) - set(SPLITS))
     if unknown:
         raise DataError(f"split {unknown[0]!r}: must be one of {list(SPLITS)}")
     if out.exists():
@@ -123,14 +154,15 @@ def write_records(out: Path, splits: Mapping[str, Iterable[FaceRecord]], metadat
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        builder = EcvaeFaces(splits, metadata, work)
+        builder = EcvaeFaces(examples, metadata, seen(work))
         with contextlib.redirect_stdout(io.StringIO()):  # tfds prints that it "downloads", which would alarm the reader
             builder.download_and_prepare(
                 download_dir=os.fspath(work / "download"),
-                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False, **download),
             )
-        pack_records(Path(builder.data_dir))
-        Path(builder.data_dir).rename(out)
+        written = work / builder.name / str(builder.version)
+        pack_records(written)
+        written.rename(out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

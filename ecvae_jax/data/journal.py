@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.face_job import FaceOutcome
-
-_FORMAT = 1
+from ecvae_jax.data.work_folder import WorkFolder
 
 
 class Journal:
@@ -38,20 +34,8 @@ class Journal:
         Raises:
             DataError: another process is at work in the folder.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        self._work = WorkFolder(folder, task, keep={"spool", "outcomes.jsonl"})
         self.folder = folder
-        self._lock = (folder / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise DataError(f"{folder}: another preparation is at work there; wait for it, or stop it") from None
-        wanted = json.dumps({"format": _FORMAT, **task}, sort_keys=True)
-        described = folder / "task.json"
-        if not described.is_file() or described.read_text() != wanted:
-            self._clear(keep={"lock"})
-            described.write_text(wanted)
-        self._clear(keep={"lock", "task.json", "spool", "outcomes.jsonl"})  # what a killed writer of records left
         self._spool: BinaryIO = (folder / "spool").open("a+b")
         self._lines: BinaryIO = (folder / "outcomes.jsonl").open("a+b")
         self._places: list[tuple[int, int]] = []
@@ -69,15 +53,10 @@ class Journal:
             OSError: the disk is full or gone; what was added before stays good.
         """
         offset, length = sum(self._places[-1]) if self._places else 0, len(outcome.image)
-        line = {
-            "reason": outcome.reason, "notes": outcome.notes, "crop": outcome.crop, "tags": outcome.tags,
-            "landmarks": None if outcome.landmarks is None else outcome.landmarks.astype(float).tolist(),
-            "length": length,
-        }  # fmt: skip
         try:
             self._spool.write(outcome.image)
             self._spool.flush()  # before the line that speaks of it
-            self._lines.write(json.dumps(line).encode() + b"\n")
+            self._lines.write(json.dumps(outcome_line(outcome)).encode() + b"\n")
             self._lines.flush()
         except OSError as error:
             raise OSError(error.errno, f"{error.strerror}: cannot write into", str(self.folder)) from None
@@ -99,14 +78,7 @@ class Journal:
         for file in (self._spool, self._lines):
             with contextlib.suppress(OSError):  # a full disk says so once more
                 file.close()
-        if remove:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self._lock.close()
-
-    def _clear(self, keep: set[str]) -> None:
-        for entry in self.folder.iterdir():
-            if entry.name not in keep:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        self._work.close(remove)
 
     def _remember(self, outcome: FaceOutcome, offset: int, length: int) -> None:
         # The JPEGs stay on disk: a preparation may be larger than the memory.
@@ -124,10 +96,23 @@ class Journal:
                 line = None
             if line is None or offset + line["length"] > spooled:
                 break
-            landmarks = None if line["landmarks"] is None else np.asarray(line["landmarks"], np.float32)
-            outcome = FaceOutcome(line["reason"], b"", landmarks, line["crop"], tuple(line["notes"]), line["tags"])
-            self._remember(outcome, offset, line["length"])
+            self._remember(read_outcome_line(line), offset, line["length"])
             offset += line["length"]
             good += len(raw)
         self._lines.truncate(good)
         self._spool.truncate(offset)
+
+
+def outcome_line(outcome: FaceOutcome) -> dict[str, Any]:
+    """Returns what JSON keeps of an outcome: all but its JPEG, of which it keeps the length."""
+    return {
+        "reason": outcome.reason, "notes": outcome.notes, "crop": outcome.crop, "tags": outcome.tags,
+        "landmarks": None if outcome.landmarks is None else outcome.landmarks.astype(float).tolist(),
+        "length": len(outcome.image),
+    }  # fmt: skip
+
+
+def read_outcome_line(line: dict[str, Any]) -> FaceOutcome:
+    """Returns the outcome that `outcome_line` kept, without its JPEG."""
+    landmarks = None if line["landmarks"] is None else np.asarray(line["landmarks"], np.float32)
+    return FaceOutcome(line["reason"], b"", landmarks, line["crop"], tuple(line["notes"]), line["tags"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 from ecvae_jax.data.errors import DataError
@@ -65,6 +66,13 @@ class PrepareConfig:
     """Draw so many of the faces, with landmarks and sketches, into OUT/preview.png."""
     workers: int = 0
     """Processes; 0 is one for each core. The result does not depend on it."""
+    beam_runner: str = ""
+    """Prepare by Apache Beam (extra `beam`): DirectRunner (this machine), DataflowRunner, FlinkRunner, SparkRunner."""
+    beam_options: tuple[str, ...] = ()
+    """The runner's options as Beam's documentation has them, name=value, such as direct_num_workers=4."""
+    beam_paths: str = ""
+    """Where Beam's workers find a folder of this machine, FOLDER=URL, such as /mnt/faces=gs://faces; SOURCE and OUT
+    must lie in it. Empty: under the same paths."""
     overwrite: bool = False
     """Replace OUT if it is an earlier records folder."""
 
@@ -93,6 +101,11 @@ class PrepareConfig:
             if not fine:
                 raise DataError(f"{name}={getattr(self, name)!r}: {rule}")
         _ = self.face_box
+        if not self.beam_runner and (self.beam_options or self.beam_paths):
+            name = "beam_options" if self.beam_options else "beam_paths"
+            raise DataError(f"{name}={getattr(self, name)!r}: it needs beam_runner; give both or none")
+        if self.beam_paths and not all(self.beam_paths.partition("=")):
+            raise DataError(f"beam_paths={self.beam_paths!r}: write FOLDER=URL, such as /mnt/faces=gs://faces")
         if self.validation + self.test >= 1.0:
             raise DataError(f"validation={self.validation} and test={self.test}: their sum must stay below 1")
 
@@ -115,6 +128,22 @@ class PrepareConfig:
                 f"{', '.join(BOXES)}"
             )
         return x0, y0, x1, y1
+
+    def seen_by_workers(self, path: Path) -> str:
+        """Returns where Beam's workers find a path of this machine.
+
+        Raises:
+            DataError: it lies outside the folder of `beam_paths`.
+        """
+        here = os.path.abspath(path)  # a link stays one: the workers may see it elsewhere
+        if not self.beam_paths:
+            return here
+        folder, _, there = self.beam_paths.partition("=")
+        if not Path(here).is_relative_to(os.path.abspath(folder)):
+            raise DataError(
+                f"{path} does not lie in {folder}, the folder of beam_paths that the workers can see; move it there"
+            )
+        return f"{there.rstrip('/')}/{Path(here).relative_to(os.path.abspath(folder)).as_posix()}"
 
     @property
     def filters(self) -> dict[str, str]:

@@ -6,6 +6,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 
+SPLITS = ("train", "validation", "test")
+
 
 def assign_splits(identities: Iterable[str], validation: float, test: float) -> dict[str, str]:
     """Returns the split ("train", "validation" or "test") of each identity.
