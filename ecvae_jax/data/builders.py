@@ -116,10 +116,11 @@ def write_records(out: Path, splits: Mapping[str, Iterable[FaceRecord]], metadat
         DataError: a needed metadata key is missing, or a split has an unknown name.
         FileExistsError: `out` exists.
     """
-    build_records(out, {split: _numbered(records) for split, records in splits.items()}, metadata)
+    build_records(out, {split: numbered_examples(records) for split, records in splits.items()}, metadata)
 
 
-def _numbered(records: Iterable[FaceRecord]) -> Iterator[tuple[int, dict[str, Any]]]:
+def numbered_examples(records: Iterable[FaceRecord]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Returns the records of one split as `EcvaeFaces` takes them."""
     return ((key, face_example(record)) for key, record in enumerate(records))
 
 

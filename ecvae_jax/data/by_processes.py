@@ -8,7 +8,7 @@ from typing import Any
 
 from ecvae_jax.data.face_job import FaceJob, FaceOutcome
 from ecvae_jax.data.given import GivenLandmarks
-from ecvae_jax.data.journal import Journal
+from ecvae_jax.data.journal import AT_WORK, Journal
 from ecvae_jax.data.kept import Kept
 from ecvae_jax.data.options import PrepareConfig
 from ecvae_jax.data.progress import shown
@@ -41,7 +41,8 @@ class ByProcesses:
             FaceJob(loaded.content, given.rows.get(photo.name) if given else None, loaded.tags)
             for photo, loaded in zip(rest, files.load(done), strict=True)
         )
-        for outcome in shown(work_on(jobs, len(rest), self._options, detect=given is None), len(rest), "photos"):
+        outcomes = work_on(jobs, len(rest), self._options, given is None, self._journal.folder / AT_WORK)
+        for outcome in shown(outcomes, len(rest), "photos"):
             self._journal.add(outcome)
 
     @property

@@ -15,6 +15,9 @@ import numpy as np
 from ecvae_jax.data.face_job import FaceOutcome
 from ecvae_jax.data.work_folder import WorkFolder
 
+AT_WORK = "at_work"
+"""Name, in the journal's folder, of the file that says: the next photo is being worked on by the main process."""
+
 
 class Journal:
     """Outcomes in the order of the photos: a line each in `outcomes.jsonl`, the JPEGs one after the other in `spool`.
@@ -34,7 +37,7 @@ class Journal:
         Raises:
             DataError: another process is at work in the folder.
         """
-        self._work = WorkFolder(folder, task, keep={"spool", "outcomes.jsonl"})
+        self._work = WorkFolder(folder, task, keep={"spool", "outcomes.jsonl", AT_WORK})
         self.folder = folder
         self._spool: BinaryIO = (folder / "spool").open("a+b")
         self._lines: BinaryIO = (folder / "outcomes.jsonl").open("a+b")

@@ -59,7 +59,8 @@ class ByBeam:
             if number in wanted:
                 landmarks = [given.rows.get(photo.name) if given else None for photo in photos]
                 self._lots.give(number, list(zip(map(self._seen, paths), landmarks, strict=True)))
-        print(f"{len(files.photos) - len(self)} photos go to Beam, in {len(missing)} lots of up to {PHOTOS}", file=sys.stderr)
+        rest = len(files.photos) - len(self)
+        print(f"{rest} photos go to Beam, in {len(missing)} lots of up to {PHOTOS}", file=sys.stderr)
         self._runner.find_faces(self._lots.seen_folder, missing, detect=given is None)
 
     @property

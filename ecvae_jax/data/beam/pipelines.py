@@ -14,17 +14,19 @@ from ecvae_jax.data.errors import DataError, MissingExtraError
 from ecvae_jax.data.face_job import FaceWorker
 from ecvae_jax.data.options import PrepareConfig
 
+# Of Beam's own modules one complains that a client of Google's is not there.
+logging.getLogger().addFilter(lambda record: not str(record.msg).startswith("apitools not found"))
 try:
     import apache_beam as beam
+    from apache_beam.metrics.metric import Metrics
     from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.runner import create_runner
 except ImportError:
     raise MissingExtraError(
         "Apache Beam is not installed: `pip install 'ecvae-jax[beam]'`, or leave --beam-runner out"
     ) from None
 
 LOCAL = "DirectRunner"
-# Beam reads its options from all of its modules; one then complains that a client of Google's is not there.
-logging.getLogger().addFilter(lambda record: not str(record.msg).startswith("apitools not found"))
 
 
 class BeamRunner:
@@ -38,7 +40,8 @@ class BeamRunner:
         """
         self._options, self._flags = options, _flags(options)
         try:
-            self._runner = _local_runner(self._flags) if options.beam_runner == LOCAL else beam.runners.create_runner(options.beam_runner)
+            local = options.beam_runner == LOCAL
+            self._runner = _local_runner(self._flags) if local else create_runner(options.beam_runner)
         except (ValueError, ImportError, AttributeError) as error:
             said = str(error).split(". ")[0]
             raise DataError(
@@ -94,7 +97,7 @@ class _FindFaces(beam.DoFn):
             outcomes = [self._worker(job) for job in take(self._folder, number)]
             put(self._folder, number, outcomes)
             for outcome in outcomes:
-                beam.metrics.Metrics.counter("ecvae", "rejected" if outcome.reason else "faces").inc()
+                Metrics.counter("ecvae", "rejected" if outcome.reason else "faces").inc()
             yield len(outcomes)
 
 
@@ -120,13 +123,14 @@ def _examples(number: int, folder: str, split: str) -> Iterator[tuple[int, dict[
 
 
 def _local_runner(flags: PipelineOptions) -> Any:
-    """What Beam's DirectRunner comes to, without its first look for a program named Prism, in the network and at home."""
+    """What Beam's DirectRunner comes to, without its first search for a program named Prism in network and home."""
     from apache_beam.portability.api import beam_provision_api_pb2
     from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
     from apache_beam.runners.portability.portable_runner import JobServiceHandle
 
     encoded = JobServiceHandle.encode_pipeline_options(flags.get_all_options())
-    return FnApiRunner(provision_info=ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)))
+    provision = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)  # or its processes would not know them
+    return FnApiRunner(provision_info=ExtendedProvisionInfo(provision))
 
 
 class _Said(logging.Handler):

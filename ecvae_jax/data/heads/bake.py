@@ -144,13 +144,13 @@ def _metadata(root: Path, seed: int) -> dict[str, Any]:
 
 
 def _write(out: Path, entries: dict[str, list[Entry]], metadata: dict[str, Any]) -> None:
-    from ecvae_jax.data.builders import EcvaeFaces, FaceRecord, pack_records, tfds
+    from ecvae_jax.data.builders import EcvaeFaces, FaceRecord, numbered_examples, pack_records, tfds
 
-    records = {split: [FaceRecord(**vars(e)) for e in items] for split, items in entries.items()}
+    examples = {split: numbered_examples(FaceRecord(**vars(e)) for e in items) for split, items in entries.items()}
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        builder = EcvaeFaces(records, metadata, work)
+        builder = EcvaeFaces(examples, metadata, os.fspath(work))
         config = tfds.download.DownloadConfig(try_download_gcs=False, num_shards=_SHARDS)
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(download_dir=os.fspath(work / "download"), download_config=config)

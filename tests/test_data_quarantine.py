@@ -1,0 +1,121 @@
+"""A photo that kills the process reading it is rejected, and the others go on."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from drawn_faces import make_photos
+from test_data_journal import digest
+
+from ecvae_jax.data import photo as photo_module
+from ecvae_jax.data import workers
+from ecvae_jax.data.faces import load_faces
+from ecvae_jax.data.options import PrepareConfig
+from ecvae_jax.data.prepare import prepare
+
+START, OPEN = workers._start_worker, photo_module.Image.open
+
+
+def deadly_open(file, *rest):
+    """Opens a picture as Pillow does, but some kill the process, as a crash in a decoder would."""
+    name = Path(file).name
+    if name.startswith("PersonB"):
+        os.kill(os.getpid(), signal.SIGSEGV if name.endswith("1.png") else signal.SIGKILL)
+    if name.startswith("PersonD"):
+        os._exit(3)
+    return OPEN(file, *rest)
+
+
+def deadly_start(options, detect):
+    """Starts a worker process in which pictures can be deadly."""
+    photo_module.Image.open = deadly_open
+    START(options, detect)
+
+
+def stillborn(options, detect):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def reasons(out: Path) -> dict[str, str]:
+    with (out / "report.csv").open(newline="") as stream:
+        return {row["file"]: row["reason"] for row in csv.DictReader(stream) if row["status"] == "rejected"}
+
+
+EXPECTED = {
+    "PersonB_0001.png": "the process reading it died (signal 11)",
+    "PersonB_0002.png": "the process reading it died (signal 9)",
+    "PersonD_0001.png": "the process reading it died (exit code 3)",
+    "PersonD_0002.png": "the process reading it died (exit code 3)",
+}
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_photos_that_kill_are_rejected_and_the_others_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, capfd: pytest.CaptureFixture[str]
+):
+    make_photos(tmp_path / "photos", people=40)
+    monkeypatch.setattr(workers, "_start_worker", deadly_start)
+    options = PrepareConfig(size=32, workers=processes)
+    summary = prepare(str(tmp_path / "photos"), tmp_path / "out", options)
+    assert {name: reason for name, reason in reasons(tmp_path / "out").items() if "died" in reason} == EXPECTED
+    assert summary.kept + summary.rejected + summary.skipped == summary.found == 81
+    assert summary.reasons["the process reading it died (exit code 3)"] == 2
+    assert "a worker process died: the photos that it may have died of are tried one by one" in capfd.readouterr().err
+    monkeypatch.undo()
+    for name in EXPECTED:
+        (tmp_path / "photos" / name).unlink()
+    prepare(str(tmp_path / "photos"), tmp_path / "without", options)
+    deadly, without = load_faces(tmp_path / "out", "train"), load_faces(tmp_path / "without", "train")
+    assert deadly.fingerprint == without.fingerprint
+    assert deadly.encoded(range(len(deadly))) == without.encoded(range(len(without)))
+
+
+def command(tmp_path: Path, processes: int, more: str = "") -> list[str]:
+    words = ["prepare", str(tmp_path / "photos"), str(tmp_path / "out"), "--size", "32", "--workers", str(processes)]
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import test_data_quarantine as deadly\n"
+        "deadly.photo_module.Image.open = deadly.deadly_open\n"
+        f"deadly.workers._start_worker = deadly.deadly_start\n{more}"
+        f"from ecvae_jax.cli import main\nsys.exit(main({words!r}))"
+    )
+    return [sys.executable, "-c", code]
+
+
+def test_where_there_is_one_process_it_dies_once_and_the_next_call_rejects_what_kills(tmp_path: Path):
+    make_photos(tmp_path / "photos", people=4)
+    died = subprocess.run(command(tmp_path, 1), check=False, capture_output=True)
+    assert died.returncode == -signal.SIGSEGV
+    subprocess.run(command(tmp_path, 1), check=True, capture_output=True)
+    assert reasons(tmp_path / "out") == EXPECTED
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "out"}
+
+
+def test_the_bytes_are_the_same_when_it_was_killed_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    make_photos(tmp_path / "photos", people=10)
+    monkeypatch.setattr(workers, "_start_worker", deadly_start)
+    prepare(str(tmp_path / "photos"), tmp_path / "whole", PrepareConfig(size=32, workers=2))
+    kill = (
+        "import os, signal; from ecvae_jax.data import journal; add = journal.Journal.add\n"
+        "def dying(self, outcome):\n    add(self, outcome)\n"
+        "    if len(self) == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "journal.Journal.add = dying\n"
+    )
+    killed = subprocess.run(command(tmp_path, 2, kill), check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    shown = subprocess.run(command(tmp_path, 2), check=True, capture_output=True, text=True)
+    assert "going on after 5 photos" in shown.stderr
+    assert digest(tmp_path / "out") == digest(tmp_path / "whole")
+
+
+def test_a_process_that_dies_before_any_photo_is_no_photos_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    make_photos(tmp_path / "photos")
+    monkeypatch.setattr(workers, "_start_worker", stillborn)
+    with pytest.raises(workers.WorkerDiedError, match=r"died while it started \(signal 9\): free memory"):
+        prepare(str(tmp_path / "photos"), tmp_path / "out", PrepareConfig(size=32, workers=2))
