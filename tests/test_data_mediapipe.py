@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 
 import numpy as np
@@ -157,3 +158,14 @@ def test_in_a_box_that_is_known_the_face_is_measured_and_its_absence_seen(mediap
         assert measured is not None
         assert np.linalg.norm(measured.landmarks - face.landmarks, axis=1).mean() < 3
     assert mediapipe_98.measure(np.full((256, 256, 3), 128, np.uint8), face.box) is None
+
+
+@needs_networks
+def test_litert_does_not_tell_what_it_computes_with(capfd: pytest.CaptureFixture[str]) -> None:
+    code = (
+        "import os\nfrom ecvae_jax.data.mediapipe import networks\n"
+        "networks.Network('face_landmark')\n"
+        "with networks._without_notice():\n    os.write(2, b'something else\\n')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert capfd.readouterr().err == "something else\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from drawn_faces import make_photos
+from test_data_beam import needs_beam
 from test_data_journal import digest
 
 from ecvae_jax.data import photo as photo_module
@@ -76,8 +77,9 @@ def test_photos_that_kill_are_rejected_and_the_others_are_there(
     assert deadly.encoded(range(len(deadly))) == without.encoded(range(len(without)))
 
 
-def command(tmp_path: Path, processes: int, more: str = "") -> list[str]:
+def command(tmp_path: Path, processes: int, more: str = "", *options: str) -> list[str]:
     words = ["prepare", str(tmp_path / "photos"), str(tmp_path / "out"), "--size", "32", "--workers", str(processes)]
+    words += options
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "import test_data_quarantine as deadly\n"
@@ -88,11 +90,13 @@ def command(tmp_path: Path, processes: int, more: str = "") -> list[str]:
     return [sys.executable, "-c", code]
 
 
-def test_where_there_is_one_process_it_dies_once_and_the_next_call_rejects_what_kills(tmp_path: Path):
+@pytest.mark.parametrize("runner", ["", pytest.param("DirectRunner", marks=needs_beam)])
+def test_where_there_is_one_process_it_dies_once_and_the_next_call_rejects_what_kills(tmp_path: Path, runner: str):
     make_photos(tmp_path / "photos", people=4)
-    died = subprocess.run(command(tmp_path, 1), check=False, capture_output=True)
+    words = command(tmp_path, 1, "", *(["--beam-runner", runner] if runner else []))
+    died = subprocess.run(words, check=False, capture_output=True)
     assert died.returncode == -signal.SIGSEGV
-    subprocess.run(command(tmp_path, 1), check=True, capture_output=True)
+    subprocess.run(words, check=True, capture_output=True)
     assert reasons(tmp_path / "out") == EXPECTED
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "out"}
 

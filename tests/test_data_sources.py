@@ -169,6 +169,25 @@ def test_a_list_names_photos_in_its_own_order(tmp_path: Path):
     assert [loaded.content for loaded in source.load(2)] == [tmp_path / "in/Bea_1.png", tmp_path / "gone.png"]
 
 
+def test_a_list_of_absolute_paths_leaves_no_path_of_the_machine_in_the_records(tmp_path: Path):
+    names = ["ann/1.png", "ann/2.png", "ben/1.png"]
+    touch(tmp_path / "all" / "photos", names)
+    paths = [str(tmp_path / "all" / "photos" / name) for name in names]
+    (tmp_path / "list.txt").write_text("\n".join([*paths[:2], "all/photos/ben/1.png"]))
+    source = open_source(str(tmp_path / "list.txt"))
+    assert [photo.name for photo in source.photos] == names
+    assert source.root == tmp_path / "all" / "photos"
+    assert [str(loaded.content) for loaded in source.load(0)] == paths
+    write_landmarks(tmp_path / "l.csv", {paths[0]: face_landmarks(64), names[1]: face_landmarks(64)})
+    given = find_given_landmarks(source, str(tmp_path / "l.csv"))
+    assert given is not None
+    assert set(given.rows) == set(names[:2])
+    (tmp_path / "list.txt").write_text("\n".join([paths[0], "all/photos/ann/1.png"]))
+    with pytest.raises(DataError, match="it names a photo twice, by an absolute and a relative path; keep one"):
+        open_source(str(tmp_path / "list.txt"))
+
+
+
 @pytest.mark.parametrize(("text", "message"), [("# nothing\n", "it names no photo"), ("a\nb\na\n", "line 3: 'a'")])
 def test_a_list_that_cannot_be_used_is_refused(tmp_path: Path, text: str, message: str):
     (tmp_path / "few.txt").write_text(text)

@@ -77,6 +77,8 @@ def read_given_landmarks(file: Path, root: Path | None = None) -> GivenLandmarks
                 if len(cells) != len(header):
                     raise DataError(f"{file}, line {reader.line_num}: {len(cells)} cells, the header has {len(header)}")
                 name = cells[image].strip().replace("\\", "/").removeprefix("./")
+                if root is not None and Path(name).is_relative_to(root.absolute()):
+                    name = Path(name).relative_to(root.absolute()).as_posix()
                 if name in rows:
                     raise DataError(f"{file}, line {reader.line_num}: image {name!r} has a second row; keep one")
                 rows[name] = np.array([_number(cells[c]) for c in columns], np.float32).reshape(-1, 2)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ecvae_jax.data.beam.lots import is_done, put, read_faces, take
+from ecvae_jax.data.beam.lots import begin, is_done, put, read_faces, take
 from ecvae_jax.data.builders import build_records, face_example
 from ecvae_jax.data.errors import DataError, MissingExtraError
 from ecvae_jax.data.face_job import FaceWorker
 from ecvae_jax.data.options import PrepareConfig
+from ecvae_jax.data.workers import SoloWorker
 
 # Of Beam's own modules one complains that a client of Google's is not there.
 logging.getLogger().addFilter(lambda record: not str(record.msg).startswith("apitools not found"))
@@ -94,7 +96,11 @@ class _FindFaces(beam.DoFn):
 
     def process(self, number: int) -> Iterator[int]:  # pyright: ignore[reportIncompatibleMethodOverride]
         if not is_done(self._folder, number):  # else: the runner tries again what it had lost sight of
-            outcomes = [self._worker(job) for job in take(self._folder, number)]
+            if begin(self._folder, number):  # and nobody came to its end: a photo of it may kill who reads it
+                with contextlib.closing(SoloWorker(self._options, self._detect)) as alone:
+                    outcomes = [alone(job) for job in take(self._folder, number)]
+            else:
+                outcomes = [self._worker(job) for job in take(self._folder, number)]
             put(self._folder, number, outcomes)
             for outcome in outcomes:
                 Metrics.counter("ecvae", "rejected" if outcome.reason else "faces").inc()

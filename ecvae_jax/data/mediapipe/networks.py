@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
+import tempfile
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -32,9 +36,11 @@ class Network:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError:
             raise MissingExtraError(f"LiteRT is not installed (package ai-edge-litert): {_INSTALL}") from None
-        # One thread: a preparation runs one process for each core.
-        self._interpreter: Any = Interpreter(str(_file(name)), num_threads=1)
-        self._interpreter.allocate_tensors()
+        file = str(_file(name))
+        with _without_notice():
+            # One thread: a preparation runs one process for each core.
+            self._interpreter: Any = Interpreter(file, num_threads=1)
+            self._interpreter.allocate_tensors()
         (details,) = self._interpreter.get_input_details()
         self._input = details["index"]
         self.side: int = int(details["shape"][1])
@@ -47,6 +53,30 @@ class Network:
         self._interpreter.set_tensor(self._input, picture[None].astype(np.float32))
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(output["index"])[0] for output in self._outputs]
+
+
+@contextlib.contextmanager
+def _without_notice() -> Iterator[None]:
+    """Keeps LiteRT's notice of what it computes with from standard error, and passes on all else.
+
+    It has no setting for that, and writes past Python: so the descriptor itself points elsewhere for a moment.
+    """
+    try:
+        before = os.dup(2)
+    except OSError:  # a program without standard error
+        yield
+        return
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            said.seek(0)
+            for line in said:
+                if b"XNNPACK delegate" not in line:
+                    os.write(2, line)
 
 
 def networks_version() -> str:

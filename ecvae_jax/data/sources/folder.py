@@ -27,7 +27,8 @@ def open_folder(root: Path, identity: str) -> Source:
 def open_list(file: Path, identity: str) -> Source:
     """Returns the photos that a list names, a path a line, relative to the list's folder, in the list's order.
 
-    Empty lines and lines that begin with # are left out. A file that is not there gets its line in the report.
+    Empty lines and lines that begin with # are left out. A file that is not there gets its line in the report. Where
+    the list has absolute paths, the folder that all photos have in common counts as the source's.
 
     Raises:
         DataError: the list cannot be read, names no photo, or names one twice.
@@ -46,8 +47,15 @@ def open_list(file: Path, identity: str) -> Source:
         files[name] = file.parent / name
     if not files:
         raise DataError(f"list {file}: it names no photo; write a path a line, relative to the list's folder")
+    root = file.parent
+    if any(Path(name).is_absolute() for name in files):  # records and report hold no path of this machine
+        root = Path(os.path.commonpath([path.absolute().parent for path in files.values()]))
+        named = {Path(os.path.relpath(path, root)).as_posix(): path for path in files.values()}
+        if len(named) < len(files):
+            raise DataError(f"list {file}: it names a photo twice, by an absolute and a relative path; keep one")
+        files = named
     photos, fact = named_photos({name: file_stamp(path) for name, path in files.items()}, identity)
-    return Source(file.name, photos, paths(list(files.values())), file.parent, [], [fact], searched=False)
+    return Source(file.name, photos, paths(list(files.values())), root, [], [fact], searched=False)
 
 
 def named_photos(stamps: Mapping[str, str], identity: str) -> tuple[list[Photo], str]:
