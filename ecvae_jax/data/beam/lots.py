@@ -1,8 +1,7 @@
 """Lots of photos on disk: what the command and Beam's workers hand each other. No import of Beam.
 
-The files of a lot: `.jobs` says what to do with its photos. `.begun` is there when a worker has taken it. `.faces`,
-which the worker writes, has the outcomes in its first line, and the JPEGs behind it. `.SPLIT.kept` says which of them
-become which records.
+The files of a lot: `.jobs` says what to do with its photos. `.faces`, which a worker writes, has the outcomes in its
+first line, and the JPEGs behind it. `.SPLIT.kept` says which of them become which records.
 """
 
 from __future__ import annotations
@@ -94,14 +93,6 @@ class Lots:
 def is_done(folder: str, number: int) -> bool:
     """Returns whether a lot has its outcomes; `folder` as a worker sees it, the same for all that follow."""
     return (epath.Path(folder) / _name(number, "faces")).exists()
-
-
-def begin(folder: str, number: int) -> bool:
-    """Writes down that a lot is being worked on; returns whether somebody did before, and perhaps died of it."""
-    mark = epath.Path(folder) / _name(number, "begun")
-    before = mark.exists()
-    mark.write_text("")
-    return before
 
 
 def take(folder: str, number: int) -> Iterator[FaceJob]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ecvae_jax.data.beam.lots import begin, is_done, put, read_faces, take
+from ecvae_jax.data.beam.lots import is_done, put, read_faces, take
 from ecvae_jax.data.builders import build_records, face_example
 from ecvae_jax.data.errors import DataError, MissingExtraError
-from ecvae_jax.data.face_job import FaceWorker
 from ecvae_jax.data.options import PrepareConfig
 from ecvae_jax.data.workers import SoloWorker
 
@@ -91,16 +89,19 @@ class _FindFaces(beam.DoFn):
         self._folder, self._options, self._detect = folder, options, detect
 
     def setup(self) -> None:
-        """Loads the detector, once for each process and thread of a worker."""
-        self._worker = FaceWorker(self._options, self._detect)
+        """Makes ready the process that has the detector: one for each of Beam's processes and threads.
+
+        It is not Beam's own: a photo that kills it would take a worker along, and some runners wait for that forever.
+        """
+        self._worker = SoloWorker(self._options, self._detect)
+
+    def teardown(self) -> None:
+        """Ends the process."""
+        self._worker.close()
 
     def process(self, number: int) -> Iterator[int]:  # pyright: ignore[reportIncompatibleMethodOverride]
         if not is_done(self._folder, number):  # else: the runner tries again what it had lost sight of
-            if begin(self._folder, number):  # and nobody came to its end: a photo of it may kill who reads it
-                with contextlib.closing(SoloWorker(self._options, self._detect)) as alone:
-                    outcomes = [alone(job) for job in take(self._folder, number)]
-            else:
-                outcomes = [self._worker(job) for job in take(self._folder, number)]
+            outcomes = [self._worker(job) for job in take(self._folder, number)]
             put(self._folder, number, outcomes)
             for outcome in outcomes:
                 Metrics.counter("ecvae", "rejected" if outcome.reason else "faces").inc()
