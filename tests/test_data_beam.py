@@ -221,3 +221,25 @@ def test_a_file_in_a_bucket_is_read_as_bytes(tmp_path: Path, monkeypatch: pytest
     (job,) = take(lots.seen_folder, 0)
     assert job.content == (tmp_path / "a.png").read_bytes()
     lots.close(remove=True)
+
+
+@needs_beam
+def test_beam_knows_all_options_that_the_docs_name():
+    from ecvae_jax.data.beam.pipelines import BeamRunner
+
+    text = (Path(__file__).parents[1] / "docs" / "preparing.md").read_text().replace("\\\n", " ")
+    commands = [line.split() for line in text.splitlines() if "--beam-options" in line and line.startswith("    ")]
+    assert len(commands) == 6
+    for words in commands:
+        options = tuple(word for word in words[words.index("--beam-options") + 1 :] if "=" in word)
+        BeamRunner(PrepareConfig(beam_runner=words[words.index("--beam-runner") + 1], beam_options=options))
+
+
+@needs_beam
+def test_the_command_takes_several_options(tmp_path: Path):
+    from ecvae_jax.cli import main
+
+    make_photos(tmp_path / "photos", people=2)
+    words = ["prepare", str(tmp_path / "photos"), str(tmp_path / "out"), "--beam-runner", "DirectRunner"]
+    assert main([*words, "--beam-options", "direct_num_workers=1", "direct_running_mode=in_memory"]) == 0
+    assert main([*words, "--overwrite", "--beam-options", "direct_number=1"]) == 1
