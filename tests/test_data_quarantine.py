@@ -3,44 +3,21 @@
 from __future__ import annotations
 
 import csv
-import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from deadly_photos import deadly_start, stillborn
 from drawn_faces import make_photos
 from test_data_beam import needs_beam
 from test_data_journal import digest
 
-from ecvae_jax.data import photo as photo_module
 from ecvae_jax.data import workers
 from ecvae_jax.data.faces import load_faces
 from ecvae_jax.data.options import PrepareConfig
 from ecvae_jax.data.prepare import prepare
-
-START, OPEN = workers._start_worker, photo_module.Image.open
-
-
-def deadly_open(file, *rest):
-    """Opens a picture as Pillow does, but some kill the process, as a crash in a decoder would."""
-    name = Path(file).name
-    if name.startswith("PersonB"):
-        os.kill(os.getpid(), signal.SIGSEGV if name.endswith("1.png") else signal.SIGKILL)
-    if name.startswith("PersonD"):
-        os._exit(3)
-    return OPEN(file, *rest)
-
-
-def deadly_start(options, detect):
-    """Starts a worker process in which pictures can be deadly."""
-    photo_module.Image.open = deadly_open
-    START(options, detect)
-
-
-def stillborn(options, detect):
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def reasons(out: Path) -> dict[str, str]:
@@ -82,7 +59,7 @@ def command(tmp_path: Path, processes: int, more: str = "", *options: str) -> li
     words += options
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "import test_data_quarantine as deadly\n"
+        "import deadly_photos as deadly\n"
         "deadly.photo_module.Image.open = deadly.deadly_open\n"
         f"deadly.workers._start_worker = deadly.deadly_start\n{more}"
         f"from ecvae_jax.cli import main\nsys.exit(main({words!r}))"

@@ -1,0 +1,33 @@
+"""Photos that kill whoever reads them, as a crash in a decoder would. Each worker imports this: it is small."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from ecvae_jax.data import photo as photo_module
+from ecvae_jax.data import workers
+
+START, OPEN = workers._start_worker, photo_module.Image.open
+
+
+def deadly_open(file, *rest):
+    """Opens a picture as Pillow does, but some kill the process."""
+    name = Path(file).name
+    if name.startswith("PersonB"):
+        os.kill(os.getpid(), signal.SIGSEGV if name.endswith("1.png") else signal.SIGKILL)
+    if name.startswith("PersonD"):
+        os._exit(3)
+    return OPEN(file, *rest)
+
+
+def deadly_start(options, detect):
+    """Starts a worker process in which pictures can be deadly."""
+    photo_module.Image.open = deadly_open
+    START(options, detect)
+
+
+def stillborn(options, detect):
+    """Dies at the start."""
+    os.kill(os.getpid(), signal.SIGKILL)
