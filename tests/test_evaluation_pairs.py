@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,13 @@ from ecvae_jax.data.faces import Faces, load_faces
 from ecvae_jax.evaluation import pairs as pairs_module
 from ecvae_jax.evaluation.figure import draw_figure
 from ecvae_jax.evaluation.pairs import folder_pairs, frontal_pairs, record_pairs
-from ecvae_jax.evaluation.protocol import evaluate_pairs
+from ecvae_jax.evaluation.protocol import evaluate_checkpoint, evaluate_pairs
 from ecvae_jax.evaluation.scoring import load_measures
-from ecvae_jax.evaluation.tags import expression_of, is_neutral, pair_classes
+from ecvae_jax.evaluation.tags import expression_of, in_order, is_neutral, pair_classes
 from ecvae_jax.training.checkpoint import Model, load_model
 from ecvae_jax.training.loop import train
 
+DOCS = Path(__file__).parent.parent / "docs" / "evaluation.md"
 KEYS = {"pairs", "psnr", "ssim", "identity", "nme", "face_found"}
 
 
@@ -131,6 +133,12 @@ def test_folders_are_paired_by_name_and_all_files_are_accounted_for(
     middle = (found.source_landmarks.min(axis=1) + found.source_landmarks.max(axis=1)) / 2
     np.testing.assert_allclose(middle, 0.5, atol=1e-4)
     assert np.ptp(found.source_landmarks, axis=1).max(axis=1) == pytest.approx(1 / float(model.records["margin"]))
+    for landmarks, first in ((found.source_landmarks, 0), (found.target_landmarks, 4)):  # which is which
+        for person in range(4):
+            exact = heads.landmarks[24 * person + first]
+            scale = np.ptp(landmarks[person], axis=0).max() / np.ptp(exact, axis=0).max()
+            moved = landmarks[person] - landmarks[person].mean(axis=0)
+            np.testing.assert_allclose(moved, scale * (exact - exact.mean(axis=0)), atol=1e-4)
     assert {key: found.facts[key] for key in ("files", "unpaired", "no_face", "not_readable")} == {
         "files": [7, 6], "unpaired": 1, "no_face": 1, "not_readable": 1,
     }  # fmt: skip
@@ -237,7 +245,29 @@ def test_the_figure_has_a_row_for_each_method(heads: Faces) -> None:
     assert draw_figure(report).shape == (2 * (4 * 66 + 2), 150 + 2 * (3 * 66 + 2), 3)
 
 
-@pytest.mark.parametrize("words", [["--pairs", "a"], ["--source-view", "side"]])
+def test_the_example_of_the_docs_runs(workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(code.replace("demo/run", str(workdir)), names)
+    assert len(names["pairs"]) == 20
+    assert (tmp_path / "report.json").is_file()
+    assert (tmp_path / "pairs.png").is_file()
+
+
+def test_a_drawer_of_the_users_own(workdir: Path, tiny_records: Path) -> None:
+    report = evaluate_checkpoint(workdir, str(tiny_records), limit=12, draw=lambda model: lambda images, *_: images)
+    assert report.scores["model"] == report.scores["copy"]
+
+
+def test_turns_are_in_the_order_of_their_degrees() -> None:
+    assert in_order(["7.5-22.5", "37.5+", None, "0-7.5"]) == ["0-7.5", "7.5-22.5", "37.5+"]
+    assert in_order(["smile", "anger", "smile"]) == ["anger", "smile"]
+
+
+@pytest.mark.parametrize(
+    "words", [["--pairs", "a"], ["--source-view", "side"], ["--pairs", "a", "b", "--source-view", "frontal"]]
+)
 def test_wrong_options_are_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "--checkpoint", "c", *words]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
