@@ -88,16 +88,16 @@ def sample(arguments: Sequence[str]) -> int:
 
 
 def evaluate(arguments: Sequence[str]) -> int:
-    """Runs `ecvae evaluate --checkpoint C --data RECORDS --out report.json` and returns the exit code."""
+    """Runs `ecvae evaluate --checkpoint C [--data RECORDS | --pairs SOURCES TARGETS]` and returns the exit code."""
     options = _parse(EvaluateOptions, "evaluate", arguments)
     from ecvae_jax.evaluation.protocol import evaluate_checkpoint
 
     report = evaluate_checkpoint(
-        options.checkpoint, options.data, options.split, options.limit, options.seed, options.transport
-    )
+        options.checkpoint, options.data, options.split, options.limit, options.seed, options.transport,
+        pairs=options.pairs, source_view=options.source_view, metrics=options.metrics, features=options.features,
+    )  # fmt: skip
     print("\n".join(report.to_lines()))
-    if options.out is not None:
-        report.save(options.out)
+    _say(*report.notes, *report.write(options.out, options.markdown, options.figure, options.save_images))
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -12,9 +12,9 @@ from ecvae_jax.config import Config
 from ecvae_jax.data.options import PrepareConfig
 
 
-def _check_picture(out: Path, enlarge: int) -> None:
+def _check_picture(out: Path, enlarge: int, name: str = "out") -> None:
     if out.suffix.lower() != ".png":
-        raise ValueError(f"out={str(out)!r}: the name must end in .png")
+        raise ValueError(f"{name}={str(out)!r}: the name must end in .png")
     if enlarge < 1:
         raise ValueError(f"enlarge={enlarge}: must be at least 1")
 
@@ -89,7 +89,13 @@ class SampleOptions:
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Measures reconstruction, and transfer to true images of the same person beside copying the source."""
+    """Measures reconstruction, and transfer to true images of the same person beside copying and warping the source.
+
+    The JSON has `model`, `copy` and `warp` (and `reconstruction`), each with `pairs`, `psnr` (dB), `ssim`, `identity`
+    (distance of dlib's 128-d vectors to the true person; below 0.6 is the same one), `nme` (68-point error over the
+    distance of the outer eye corners, a fraction: 0.03 is 3%), `face_found` (a fraction), and `..._ci`, the 95%
+    interval over people. docs/evaluation.md tells all of it.
+    """
 
     checkpoint: Path
     """Working directory of a training, or one step's folder in its `checkpoints`."""
@@ -97,15 +103,30 @@ class EvaluateOptions:
     """Records folder, or "rendered"."""
     split: str = "test"
     """Split of the records; its people should not have been trained on."""
+    pairs: tuple[Path, Path] | None = None
+    """Two folders of photos instead of records, SOURCES TARGETS: files of the same name are the same person."""
     limit: int = 500
     """At most so many pairs: two views of one person in one sitting (light, background), where the records know
     sittings; of photo folders they know only the person, and copy and transfer are then scored across photos."""
+    source_view: Literal["any", "frontal"] = "any"
+    """Of records: any other view of the target's sitting, or its most frontal neutral one."""
     seed: int = 0
-    """Seed of the choice of pairs."""
+    """Seed of the choice of pairs, of the samples and of the bootstrap."""
     transport: bool = True
     """Move z along between priors."""
+    metrics: Literal["all", "pixels"] = "all"
+    """pixels: PSNR and SSIM only, which needs no dlib and takes seconds."""
+    features: str | None = None
+    """MODULE:FUNCTION from uint8 n h w 3 to n d: a network of yours (Inception, LPIPS) for the Fréchet and kernel
+    distances, which are measured on dlib's 128-d vectors otherwise."""
     out: Path | None = None
     """JSON report to be written as well."""
+    markdown: Path | None = None
+    """Markdown table to be written as well."""
+    figure: Path | None = None
+    """PNG to be written: ten pairs with what each method made of them."""
+    save_images: Path | None = None
+    """Folder for every output: FOLDER/model/NAME.png, and source, target, copy, warp, reconstruction beside it."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be measured or written, before anything is loaded."""
@@ -113,8 +134,16 @@ class EvaluateOptions:
             raise ValueError(f"limit={self.limit}: must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed={self.seed}: must not be negative")
-        if self.out is not None and self.out.is_dir():
-            raise ValueError(f"out={str(self.out)!r}: is a folder; give the name of a file")
+        if self.pairs is not None and self.source_view != "any":
+            raise ValueError(f"source_view={self.source_view!r}: is for records; SOURCES are the sources of pairs")
+        for name in ("out", "markdown", "figure"):
+            path = getattr(self, name)
+            if path is not None and path.is_dir():
+                raise ValueError(f"{name}={str(path)!r}: is a folder; give the name of a file")
+        if self.figure is not None:
+            _check_picture(self.figure, 1, "figure")
+        if self.save_images is not None and self.save_images.is_file():
+            raise ValueError(f"save_images={str(self.save_images)!r}: is a file; give the name of a folder")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ demo=${ECVAE_DEMO:-demo}
 ecvae() { "$PYTHON" -m ecvae_jax "$@"; }
 
 ecvae train configs/demo.py --workdir "$demo/run" "$@"
-ecvae evaluate --checkpoint "$demo/run" --data rendered --split test --out "$demo/scores.json"
+ecvae evaluate --checkpoint "$demo/run" --data rendered --split test --metrics pixels --out "$demo/scores.json"
 # People 0, 3, … of the test split, the first view of each; the poses and expressions of another of them.
 ecvae transfer --checkpoint "$demo/run" --source rendered:test:0,72,144,216,288,360 \
   --target rendered:test:241-251 --out "$demo/transfer.png" --enlarge 2

@@ -61,6 +61,11 @@ def test_version_and_no_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["evaluate", "--checkpoint", "nowhere", "--limit", "0"], 2, "limit=0: must be at least 1"),
         (["evaluate", "--checkpoint", "nowhere", "--seed", "-1"], 2, "seed=-1: must not be negative"),
         (["evaluate", "--checkpoint", "nowhere", "--out", "."], 2, "is a folder"),
+        (["evaluate", "--checkpoint", "nowhere", "--markdown", "."], 2, "markdown='.': is a folder"),
+        (["evaluate", "--checkpoint", "nowhere", "--figure", "a.jpg"], 2, "figure='a.jpg': the name must end in .png"),
+        (["evaluate", "--checkpoint", "nowhere", "--save-images", "exits.py"], 2, "save_images='exits.py': is a file"),
+        (["evaluate", "--checkpoint", "nowhere", "--features", "inception"], 1, "must be MODULE:FUNCTION"),
+        (["evaluate", "--checkpoint", "nowhere", "--metrics", "lpips"], 2, "--metrics"),
         (["sample", "--checkpoint", "nowhere", "--structure", "a", "--seed", "-1"], 2, "seed=-1"),
         (["train", "--train.stepz", "5"], 2, "train.stepz"),
         (["transfer", "--checkpoint", "c"], 2, "--source"),
@@ -139,9 +144,13 @@ def test_evaluate_prints_and_writes(
     workdir: Path, tiny_records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "report.json"
-    assert main(["evaluate", "--checkpoint", str(workdir), "--data", str(tiny_records), "--out", str(out)]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["reconstruction", "transfer", "copy"]
-    assert json.loads(out.read_text())["transfer"]["psnr"]["count"] == 48
+    command = ["evaluate", "--checkpoint", str(workdir), "--data", str(tiny_records), "--out", str(out)]
+    assert main([*command, "--metrics", "pixels"]) == 0
+    lines = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["reconstruction", "transfer", "copy", "warp", "likelihood", "samples"]
+    stored = json.loads(out.read_text())
+    assert stored["model"]["pairs"] == stored["copy"]["pairs"] == 48
+    assert stored["model"]["identity"] is stored["warp"]["nme"] is stored["copy"]["face_found"] is None
 
 
 def test_prepare_a_folder_with_given_landmarks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

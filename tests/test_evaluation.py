@@ -11,8 +11,12 @@ import pytest
 
 from ecvae_jax.config import Config
 from ecvae_jax.data.faces import Faces, load_faces
+from ecvae_jax.evaluation.baselines import warp_to_landmarks
+from ecvae_jax.evaluation.likelihood import elbo_bits
 from ecvae_jax.evaluation.metrics import psnr, ssim
-from ecvae_jax.evaluation.protocol import evaluate, evaluate_checkpoint, same_group_pairs
+from ecvae_jax.evaluation.pairs import same_group_pairs
+from ecvae_jax.evaluation.protocol import evaluate, evaluate_checkpoint
+from ecvae_jax.evaluation.scoring import Measures
 from ecvae_jax.synthesis import reconstruct, transfer
 from ecvae_jax.training.checkpoint import Model, load_model
 from ecvae_jax.training.loop import train
@@ -80,27 +84,34 @@ def test_each_score_compares_what_it_says(model: Model, faces: Faces) -> None:
     points = faces.landmarks
     expected = {
         "reconstruction": reconstruct(model, target, points[pairs[:, 1]]),
-        "transfer": transfer(model, source, points[pairs[:, 0]], points[pairs[:, 1]]),
+        "model": transfer(model, source, points[pairs[:, 0]], points[pairs[:, 1]]),
         "copy": source,
+        "warp": warp_to_landmarks(source, points[pairs[:, 0]], points[pairs[:, 1]]),
     }
     for method, images in expected.items():
         assert report.scores[method]["psnr"].mean == pytest.approx(psnr(images, target).mean())
         assert report.scores[method]["ssim"].mean == pytest.approx(ssim(images, target).mean())
-    assert report.scores["transfer"]["psnr"].mean != report.scores["reconstruction"]["psnr"].mean
+    assert report.scores["model"]["psnr"].mean != report.scores["reconstruction"]["psnr"].mean
 
 
 def test_report_of_a_trained_checkpoint(tiny_config: Config, workdir: Path, tmp_path: Path) -> None:
     report = evaluate_checkpoint(workdir, tiny_config.data.records, "test", limit=20)
-    assert list(report.scores) == ["reconstruction", "transfer", "copy"]
+    assert list(report.scores) == ["reconstruction", "model", "copy", "warp"]
     for metrics in report.scores.values():
         assert set(metrics) == {"psnr", "ssim"}
-        assert all(score.count == 20 and score.standard_error > 0 for score in metrics.values())
+        assert all(score.count == 20 and score.low < score.mean < score.high for score in metrics.values())
     lines = report.to_lines()
-    assert len(lines) == 3
-    assert "(n = 20)" in lines[0]
+    assert [line.split()[0] for line in lines[:4]] == ["reconstruction", "transfer", "copy", "warp"]
+    assert all("(n = 20)" in line for line in lines[:4])
     report.save(tmp_path / "report.json")
     stored = json.loads((tmp_path / "report.json").read_text())
-    assert stored["copy"]["psnr"]["mean"] == report.scores["copy"]["psnr"].mean
+    score = report.scores["copy"]["psnr"]
+    assert stored["copy"]["psnr"] == score.mean
+    assert stored["copy"]["psnr_ci"] == [score.low, score.high]
+    assert stored["protocol"]["people"] == 2
+    assert stored["differences"]["model - warp"]["ssim"] == pytest.approx(
+        stored["model"]["ssim"] - stored["warp"]["ssim"]
+    )
 
 
 def test_equal_images_and_a_single_pair_give_numbers_that_json_can_hold(
@@ -112,10 +123,10 @@ def test_equal_images_and_a_single_pair_give_numbers_that_json_can_hold(
     assert np.isfinite(psnr(image, image)).all()
     assert psnr(image, image) == pytest.approx(psnr(almost, image))
     report = evaluate(model, faces, limit=1)
-    assert report.scores["copy"]["psnr"].standard_error is None
-    assert "± ?" in report.to_lines()[0]
+    assert report.scores["copy"]["psnr"].low is None
+    assert "(?)" in report.to_lines()[0]
     report.save(tmp_path / "report.json")
-    assert json.loads((tmp_path / "report.json").read_text())["copy"]["psnr"]["standard_error"] is None
+    assert json.loads((tmp_path / "report.json").read_text())["copy"]["psnr_ci"] is None
 
 
 def test_a_report_that_cannot_be_written_leaves_nothing(model: Model, faces: Faces, tmp_path: Path) -> None:
@@ -124,3 +135,28 @@ def test_a_report_that_cannot_be_written_leaves_nothing(model: Model, faces: Fac
     with pytest.raises(OSError, match=r"report\.json"):
         report.save(tmp_path / "report.json")
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_bits_per_dimension_are_those_of_the_elbo(model: Model, faces: Faces) -> None:
+    images, landmarks = faces.images(range(40), 32), faces.landmarks[:40]
+    found = elbo_bits(model, images, landmarks)
+    assert found["images"] == 32  # whole batches
+    assert found["kl"] > 0
+    nats = (found["recon_nll"] + found["kl"]) / (32 * 32 * 3)
+    assert found["bits_per_dimension"] == pytest.approx((nats - np.log(2 / 255)) / np.log(2))
+    assert 1 < found["bits_per_dimension"] < 9  # a model of ten steps; noise needs 8
+    assert found == elbo_bits(model, images, landmarks)
+    assert elbo_bits(model, images[:3], landmarks[:3])["images"] == 3
+    noise = np.random.default_rng(0).integers(0, 256, images.shape).astype(np.uint8)
+    assert elbo_bits(model, noise, landmarks)["bits_per_dimension"] > found["bits_per_dimension"]
+
+
+def test_features_of_the_user_are_reported_under_their_name(model: Model, faces: Faces) -> None:
+    measures = Measures(features=("means", lambda images: images.mean(axis=(1, 2))))
+    report = evaluate(model, faces, limit=12, measures=measures)
+    numbers = report.methods["copy"].numbers
+    assert set(numbers) == {"distance_means", "frechet_means", "kernel_means"}
+    apart = report.pairs.source.mean(axis=(1, 2)) - report.pairs.target.mean(axis=(1, 2))
+    assert numbers["distance_means"] == pytest.approx(np.linalg.norm(apart, axis=1).mean())
+    assert report.sections["samples"]["frechet_means"] >= 0
+    assert report.facts["features"] == "means"

@@ -31,7 +31,8 @@ def test_demo_trains_evaluates_and_draws(tmp_path: Path) -> None:
         ROOT / "launch" / "demo.sh", "--train.steps", "3", ECVAE_READY_PYTHON=sys.executable, ECVAE_DEMO=str(tmp_path)
     )
     assert shown.returncode == 0, shown.stderr[-2000:]
-    assert [line.split()[0] for line in shown.stdout.splitlines()[:3]] == ["reconstruction", "transfer", "copy"]
+    lines = [line.split()[0] for line in shown.stdout.splitlines()]
+    assert lines[:6] == ["reconstruction", "transfer", "copy", "warp", "likelihood", "samples"]
     assert (tmp_path / "transfer.png").is_file()
     assert (tmp_path / "sample.png").is_file()
 

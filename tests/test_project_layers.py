@@ -33,7 +33,7 @@ DOORS = {
     "flax": {"model"},
     "sklearn": {"structure/clusters.py"},
     "orbax": {"training/checkpoint.py"},
-    "dlib": {"data/detect.py"},
+    "dlib": {"data/detect.py", "evaluation/face_meter.py"},
     "ai_edge_litert": {"data/mediapipe/networks.py"},
     "apache_beam": {"data/beam/pipelines.py"},
     "av": {"data/sources/video.py"},

@@ -22,6 +22,10 @@ DEFAULT_MARGIN = PrepareConfig.margin
 _RECORDS = re.compile(r"(?P<records>.+):(?P<split>train|validation|test):(?P<indices>\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)")
 
 
+class NoFaceError(DataError):
+    """A photo in which the detector finds no face."""
+
+
 class Portraits(NamedTuple):
     """Faces at the model's resolution and in its landmark scheme."""
 
@@ -63,7 +67,7 @@ def load_portraits(
                 "(rendered:test:0)"
             )
         loaded = loaded or load_detector(detector)
-        parts.append(_from_photo(Path(spec), loaded, image_size, points, margin))
+        parts.append(load_photo(Path(spec), loaded, image_size, points, margin))
     return Portraits(
         np.concatenate([part.images for part in parts]),
         np.concatenate([part.landmarks for part in parts]),
@@ -90,7 +94,13 @@ def _expand(indices: str) -> Iterable[int]:
         yield from range(int(first), int(last or first) + 1)
 
 
-def _from_photo(path: Path, detector: Detector, image_size: int, points: int, margin: float) -> Portraits:
+def load_photo(path: Path, detector: Detector, image_size: int, points: int, margin: float) -> Portraits:
+    """Returns the largest face of a photo, found by `detector`; the other arguments are those of `load_portraits`.
+
+    Raises:
+        NoFaceError: none is found.
+        DataError: the file is no image, or the detector has fewer landmarks than wanted.
+    """
     if detector.points < points:
         raise DataError(
             f"{path}: {detector.name} finds {detector.points} landmarks and the model was trained on {points}; "
@@ -102,7 +112,9 @@ def _from_photo(path: Path, detector: Detector, image_size: int, points: int, ma
         raise DataError(f"{path}: {reason}") from None
     found = detector.detect(photo)
     if not found:
-        raise DataError(f"{path}: no face found by {detector.name}; give a photo with an upright face of 80 px or more")
+        raise NoFaceError(
+            f"{path}: no face found by {detector.name}; give a photo with an upright face of 80 px or more"
+        )
     face = found[0]
     notes = [f"{path}: {len(found)} faces, the largest is taken"] if len(found) > 1 else []
     box = crop_box(face.landmarks, margin)

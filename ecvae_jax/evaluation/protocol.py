@@ -2,80 +2,104 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from ecvae_jax.data.faces import Faces, load_faces
-from ecvae_jax.evaluation.metrics import psnr, ssim
-from ecvae_jax.synthesis import Model, reconstruct, transfer
-from ecvae_jax.training.checkpoint import load_model
+from ecvae_jax.evaluation.baselines import warp_to_landmarks
+from ecvae_jax.evaluation.bootstrap import LEVEL, RESAMPLES
+from ecvae_jax.evaluation.diversity import score_samples
+from ecvae_jax.evaluation.face_meter import MeasuredFaces
+from ecvae_jax.evaluation.identity import SAME_PERSON
+from ecvae_jax.evaluation.likelihood import elbo_bits
+from ecvae_jax.evaluation.pairs import Pairs, SourceView, folder_pairs, record_pairs
+from ecvae_jax.evaluation.report import Report
+from ecvae_jax.evaluation.scoring import (
+    Measures,
+    differences,
+    load_measures,
+    score_method,
+)
+from ecvae_jax.evaluation.structure_error import landmark_error
+from ecvae_jax.evaluation.tags import in_order, pair_classes
+from ecvae_jax.structure.scheme import convert_landmarks
+from ecvae_jax.synthesis import reconstruct, transfer
+from ecvae_jax.training.checkpoint import Model, load_model
+
+Images = UInt8[np.ndarray, "n h w 3"]
+Landmarks = Float[np.ndarray, "n p 2"]
+Draw = Callable[[Images, Landmarks, Landmarks], Images]
+"""Sources, their landmarks, the targets' landmarks -> the sources' appearances under the targets' structures."""
 
 
-class Score(NamedTuple):
-    """Mean and standard error of one metric."""
-
-    mean: float
-    standard_error: float | None
-    """None of a single value."""
-    count: int
+def transfer_draw(model: Model, transport: bool = True) -> Draw:
+    """Returns the function that draws a model's transfers, for `evaluate_pairs`."""
+    return lambda images, landmarks, target_landmarks: transfer(model, images, landmarks, target_landmarks, transport)
 
 
-class Report(NamedTuple):
-    """Scores by method and metric: `scores["transfer"]["psnr"]`."""
+def evaluate_pairs(
+    draw: Draw, pairs: Pairs, measures: Measures = Measures(), also: Mapping[str, Images] | None = None  # noqa: B008
+) -> Report:
+    """Returns the scores of what `draw` makes of each pair, beside copying the source and warping it.
 
-    scores: Mapping[str, Mapping[str, Score]]
+    Args:
+        draw: see `Draw`; of a model `transfer_draw`.
+        pairs: `record_pairs` or `folder_pairs`, one pair at least.
+        measures: what to measure with: `load_measures`.
+        also: images of other methods to be scored on the same pairs, by name; they come first in the report.
 
-    def to_lines(self) -> list[str]:
-        """Returns the report as lines of text, a method a line."""
-        lines = []
-        for method, metrics in self.scores.items():
-            parts = [f"{name} {s.mean:.3f} ± {_three_digits(s.standard_error)}" for name, s in metrics.items()]
-            count = next(iter(metrics.values())).count
-            lines.append(f"{method:<15} {'   '.join(parts)}   (n = {count})")
-        return lines
-
-    def to_dict(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Returns the report as plain dictionaries, for JSON."""
-        return {m: {name: s._asdict() for name, s in metrics.items()} for m, metrics in self.scores.items()}
-
-    def save(self, path: Path) -> None:
-        """Writes the report as JSON, aside and then renamed."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.part")
-        try:
-            aside.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
-            aside.replace(path)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
-
-
-def same_group_pairs(groups: list[str], limit: int, seed: int) -> np.ndarray:
-    """Returns (source, target) indices, n 2: two different views of one person under one light.
-
-    Each view is a target once, its source drawn among the others of its group; then at most `limit` of them are drawn.
-    n is 0 where no group has two views.
+    Raises:
+        ValueError: there is no pair, or a method gives images of another shape.
     """
-    members: dict[str, list[int]] = defaultdict(list)
-    for index, group in enumerate(groups):
-        members[group].append(index)
-    rng = np.random.default_rng(seed)
-    pairs = [
-        (int(rng.choice([other for other in views if other != target])), target)
-        for views in members.values() if len(views) > 1
-        for target in views
-    ]  # fmt: skip
-    order = rng.permutation(len(pairs))[:limit]
-    return np.array(pairs, np.int64).reshape(-1, 2)[np.sort(order)]
+    if not len(pairs):
+        raise ValueError("no pairs: nobody has two views of one sitting")
+    drawn = {
+        **(also or {}),
+        "model": draw(pairs.source, pairs.source_landmarks, pairs.target_landmarks),
+        "copy": pairs.source,
+        "warp": warp_to_landmarks(pairs.source, pairs.source_landmarks, pairs.target_landmarks),
+    }
+    for name, images in drawn.items():
+        if images.shape != pairs.target.shape:
+            raise ValueError(f"{name}: gives images {list(images.shape)} for {list(pairs.target.shape)}")
+    true = measures.faces.measure(pairs.target, "true images") if measures.faces else None
+    methods = {name: score_method(images, pairs, true, measures, f"images ({name})") for name, images in drawn.items()}
+    model = methods["model"].values
+    sections: dict[str, Any] = {
+        "differences": {
+            f"model - {other}": differences(model, methods[other].values, pairs.people, measures.seed)
+            for other in ("copy", "warp")
+        },
+    }
+    if true is not None:
+        sections["true_images"] = _true_images(true, pairs)
+    for breakdown, labels in pair_classes(pairs.source_tags, pairs.target_tags).items():
+        sections[breakdown] = {
+            label: {
+                name: _means(method.values, np.array([each == label for each in labels]))
+                for name, method in methods.items()
+            }
+            for label in in_order(labels)
+        }
+    facts = {**pairs.facts, "pairs": len(pairs), "people": len(set(pairs.people)), **measure_facts(measures)}
+    return Report(methods, sections, facts, list(pairs.notes), pairs, drawn)
 
 
-def evaluate(model: Model, faces: Faces, limit: int = 500, seed: int = 0, transport: bool = True) -> Report:
-    """Returns reconstruction scores, and transfer scores beside those of copying the source.
+def evaluate(
+    model: Model,
+    faces: Faces,
+    limit: int = 500,
+    seed: int = 0,
+    transport: bool = True,
+    source_view: SourceView = "any",
+    measures: Measures = Measures(),  # noqa: B008
+    draw: Draw | None = None,
+) -> Report:
+    """Returns reconstruction and transfer scores beside the baselines', diversity of samples and bits per dimension.
 
     Where no person has two views there is no true image for a transfer: only reconstruction is scored then.
 
@@ -85,48 +109,131 @@ def evaluate(model: Model, faces: Faces, limit: int = 500, seed: int = 0, transp
         limit: at most so many pairs (or faces).
         seed: of the choice of pairs.
         transport: move z along between priors.
+        source_view: "any" or "frontal", see `record_pairs`.
+        measures: what to measure with; PSNR and SSIM by default.
+        draw: draws the transfers instead of `synthesis.transfer`.
 
     Raises:
         ValueError: limit is not positive.
-        DataError: the records have fewer landmarks than the model asks for.
+        DataError: the records have fewer landmarks than the model asks for, or no yaw for "frontal".
     """
     if limit < 1:
         raise ValueError(f"limit={limit}: must be at least 1")
-    pairs = same_group_pairs(faces.groups, limit, seed)
-    size, landmarks = model.config.model.image_size, faces.landmarks_as(model.config.data.points)
+    size, points = model.config.model.image_size, model.config.data.points
+    pairs = record_pairs(faces, size, points, limit, seed, source_view)
     if not len(pairs):
         chosen = np.sort(np.random.default_rng(seed).permutation(len(faces))[:limit])
-        images = faces.images(chosen, size)
-        return Report({"reconstruction": _score(reconstruct(model, images, landmarks[chosen]), images)})
-    source, target = (faces.images(pairs[:, side], size) for side in (0, 1))
-    source_landmarks, target_landmarks = landmarks[pairs[:, 0]], landmarks[pairs[:, 1]]
-    drawn = {
-        "reconstruction": reconstruct(model, target, target_landmarks),
-        "transfer": transfer(model, source, source_landmarks, target_landmarks, transport),
-        "copy": source,
-    }
-    return Report({method: _score(images, target) for method, images in drawn.items()})
+        pairs = _each_alone(faces, chosen, size, points, pairs.facts)
+        true = measures.faces.measure(pairs.target, "true images") if measures.faces else None
+        drawn = reconstruct(model, pairs.target, pairs.target_landmarks)
+        methods = {"reconstruction": score_method(drawn, pairs, true, measures, "images (reconstruction)")}
+        facts = {**pairs.facts, "pairs": 0, "faces_scored": len(chosen), **measure_facts(measures)}
+        report = Report(methods, {}, facts, pairs.notes, pairs, {"reconstruction": drawn})
+    else:
+        again = reconstruct(model, pairs.target, pairs.target_landmarks)
+        report = evaluate_pairs(draw or transfer_draw(model, transport), pairs, measures, {"reconstruction": again})
+    report.sections["likelihood"] = elbo_bits(model, report.pairs.target, report.pairs.target_landmarks, seed)
+    report.sections["samples"] = score_samples(model, report.pairs, measures)
+    return report
+
+
+def evaluate_folders(
+    model: Model,
+    sources: Path,
+    targets: Path,
+    limit: int = 500,
+    seed: int = 0,
+    transport: bool = True,
+    measures: Measures = Measures(),  # noqa: B008
+    draw: Draw | None = None,
+) -> Report:
+    """Returns the scores of transfers between two folders of photos: see `folder_pairs` and `evaluate`.
+
+    Raises:
+        DataError: see `folder_pairs`.
+    """
+    pairs = folder_pairs(model, sources, targets, limit, seed)
+    also = {"reconstruction": reconstruct(model, pairs.target, pairs.target_landmarks)}
+    return evaluate_pairs(draw or transfer_draw(model, transport), pairs, measures, also)
 
 
 def evaluate_checkpoint(
-    checkpoint: Path, records: str, split: str, limit: int = 500, seed: int = 0, transport: bool = True
+    checkpoint: Path,
+    records: str = "rendered",
+    split: str = "test",
+    limit: int = 500,
+    seed: int = 0,
+    transport: bool = True,
+    *,
+    pairs: tuple[Path, Path] | None = None,
+    source_view: SourceView = "any",
+    metrics: str = "pixels",
+    features: str | None = None,
+    draw: Callable[[Model], Draw] | None = None,
 ) -> Report:
-    """Returns `evaluate` of a stored model on one split of records.
+    """Returns `evaluate` of a stored model on one split of records, or `evaluate_folders` on two folders (`pairs`).
+
+    Args:
+        checkpoint: working directory of a training, or one step's folder.
+        records: folder of records, or "rendered"; not read where `pairs` is given.
+        split: of the records.
+        limit: at most so many pairs.
+        seed: of the choice of pairs, the samples and the bootstrap.
+        transport: move z along between priors.
+        pairs: folders of sources and targets.
+        source_view: see `record_pairs`.
+        metrics: "pixels" (PSNR, SSIM) or "all".
+        features: MODULE:FUNCTION of a network for the distances between sets.
+        draw: makes of the loaded model what draws the transfers, instead of `transfer_draw`.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
-        DataError: the records cannot be used.
+        DataError: the records or the photos cannot be used.
+        ValueError: an argument is out of range.
     """
-    return evaluate(load_model(checkpoint), load_faces(records, split), limit, seed, transport)
+    measures, notes = load_measures(metrics, features, seed)
+    model = load_model(checkpoint)
+    own = draw(model) if draw else None
+    if pairs is not None:
+        report = evaluate_folders(model, *pairs, limit, seed, transport, measures, own)
+    else:
+        report = evaluate(model, load_faces(records, split), limit, seed, transport, source_view, measures, own)
+    report.facts.update(
+        checkpoint=checkpoint.resolve().name, step=model.step, image_size=model.config.model.image_size,
+        points=model.config.data.points, transport=transport,
+        trained_on={key: model.records[key] for key in ("source", "detector") if key in model.records},
+    )  # fmt: skip
+    report.notes.extend(notes)
+    return report
 
 
-def _three_digits(value: float | None) -> str:
-    return "?" if value is None else f"{value:.3f}"
-
-
-def _score(predicted: np.ndarray, true: np.ndarray) -> dict[str, Score]:
-    values = {"psnr": psnr(predicted, true), "ssim": ssim(predicted, true)}
-    return {
-        name: Score(float(v.mean()), float(v.std(ddof=1) / len(v) ** 0.5) if len(v) > 1 else None, len(v))
-        for name, v in values.items()
+def measure_facts(measures: Measures) -> dict[str, Any]:
+    """Returns what a report says of its metrics."""
+    facts: dict[str, Any] = {
+        "bootstrap": {"over": "people", "resamples": RESAMPLES, "level": LEVEL, "seed": measures.seed},
     }
+    if measures.faces is not None:
+        facts |= {"faces": measures.faces.name, "same_person_below": SAME_PERSON}
+    if measures.features is not None:
+        facts["features"] = measures.features[0]
+    return facts
+
+
+def _true_images(true: MeasuredFaces, pairs: Pairs) -> dict[str, float | None]:
+    """The detector's own error: what it finds in the true images, against the landmarks that they came with."""
+    given = np.asarray(convert_landmarks(pairs.target_landmarks, 68), np.float64)
+    values = {"nme_asked": landmark_error(true.landmarks, given), "face_found": true.found.astype(np.float64)}
+    return _means(values, np.ones(len(pairs), bool))
+
+
+def _means(values: Mapping[str, np.ndarray], chosen: np.ndarray) -> dict[str, float | None]:
+    kept = {name: each[chosen & np.isfinite(each)] for name, each in values.items()}
+    return {"pairs": int(chosen.sum())} | {name: float(v.mean()) if len(v) else None for name, v in kept.items()}
+
+
+def _each_alone(faces: Faces, chosen: np.ndarray, size: int, points: int, facts: dict[str, Any]) -> Pairs:
+    images, landmarks = faces.images(chosen, size), faces.landmarks_as(points)[chosen]
+    tags = [faces.tags[i] for i in chosen]
+    note = "nobody has two views of one sitting: only reconstruction is scored"
+    return Pairs([f"{i:04d}" for i in chosen], [faces.identities[i] for i in chosen], images, landmarks, images,
+                 landmarks, tags, tags, facts, [note])  # fmt: skip
