@@ -150,3 +150,31 @@ class InfoOptions:
 
     path: Annotated[Path, tyro.conf.Positional]
     """Working directory of a training, one step's folder in its `checkpoints`, or a records folder."""
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Trains the three priors and their variants alike, with several seeds, and writes a table with a verdict.
+
+    Everything that is done is kept: after Ctrl-C, or with more seeds or variants, the same command goes on.
+    """
+
+    workdir: Path | None = None
+    """Folder for runs/VARIANT-seedS, comparison.json, comparison.md and comparison.png."""
+    variants: str = ""
+    """Names with commas between them: standard,mixture. Empty: all. The equilibrium prior is always trained."""
+    seeds: int = 3
+    """Trainings of each variant, with the seeds 0, 1, ... (train.seed is not used)."""
+    limit: int = 500
+    """At most so many pairs of views are scored."""
+    split: str = "test"
+    """Split of the records to score on; its people should not have been trained on."""
+    metrics: Literal["all", "pixels"] = "all"
+    """pixels: no identity and structure by dlib, which take most of the time of scoring."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be compared, before anything is loaded."""
+        for name in ("seeds", "limit"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
