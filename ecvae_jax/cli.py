@@ -19,6 +19,7 @@ from ecvae_jax.cpu import keep_freed_memory, set_cpu_flags
 from ecvae_jax.options import (
     CompareOptions,
     EvaluateOptions,
+    FigureOptions,
     InfoOptions,
     PrepareOptions,
     SampleOptions,
@@ -129,6 +130,15 @@ def compare(arguments: Sequence[str]) -> int:
     return 0
 
 
+def figure(arguments: Sequence[str]) -> int:
+    """Runs `ecvae figure 2|3a|3b --checkpoint C --out FILE.png` and returns the exit code."""
+    options = _parse(FigureOptions, "figure", arguments)
+    from ecvae_jax.figures.draw import write_figure
+
+    _say(write_figure(options.which, options.checkpoint, options.file, options.data, options.split))
+    return 0
+
+
 def info(arguments: Sequence[str]) -> int:
     """Runs `ecvae info PATH` and returns the exit code."""
     options = _parse(InfoOptions, "info", arguments)
@@ -145,11 +155,12 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "sample": sample,
     "evaluate": evaluate,
     "compare": compare,
+    "figure": figure,
     "info": info,
 }
 _SUMMARIES = {
     "prepare": PrepareOptions, "train": TrainOptions, "transfer": TransferOptions, "sample": SampleOptions,
-    "evaluate": EvaluateOptions, "compare": CompareOptions, "info": InfoOptions,
+    "evaluate": EvaluateOptions, "compare": CompareOptions, "figure": FigureOptions, "info": InfoOptions,
 }  # fmt: skip
 
 

@@ -178,3 +178,28 @@ class CompareOptions:
         for name in ("seeds", "limit"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class FigureOptions:
+    """Draws a figure of the paper: 2 latent space, 3a emotion transfer, 3b conditional pose generation."""
+
+    which: Annotated[Literal["2", "3a", "3b"], tyro.conf.Positional]
+    """The number of the figure in the paper."""
+    checkpoint: Path
+    """Working directory of a training, or one step's folder in its `checkpoints`."""
+    out: Path | None = None
+    """PNG to be written; figure2.png, figure3a.png or figure3b.png by default."""
+    data: str = "rendered"
+    """Records folder, or "rendered"; its faces are chosen by their tags yaw and expression."""
+    split: str = "test"
+    """Split of the records; its people should not have been trained on."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be written, before anything is loaded."""
+        _check_picture(self.file, 1)
+
+    @property
+    def file(self) -> Path:
+        """The PNG to be written."""
+        return self.out or Path(f"figure{self.which}.png")

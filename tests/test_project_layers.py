@@ -22,7 +22,7 @@ LAYERS = [
     {"training"},
     {"synthesis"},
     {"evaluation"},
-    {"comparison"},
+    {"comparison", "figures"},
     {"grids", "information", "experiments", "options"},
     {"cli"},
     {"__main__"},
