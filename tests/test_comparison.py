@@ -148,7 +148,7 @@ def test_records_without_two_views_of_a_person_are_refused(
 ) -> None:
     load = runs_module.load_faces
 
-    def alone(records: str, split: str):  # noqa: ANN202
+    def alone(records: str, split: str):
         faces = load(records, split)
         faces.groups = [str(i) for i in range(len(faces))]
         return faces

@@ -11,7 +11,7 @@ from ecvae_jax.evaluation.sharpness import detail_ratio, gradient_ratio
 
 
 @pytest.mark.parametrize("ratio", [gradient_ratio, detail_ratio])
-def test_blur_lowers_it(ratio) -> None:  # noqa: ANN001
+def test_blur_lowers_it(ratio) -> None:
     true = load_faces("rendered", "test").images([0, 30], 64)
     assert ratio(true, true) == pytest.approx([1, 1])
     levels = [ratio(gaussian_filter(true, (0, width, width, 0)), true) for width in (0.5, 1.0, 2.0)]

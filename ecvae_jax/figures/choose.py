@@ -16,6 +16,8 @@ class Face(NamedTuple):
 
     index: int
     person: str
+    sitting: str
+    """Of one sitting light, clothes and glasses are the same."""
     yaw: float
     expression: str
     strength: float
@@ -41,7 +43,8 @@ def tagged_faces(faces: Faces) -> list[Face]:
         if isinstance(weights, dict) and len(weights) > 1:
             strength /= 2  # a mixture shows no expression well
         tilt = sum(abs(float(tags.get(name) or 0.0)) for name in ("pitch", "roll"))
-        found.append(Face(index, faces.identities[index], yaw, expression, strength, is_neutral(tags), tilt))
+        person, sitting = faces.identities[index], faces.groups[index]
+        found.append(Face(index, person, sitting, yaw, expression, strength, is_neutral(tags), tilt))
     if not found:
         raise DataError(f"{faces.records.name}, split {faces.split}: no face has the tags yaw and expression that the "
                         "figure chooses by; `ecvae transfer` draws faces that you choose")  # fmt: skip
@@ -61,9 +64,9 @@ def choose_sources(found: Sequence[Face], count: int, without: str = "") -> list
 
 
 def choose_expressions(found: Sequence[Face], count: int, most_yaw: float = 25.0) -> list[Face]:
-    """Returns views of one person, neutral first, then each another expression, the strongest views within `most_yaw`.
+    """Returns views of one sitting, neutral first, then each another expression, the clearest views within `most_yaw`.
 
-    The person is the one who shows the most expressions so; of several, the one who shows them most frontally.
+    It is the sitting that shows the most expressions so; of several, the one that shows them most clearly.
 
     Raises:
         DataError: nobody shows two expressions.
@@ -72,21 +75,18 @@ def choose_expressions(found: Sequence[Face], count: int, most_yaw: float = 25.0
     for face in found:
         if abs(face.yaw) > most_yaw:
             continue
-        key = "neutral" if face.neutral else face.expression
-        known = best[face.person].get(key)
-        if known is None or _clarity(face) > _clarity(known):
-            best[face.person][key] = face
-    sets = []
-    for person, views in best.items():
-        others = sorted((face for face in views.values() if not face.neutral), key=_clarity, reverse=True)
-        chosen = [views[key] for key in ("neutral",) if key in views] + others
-        chosen = chosen[:count]
-        sets.append((len(chosen), sum(map(_clarity, chosen)), person, chosen))
+        views, key = best[face.sitting], "neutral" if face.neutral else face.expression
+        if key not in views or _clarity(face) > _clarity(views[key]):
+            views[key] = face
+    sets: list[tuple[int, float, str, list[Face]]] = []
+    for sitting, views in best.items():
+        neutral = [views.pop("neutral")] if "neutral" in views else []
+        chosen = neutral + sorted(views.values(), key=_clarity, reverse=True)[: count - len(neutral)]
+        sets.append((len(chosen), sum(map(_clarity, chosen)), sitting, neutral + sorted(
+            chosen[len(neutral) :], key=lambda face: face.expression)))  # fmt: skip
     if not sets or max(sets)[0] < 2:
         raise DataError(f"nobody shows two expressions within {most_yaw:g}° of frontal, of which a figure can be made")
-    chosen = max(sets)[3]
-    # turned heads side by side would hide what the figure is about
-    return chosen[:1] + sorted(chosen[1:], key=lambda face: face.expression)
+    return max(sets)[3]
 
 
 def choose_yaws(found: Sequence[Face], steps: Sequence[float], without: Sequence[str] = ()) -> list[Face]:
@@ -103,6 +103,11 @@ def choose_yaws(found: Sequence[Face], steps: Sequence[float], without: Sequence
         if face not in chosen:
             chosen.append(face)
     return sorted(chosen, key=lambda face: face.yaw)
+
+
+def told_yaw(yaw: float) -> str:
+    """Returns the yaw for a caption, in whole degrees with its sign."""
+    return f"{round(yaw):+d}°".replace("-", "−") if round(yaw) else "0°"
 
 
 def _clarity(face: Face) -> float:

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import Faces
-from ecvae_jax.figures.choose import Face, choose_yaws, tagged_faces
+from ecvae_jax.figures.choose import Face, choose_yaws, tagged_faces, told_yaw
 from ecvae_jax.model.conditioning import make_condition
 from ecvae_jax.prior import equilibrium_prior
 from ecvae_jax.synthesis import infer_posterior
@@ -19,7 +19,7 @@ from ecvae_jax.training.checkpoint import Model
 _SHOWN_YAWS = (-35.0, 0.0, 35.0)
 _COLOURS = ("#d1495b", "#2e4057", "#2a9134")
 _MOST_FACES = 480
-_TOLD_WEIGHT = 0.08  # components of at least this weight are labelled with it
+_TOLD_WEIGHT = 0.12  # components of at least this weight are labelled with it
 
 
 class LatentSpace(NamedTuple):
@@ -103,28 +103,32 @@ def draw_latent(model: Model, faces: Faces, told: str) -> Any:
     for number, (face, picture) in enumerate(zip(space.shown, space.pictures, strict=True)):
         inset = side.inset_axes((0.0, 0.70 - 0.31 * number, 1.0, 0.26))
         inset.imshow(picture)
-        inset.set(xticks=[], yticks=[], title=f"yaw {face.yaw:+.0f}°, {face.expression}".replace("-", "−"))
+        inset.set(xticks=[], yticks=[], title=f"yaw {told_yaw(face.yaw)}, {face.expression}")
         inset.title.set_fontsize(8)
         for edge in inset.spines.values():
             edge.set(color=_COLOURS[number % len(_COLOURS)], linewidth=3)
     trained = left if model.config.prior.kind == "mixture" else right
-    trained.set_title(trained.get_title() + "  (the trained prior)", fontsize=11)
-    figure.colorbar(dots, ax=right, shrink=0.7, label="yaw of the face, degrees")
-    whole = np.concatenate([space.components, space.means, space.posteriors])
-    reach = 1.05 * np.abs(whole).max() + float(space.component_stddev.max())
+    trained.set_title(trained.get_title() + "\n(this model's prior)", fontsize=11)
+    figure.colorbar(dots, ax=right, shrink=0.7, label="dots: posterior means of faces, by yaw in degrees")
+    edge = float(space.component_stddev.max())
+    whole = np.concatenate([space.components - edge, space.components + edge, space.posteriors])
+    low, high = whole.min(axis=0), whole.max(axis=0)
+    margin = 0.03 * float((high - low).max())
     for panel in (left, right):
-        panel.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xlabel="first axis")
+        panel.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin),
+                  aspect="equal", xlabel="first axis")  # fmt: skip
         panel.tick_params(labelsize=8)
     left.set_ylabel("second axis")
-    figure.supxlabel(f"The plane in which the priors of {len(space.yaws)} faces differ most; {space.share:.0%} of "
-                     f"that lies in it. Circles: 1 and 2 standard deviations. {told}", fontsize=8)  # fmt: skip
+    below = (f"The plane in which the priors of {len(space.yaws)} faces differ most; {space.share:.0%} of that lies in "
+             f"it. Circles: one standard deviation, and two of the equilibrium prior. {told}")  # fmt: skip
+    figure.supxlabel(below, fontsize=8)
     return figure
 
 
 def _draw_mixture(panel: Any, space: LatentSpace) -> None:
     from matplotlib.patches import Circle
 
-    panel.set_title("Gaussian mixture: a component is drawn with probability $c_k$", fontsize=11)
+    panel.set_title("Gaussian mixture: component $k$ is drawn\nwith probability $c_k$ (numbers)", fontsize=11)
     for centre, stddev in zip(space.components, space.component_stddev, strict=True):
         panel.add_patch(Circle(centre, stddev, fill=False, color="0.85", linewidth=0.8))
     for number, weights in enumerate(space.weights):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ecvae_jax.data.faces import Faces
-from ecvae_jax.figures.choose import Face, choose_expressions, choose_sources, choose_yaws, tagged_faces
+from ecvae_jax.figures.choose import Face, choose_expressions, choose_sources, choose_yaws, tagged_faces, told_yaw
 from ecvae_jax.figures.page import face_page
 from ecvae_jax.model.conditioning import make_condition
 from ecvae_jax.pictures import sketch_picture
@@ -34,8 +34,8 @@ def draw_emotions(model: Model, faces: Faces, told: str) -> Any:
     found = tagged_faces(faces)
     targets = choose_expressions(found, EXPRESSIONS)
     sources = choose_sources(found, SOURCES, without=targets[0].person)
-    below = [f"Expressions of {targets[0].person}, of which the model sees the sketch alone, on the faces of "
-             f"{', '.join(face.person for face in sources)}.", told]  # fmt: skip
+    below = [f"Expressions of {targets[0].person}, of which the model sees the sketch alone, on the faces of others.",
+             told]  # fmt: skip
     names = ["neutral" if face.neutral else face.expression for face in targets]
     return _draw(model, faces, sources, targets, names, "Emotion transfer", below)
 
@@ -53,11 +53,9 @@ def draw_poses(model: Model, faces: Faces, told: str) -> Any:
     """
     found = tagged_faces(faces)
     sources = choose_sources(found, SOURCES)
-    people = [face.person for face in sources]
-    targets = choose_yaws(found, YAWS, without=people)
-    below = [f"Structures of other people (above), of which the model sees the sketch alone, for {', '.join(people)}.",
-             told]  # fmt: skip
-    names = [f"{face.yaw:+.0f}°".replace("-", "−") for face in targets]
+    targets = choose_yaws(found, YAWS, without=[face.person for face in sources])
+    below = ["Poses of other people, of which the model sees the sketch alone.", told]
+    names = [told_yaw(face.yaw) for face in targets]
     return _draw(model, faces, sources, targets, names, "Conditional pose generation", below)
 
 
@@ -74,5 +72,5 @@ def _draw(
     sketch = make_condition(model.config, model.frozen, jnp.asarray(landmarks[to])).sketch
     rows = [[None, *target_pictures], [None, *sketch_picture(np.asarray(sketch))]]
     rows += [[picture, *row] for picture, row in zip(pictures, drawn, strict=True)]
-    captions = ["target", "its sketch", *("drawn" for _ in sources)]
+    captions = ["target", "its sketch", *(face.person for face in sources)]
     return face_page(rows, ["source", *names], captions, title, below)
