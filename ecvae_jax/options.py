@@ -134,6 +134,8 @@ class EvaluateOptions:
             raise ValueError(f"limit={self.limit}: must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed={self.seed}: must not be negative")
+        if self.pairs is not None and self.source_view != "any":
+            raise ValueError(f"source_view={self.source_view!r}: is for records; SOURCES are the sources of pairs")
         for name in ("out", "markdown", "figure"):
             path = getattr(self, name)
             if path is not None and path.is_dir():

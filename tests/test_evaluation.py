@@ -12,9 +12,11 @@ import pytest
 from ecvae_jax.config import Config
 from ecvae_jax.data.faces import Faces, load_faces
 from ecvae_jax.evaluation.baselines import warp_to_landmarks
+from ecvae_jax.evaluation.likelihood import elbo_bits
 from ecvae_jax.evaluation.metrics import psnr, ssim
 from ecvae_jax.evaluation.pairs import same_group_pairs
 from ecvae_jax.evaluation.protocol import evaluate, evaluate_checkpoint
+from ecvae_jax.evaluation.scoring import Measures
 from ecvae_jax.synthesis import reconstruct, transfer
 from ecvae_jax.training.checkpoint import Model, load_model
 from ecvae_jax.training.loop import train
@@ -133,3 +135,28 @@ def test_a_report_that_cannot_be_written_leaves_nothing(model: Model, faces: Fac
     with pytest.raises(OSError, match=r"report\.json"):
         report.save(tmp_path / "report.json")
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_bits_per_dimension_are_those_of_the_elbo(model: Model, faces: Faces) -> None:
+    images, landmarks = faces.images(range(40), 32), faces.landmarks[:40]
+    found = elbo_bits(model, images, landmarks)
+    assert found["images"] == 32  # whole batches
+    assert found["kl"] > 0
+    nats = (found["recon_nll"] + found["kl"]) / (32 * 32 * 3)
+    assert found["bits_per_dimension"] == pytest.approx((nats - np.log(2 / 255)) / np.log(2))
+    assert 1 < found["bits_per_dimension"] < 9  # a model of ten steps; noise needs 8
+    assert found == elbo_bits(model, images, landmarks)
+    assert elbo_bits(model, images[:3], landmarks[:3])["images"] == 3
+    noise = np.random.default_rng(0).integers(0, 256, images.shape).astype(np.uint8)
+    assert elbo_bits(model, noise, landmarks)["bits_per_dimension"] > found["bits_per_dimension"]
+
+
+def test_features_of_the_user_are_reported_under_their_name(model: Model, faces: Faces) -> None:
+    measures = Measures(features=("means", lambda images: images.mean(axis=(1, 2))))
+    report = evaluate(model, faces, limit=12, measures=measures)
+    numbers = report.methods["copy"].numbers
+    assert set(numbers) == {"distance_means", "frechet_means", "kernel_means"}
+    apart = report.pairs.source.mean(axis=(1, 2)) - report.pairs.target.mean(axis=(1, 2))
+    assert numbers["distance_means"] == pytest.approx(np.linalg.norm(apart, axis=1).mean())
+    assert report.sections["samples"]["frechet_means"] >= 0
+    assert report.facts["features"] == "means"

@@ -13,9 +13,10 @@ from jaxtyping import Float
 
 from ecvae_jax.data.faces import Faces
 from ecvae_jax.evaluation.distribution import feature_spread
+from ecvae_jax.evaluation.diversity import SAMPLES, STRUCTURES
 from ecvae_jax.evaluation.likelihood import bits_per_dimension
 from ecvae_jax.evaluation.pairs import Pairs
-from ecvae_jax.evaluation.protocol import SAMPLES, STRUCTURES, evaluate
+from ecvae_jax.evaluation.protocol import evaluate
 from ecvae_jax.evaluation.report import Report
 from ecvae_jax.evaluation.scoring import Measures
 from ecvae_jax.evaluation.sharpness import detail_ratio, gradient_ratio

@@ -92,6 +92,7 @@ QUESTIONS = (
     Question(REFERENCE, "no-transport", "does moving z to the target's prior help?"),
     Question(REFERENCE, "literal", "do centred weights help against the paper's literal ones?"),
     Question(REFERENCE, "means-0", "do the cluster means help at all?"),
+    Question("literal", "standard", "literal weights give nearly every face the same prior: is it the vanilla one?"),
 )  # fmt: skip
 
 

@@ -19,6 +19,9 @@ from ecvae_jax.data.progress import shown
 SEARCH_SIDE = 256
 """Smaller pictures are enlarged to so many pixels a side before a face is looked for."""
 
+SMALLEST_FACE = 1 / 3
+"""Of the picture's longer side: a box narrower than that is no face that a crop about the face can show."""
+
 _CHIP = 150  # px, the network's input, with a quarter of the face around it, as in its training
 
 
@@ -74,7 +77,8 @@ class FaceMeter:
         factor = max(1, -(-SEARCH_SIDE // max(image.shape[:2])))
         size = (image.shape[1] * factor, image.shape[0] * factor)
         large = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) if factor > 1 else image
-        faces = self._detector.detect(large)
+        smallest = SMALLEST_FACE * max(size)
+        faces = [face for face in self._detector.detect(large) if face.box[2] - face.box[0] >= smallest]
         if not faces:
             return np.full((68, 2), np.nan, np.float32), np.full(128, np.nan)
         return faces[0].landmarks / np.array(size, np.float32), self._describe(large, faces[0])

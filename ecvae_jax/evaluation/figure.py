@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from ecvae_jax.evaluation.report import LABELS, Report
+from ecvae_jax.evaluation.report import Report
+from ecvae_jax.evaluation.tables import LABELS
 from ecvae_jax.pictures import enlarge, save_picture, tile
 
 _COLUMNS = 10

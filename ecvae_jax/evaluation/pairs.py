@@ -162,11 +162,12 @@ def folder_pairs(model: Model, sources: Path, targets: Path, limit: int = 500, s
         else:
             kept.append((name, first, second))
             several += [name] if first.notes or second.notes else []
-    notes = [f"{len(names)} pairs left out, {cause}: {_listed(names)}" for cause, names in left_out.items() if names]
+    causes = {cause: names for cause, names in left_out.items() if names}
+    notes = [f"{_count(names, 'pair')} left out, {cause}: {_listed(names)}" for cause, names in causes.items()]
     if unpaired:
-        notes.append(f"{len(unpaired)} names are in one folder only and left out: {_listed(unpaired)}")
+        notes.append(f"{_count(unpaired, 'file')} left out, its name is in one folder only: {_listed(unpaired)}")
     if several:
-        notes.append(f"{len(several)} pairs have a photo of several faces, of which the largest is taken: "
+        notes.append(f"{_count(several, 'pair')} with several faces in a photo, the largest is taken: "
                      f"{_listed(several)}")  # fmt: skip
     if len(chosen) < len(common):
         notes.append(f"{len(chosen)} of {len(common)} pairs are taken (limit)")
@@ -213,6 +214,10 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 def _file_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "_", text)
+
+
+def _count(names: Sequence[str], unit: str) -> str:
+    return f"{len(names)} {unit}" + ("" if len(names) == 1 else "s")
 
 
 def _listed(names: Sequence[str]) -> str:

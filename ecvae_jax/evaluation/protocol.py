@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from ecvae_jax.data.faces import Faces, load_faces
 from ecvae_jax.evaluation.baselines import warp_to_landmarks
 from ecvae_jax.evaluation.bootstrap import LEVEL, RESAMPLES
-from ecvae_jax.evaluation.distribution import compute_features, feature_spread, pixel_spread
+from ecvae_jax.evaluation.diversity import score_samples
 from ecvae_jax.evaluation.face_meter import MeasuredFaces
 from ecvae_jax.evaluation.identity import SAME_PERSON
 from ecvae_jax.evaluation.likelihood import elbo_bits
@@ -22,24 +21,19 @@ from ecvae_jax.evaluation.report import Report
 from ecvae_jax.evaluation.scoring import (
     Measures,
     differences,
-    face_set_distances,
     load_measures,
     score_method,
-    set_distances,
 )
 from ecvae_jax.evaluation.structure_error import landmark_error
-from ecvae_jax.evaluation.tags import pair_classes
+from ecvae_jax.evaluation.tags import in_order, pair_classes
 from ecvae_jax.structure.scheme import convert_landmarks
-from ecvae_jax.synthesis import reconstruct, sample, transfer
+from ecvae_jax.synthesis import reconstruct, transfer
 from ecvae_jax.training.checkpoint import Model, load_model
 
 Images = UInt8[np.ndarray, "n h w 3"]
 Landmarks = Float[np.ndarray, "n p 2"]
 Draw = Callable[[Images, Landmarks, Landmarks], Images]
 """Sources, their landmarks, the targets' landmarks -> the sources' appearances under the targets' structures."""
-
-STRUCTURES, SAMPLES = 32, 8
-"""Diversity is measured on so many structures, with so many samples of each."""
 
 
 def transfer_draw(model: Model, transport: bool = True) -> Draw:
@@ -89,7 +83,7 @@ def evaluate_pairs(
                 name: _means(method.values, np.array([each == label for each in labels]))
                 for name, method in methods.items()
             }
-            for label in sorted({each for each in labels if each is not None})
+            for label in in_order(labels)
         }
     facts = {**pairs.facts, "pairs": len(pairs), "people": len(set(pairs.people)), **measure_facts(measures)}
     return Report(methods, sections, facts, list(pairs.notes), pairs, drawn)
@@ -139,7 +133,7 @@ def evaluate(
         again = reconstruct(model, pairs.target, pairs.target_landmarks)
         report = evaluate_pairs(draw or transfer_draw(model, transport), pairs, measures, {"reconstruction": again})
     report.sections["likelihood"] = elbo_bits(model, report.pairs.target, report.pairs.target_landmarks, seed)
-    report.sections["samples"] = _samples(model, report.pairs, measures)
+    report.sections["samples"] = score_samples(model, report.pairs, measures)
     return report
 
 
@@ -175,6 +169,7 @@ def evaluate_checkpoint(
     source_view: SourceView = "any",
     metrics: str = "pixels",
     features: str | None = None,
+    draw: Callable[[Model], Draw] | None = None,
 ) -> Report:
     """Returns `evaluate` of a stored model on one split of records, or `evaluate_folders` on two folders (`pairs`).
 
@@ -189,6 +184,7 @@ def evaluate_checkpoint(
         source_view: see `record_pairs`.
         metrics: "pixels" (PSNR, SSIM) or "all".
         features: MODULE:FUNCTION of a network for the distances between sets.
+        draw: makes of the loaded model what draws the transfers, instead of `transfer_draw`.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
@@ -197,10 +193,11 @@ def evaluate_checkpoint(
     """
     measures, notes = load_measures(metrics, features, seed)
     model = load_model(checkpoint)
+    own = draw(model) if draw else None
     if pairs is not None:
-        report = evaluate_folders(model, *pairs, limit, seed, transport, measures)
+        report = evaluate_folders(model, *pairs, limit, seed, transport, measures, own)
     else:
-        report = evaluate(model, load_faces(records, split), limit, seed, transport, source_view, measures)
+        report = evaluate(model, load_faces(records, split), limit, seed, transport, source_view, measures, own)
     report.facts.update(
         checkpoint=checkpoint.resolve().name, step=model.step, image_size=model.config.model.image_size,
         points=model.config.data.points, transport=transport,
@@ -232,27 +229,6 @@ def _true_images(true: MeasuredFaces, pairs: Pairs) -> dict[str, float | None]:
 def _means(values: Mapping[str, np.ndarray], chosen: np.ndarray) -> dict[str, float | None]:
     kept = {name: each[chosen & np.isfinite(each)] for name, each in values.items()}
     return {"pairs": int(chosen.sum())} | {name: float(v.mean()) if len(v) else None for name, v in kept.items()}
-
-
-def _samples(model: Model, pairs: Pairs, measures: Measures) -> dict[str, float | int | None]:
-    """Diversity of samples from the prior, and how far they lie from the true images."""
-    chosen = np.unique(np.linspace(0, len(pairs) - 1, STRUCTURES).round().astype(int))
-    drawn = sample(jax.random.key(measures.seed), model, pairs.target_landmarks[chosen], SAMPLES)
-    flat = drawn.reshape(-1, *drawn.shape[2:])
-    out: dict[str, float | int | None] = {
-        "structures": len(chosen), "samples_each": SAMPLES, "pixel_spread": pixel_spread(drawn)
-    }  # fmt: skip
-    if measures.faces is not None:
-        found = measures.faces.measure(flat, "samples")
-        out["identity_spread"] = feature_spread(found.descriptors.reshape(len(chosen), SAMPLES, -1))
-        out["face_found"] = float(found.found.mean())
-        true = measures.faces.measure(pairs.target, "true images")
-        out |= face_set_distances(found, true)
-    if measures.features is not None:
-        name, function = measures.features
-        first, second = (compute_features(name, function, images) for images in (flat, pairs.target))
-        out |= set_distances(name, first, second)
-    return out
 
 
 def _each_alone(faces: Faces, chosen: np.ndarray, size: int, points: int, facts: dict[str, Any]) -> Pairs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -17,15 +16,8 @@ from jaxtyping import UInt8
 from ecvae_jax.evaluation.bootstrap import Score
 from ecvae_jax.evaluation.pairs import Pairs
 from ecvae_jax.evaluation.scoring import FACES, PIXELS, Method
+from ecvae_jax.evaluation.tables import report_lines, report_markdown
 from ecvae_jax.pictures import save_picture
-
-LABELS = {"model": "transfer"}
-"""What a reader is shown for a method's name, where it is another word."""
-
-_SHOWN = {  # metric: heading, factor, digits
-    "psnr": ("PSNR, dB", 1, 2), "ssim": ("SSIM", 1, 3), "identity": ("identity distance", 1, 3),
-    "nme": ("structure error, %", 100, 2), "face_found": ("face found, %", 100, 1), "verified": ("verified, %", 100, 1),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,14 +42,7 @@ class Report:
 
     def to_lines(self) -> list[str]:
         """Returns the report as lines of text, a method a line; in brackets the 95% interval over people."""
-        lines = []
-        for name, scores in self.scores.items():
-            parts = [f"{metric.replace('_', ' ')} {_with_interval(each, factor, digits)}{' %' * (factor == 100)}"
-                     for metric, (_, factor, digits) in _SHOWN.items() if (each := scores.get(metric))]  # fmt: skip
-            count = _score(scores, "psnr").count
-            lines.append(f"{LABELS.get(name, name):<15} {'   '.join(parts)}   (n = {count})")
-        lines += _section_lines(self.sections)
-        return lines
+        return report_lines(self.scores, self.sections)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as plain dictionaries, for JSON: the methods, the sections, then `protocol`."""
@@ -65,17 +50,8 @@ class Report:
         return {**methods, **_plain(self.sections), "protocol": self.facts, "notes": self.notes}
 
     def to_markdown(self) -> str:
-        """Returns a table of the methods, with intervals, and how it was measured below it."""
-        metrics = [metric for metric in _SHOWN if any(scores.get(metric) for scores in self.scores.values())]
-        rows = [["", *(_SHOWN[metric][0] for metric in metrics)], ["---"] * (len(metrics) + 1)]
-        for name, scores in self.scores.items():
-            cells = [_with_interval(scores.get(metric), *_SHOWN[metric][1:]) for metric in metrics]
-            rows.append([LABELS.get(name, name), *cells])
-        table = ["| " + " | ".join(row) + " |" for row in rows]
-        words = [f"{key}: {value}" for key, value in self.facts.items() if not isinstance(value, dict)]
-        below = ["", *_section_lines(self.sections), "", "; ".join(words) + ".",
-                 "In brackets the 95% bootstrap interval over people.", *self.notes]  # fmt: skip
-        return "\n".join([*table, *(f"{line}" for line in below)]) + "\n"
+        """Returns a table of the methods with intervals, the breakdowns, and how it was measured below them."""
+        return report_markdown(self.scores, self.sections, self.facts, self.notes)
 
     def save(self, path: Path) -> None:
         """Writes the report as JSON, aside and then renamed."""
@@ -156,26 +132,3 @@ def _score(scores: Mapping[str, Score | None], metric: str) -> Score:
     found = scores[metric]
     assert found is not None, metric
     return found
-
-
-def _with_interval(score: Score | None, factor: float, digits: int) -> str:
-    if score is None:
-        return "–"
-    mean, low, high = (None if v is None else f"{factor * v:.{digits}f}" for v in score[:3])
-    return f"{mean} ({'?' if low is None else f'{low} to {high}'})"
-
-
-def _section_lines(sections: Mapping[str, Any]) -> list[str]:
-    """The sections that are single rows of numbers: true images, likelihood, samples."""
-    lines = []
-    for name in ("true_images", "likelihood", "samples"):
-        if name in sections:
-            parts = [f"{key.replace('_', ' ')} {_short(value)}" for key, value in sections[name].items()]
-            lines.append(f"{name.replace('_', ' '):<15} {'   '.join(parts)}")
-    return lines
-
-
-def _short(value: float | int | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) and math.isfinite(value) else str(value)

@@ -102,6 +102,7 @@ def score_method(
     if measures.features is not None:
         name, function = measures.features
         first, second = (compute_features(name, function, images) for images in (drawn, pairs.target))
+        numbers[f"distance_{name}"] = float(np.linalg.norm(first - second, axis=1).mean())
         numbers |= set_distances(name, first, second)
     scores = {name: score(each, pairs.people, measures.seed) for name, each in values.items()}
     return Method(values, scores, numbers, faces)

@@ -49,6 +49,13 @@ def pair_classes(
     return {name: labels for name, labels in classes.items() if any(label is not None for label in labels)}
 
 
+def in_order(labels: Sequence[str | None]) -> list[str]:
+    """Returns the different classes: turns by their degrees, others by name."""
+    turns = [_turn(degrees) for degrees in _TURNS]
+    found = {label for label in labels if label is not None}
+    return [*(turn for turn in turns if turn is not None and turn in found), *sorted(found.difference(turns))]
+
+
 def _turn(degrees: float | None) -> str | None:
     if degrees is None:
         return None

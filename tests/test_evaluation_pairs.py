@@ -1,0 +1,279 @@
+"""Pairs of records and of folders, and the whole of `ecvae evaluate --pairs`."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ecvae_jax.cli import main
+from ecvae_jax.config import Config
+from ecvae_jax.data.detect import DetectedFace
+from ecvae_jax.data.errors import DataError
+from ecvae_jax.data.faces import Faces, load_faces
+from ecvae_jax.evaluation import pairs as pairs_module
+from ecvae_jax.evaluation.figure import draw_figure
+from ecvae_jax.evaluation.pairs import folder_pairs, frontal_pairs, record_pairs
+from ecvae_jax.evaluation.protocol import evaluate_checkpoint, evaluate_pairs
+from ecvae_jax.evaluation.scoring import load_measures
+from ecvae_jax.evaluation.tags import expression_of, in_order, is_neutral, pair_classes
+from ecvae_jax.training.checkpoint import Model, load_model
+from ecvae_jax.training.loop import train
+
+DOCS = Path(__file__).parent.parent / "docs" / "evaluation.md"
+KEYS = {"pairs", "psnr", "ssim", "identity", "nme", "face_found"}
+
+
+@pytest.fixture(scope="module")
+def workdir(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pairs")
+    train(tiny_config, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(workdir: Path) -> Model:
+    return load_model(workdir)
+
+
+@pytest.fixture(scope="module")
+def heads() -> Faces:
+    return load_faces("rendered", "test")
+
+
+class Exact:
+    """Finds the rendered heads that it knows, with their exact landmarks."""
+
+    name, points = "exact", 98
+
+    def __init__(self, faces: Faces, indices: list[int]) -> None:
+        self.known = {image.tobytes(): faces.landmarks[i] for i, image in zip(indices, faces.images(indices),
+                                                                              strict=True)}  # fmt: skip
+
+    def detect(self, image: np.ndarray) -> list[DetectedFace]:
+        landmarks = self.known.get(np.ascontiguousarray(image).tobytes())
+        if landmarks is None:
+            return []
+        return [DetectedFace((0, 0, 100, 100), landmarks * image.shape[0], 98)]
+
+    def measure(self, image: np.ndarray, box: tuple[float, float, float, float]) -> DetectedFace | None:
+        return None
+
+
+@pytest.fixture
+def folders(heads: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Four people neutral and otherwise; a file without a partner, a picture without a face, a damaged one."""
+    sources, targets = tmp_path / "neutral", tmp_path / "other"
+    for folder, shift, suffix in ((sources, 0, "png"), (targets, 4, "PNG")):
+        folder.mkdir()
+        for person in range(4):
+            Image.fromarray(heads.image(24 * person + shift)).save(folder / f"p{person}.{suffix}", "PNG")
+        Image.fromarray(np.full((64, 64, 3), 99, np.uint8)).save(folder / "grey.png")
+        (folder / "broken.jpg").write_bytes(b"nothing")
+    Image.fromarray(heads.image(0)).save(sources / "alone.png")
+    (sources / "notes.txt").write_text("no photo")
+    detector = Exact(heads, [24 * person + shift for person in range(4) for shift in (0, 4)])
+    monkeypatch.setattr(pairs_module, "load_detector", lambda name: detector)
+    return sources, targets
+
+
+def test_the_frontal_neutral_view_is_the_source_of_all_others() -> None:
+    tags = [
+        {"yaw": 20, "expression": {"neutral": 1.0}}, {"yaw": -5, "expression": {"neutral": 1.0}},
+        {"yaw": 0, "expression": {"smile": 0.8}}, {"yaw": 30, "recording": "01"}, {"yaw": -2, "recording": "02"},
+    ]  # fmt: skip
+    found = frontal_pairs(["a", "a", "a", "b", "b"], tags, limit=10, seed=0)
+    assert found.tolist() == [[1, 0], [1, 2], [3, 4]]
+    assert len(frontal_pairs(["a", "a", "a", "b", "b"], tags, limit=2, seed=0)) == 2
+    with pytest.raises(DataError, match="source_view='frontal': the records have no tag yaw"):
+        frontal_pairs(["a", "a"], [{}, {}], limit=1, seed=0)
+
+
+def test_record_pairs_carry_what_the_records_say(heads: Faces) -> None:
+    found = record_pairs(heads, 32, 68, limit=9, seed=1, source_view="frontal")
+    assert len(found) == len(set(found.names)) == 9
+    assert found.source.shape == found.target.shape == (9, 32, 32, 3)
+    assert found.target_landmarks.shape == (9, 68, 2)
+    for name, person, source, target in zip(
+        found.names, found.people, found.source_tags, found.target_tags, strict=True
+    ):
+        assert f"_{person}" in name
+        assert abs(source["yaw"]) < 8
+        assert is_neutral(source)
+        assert source["light"] == target["light"]
+
+
+def test_classes_of_pairs() -> None:
+    source = [{"yaw": 0}, {"yaw": 10}, {}, {"yaw": 1}]
+    target = [{"yaw": -7.5, "expression": {"smile": 0.5, "kiss": 0.2}}, {"yaw": 16, "camera": "05_1"},
+              {"recording": "02"}, {"yaw": 90}]  # fmt: skip
+    assert pair_classes(source, target) == {
+        "by_turn": ["7.5-22.5", "0-7.5", None, "37.5+"],
+        "by_view": ["7.5-22.5", "7.5-22.5", None, "37.5+"],
+        "by_expression": ["smile", None, "recording 02", None],
+        "by_camera": [None, "05_1", None, None],
+    }
+    assert pair_classes([{}], [{}]) == {}
+    assert expression_of({"expression": "neutral", "recording": "02"}) == "neutral"
+
+
+def test_folders_are_paired_by_name_and_all_files_are_accounted_for(
+    model: Model, heads: Faces, folders: tuple[Path, Path]
+) -> None:
+    found = folder_pairs(model, *folders)
+    assert found.names == found.people == ["p0", "p1", "p2", "p3"]
+    assert found.source.shape == (4, 32, 32, 3)
+    # the crop is about the landmarks, by the margin of the training records
+    middle = (found.source_landmarks.min(axis=1) + found.source_landmarks.max(axis=1)) / 2
+    np.testing.assert_allclose(middle, 0.5, atol=1e-4)
+    assert np.ptp(found.source_landmarks, axis=1).max(axis=1) == pytest.approx(1 / float(model.records["margin"]))
+    for landmarks, first in ((found.source_landmarks, 0), (found.target_landmarks, 4)):  # which is which
+        for person in range(4):
+            exact = heads.landmarks[24 * person + first]
+            scale = np.ptp(landmarks[person], axis=0).max() / np.ptp(exact, axis=0).max()
+            moved = landmarks[person] - landmarks[person].mean(axis=0)
+            np.testing.assert_allclose(moved, scale * (exact - exact.mean(axis=0)), atol=1e-4)
+    assert {key: found.facts[key] for key in ("files", "unpaired", "no_face", "not_readable")} == {
+        "files": [7, 6], "unpaired": 1, "no_face": 1, "not_readable": 1,
+    }  # fmt: skip
+    assert found.notes == [
+        "1 pair left out, no face found: grey", "1 pair left out, not readable: broken",
+        "1 file left out, its name is in one folder only: alone",
+    ]  # fmt: skip
+    limited = folder_pairs(model, *folders, limit=3)
+    assert limited.notes[-1] == "3 of 6 pairs are taken (limit)"
+
+
+def test_folders_that_cannot_be_paired_are_refused(
+    model: Model, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources, targets = folders
+    made = {"empty": [], "others": ["x.png"], "doubled": ["p0.png", "p0.jpg"], "grey": ["grey.png"]}
+    for name, photos in made.items():
+        (tmp_path / name).mkdir()
+        for photo in photos:
+            (tmp_path / name / photo).write_bytes((targets / "grey.png").read_bytes())
+    cases = {
+        "missing": "no such folder",
+        "empty": "no photo among its 0 files",
+        "others": "no file has the same name in both",
+        "doubled": "p0.jpg and p0.png have the same name",
+        "grey": "no pair is left; 1 pair left out, no face found",
+    }
+    for name, words in cases.items():
+        with pytest.raises(DataError, match=words) as caught:
+            folder_pairs(model, sources, tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+def test_photos_are_found_by_dlib(model: Model, heads: Faces, tmp_path: Path) -> None:
+    pytest.importorskip("dlib")
+    if importlib.util.find_spec("face_recognition_models") is None:
+        pytest.skip("face_recognition_models is not installed")
+    for folder, index in (("a", 0), ("b", 4)):
+        (tmp_path / folder / "inner").mkdir(parents=True)
+        Image.fromarray(heads.image(index)).save(tmp_path / folder / "inner" / "anna.png")
+    config = model.config
+    of_68 = model._replace(config=dataclasses.replace(config, data=dataclasses.replace(config.data, points=68)))
+    found = folder_pairs(of_68, tmp_path / "a", tmp_path / "b")
+    assert found.names == ["inner/anna"]
+    assert found.facts["detector"].startswith("dlib-68")
+    assert found.target_landmarks.shape == (1, 68, 2)
+
+
+def test_drawing_the_truth_is_perfect_and_others_are_told_apart(heads: Faces) -> None:
+    pytest.importorskip("dlib")
+    measures, notes = load_measures("all")
+    if measures.faces is None:
+        pytest.skip(notes[0])
+    chosen = record_pairs(heads, 64, 98, limit=8, seed=3)
+    report = evaluate_pairs(lambda *_: chosen.target, chosen, measures)
+    found = report.scores["model"]
+    assert found["ssim"].mean == pytest.approx(1)
+    assert found["identity"].mean == found["nme"].mean == 0
+    assert found["verified"].mean == found["identification"].mean == 1
+    numbers = report.methods["model"].numbers
+    assert numbers["frechet_dlib128"] == pytest.approx(0, abs=1e-6)
+    assert report.scores["copy"]["nme"].mean > report.scores["warp"]["nme"].mean
+    assert report.scores["copy"]["identity_others"].mean > report.scores["copy"]["identity"].mean
+    assert report.sections["true_images"]["nme_asked"] == pytest.approx(found["nme_asked"].mean)
+    classes = report.sections["by_view"]
+    assert sum(each["model"]["pairs"] for each in classes.values()) == 8
+    assert "transfer / warp / copy" in report.to_markdown()
+    with pytest.raises(ValueError, match="model: gives images"):
+        evaluate_pairs(lambda *_: chosen.target[:2], chosen)
+
+
+def test_the_command_writes_all_that_is_asked_for(
+    workdir: Path, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("dlib")
+    out, markdown, figure, images = (tmp_path / name for name in ("o/r.json", "o/r.md", "o/r.png", "images"))
+    command = ["evaluate", "--checkpoint", str(workdir), "--pairs", *map(str, folders), "--out", str(out)]
+    command += ["--markdown", str(markdown), "--figure", str(figure), "--save-images", str(images)]
+    assert main(command) == 0
+    shown = capsys.readouterr()
+    assert [line.split()[0] for line in shown.out.splitlines()[:4]] == ["reconstruction", "transfer", "copy", "warp"]
+    assert "1 file left out, its name is in one folder only: alone" in shown.err
+    stored = json.loads(out.read_text())
+    for method in ("model", "copy", "warp"):
+        assert set(stored[method]) >= KEYS
+        assert stored[method]["pairs"] == 4
+    assert 0 <= stored["copy"]["face_found"] <= 1
+    assert 0 < stored["copy"]["nme"] < 1
+    assert 0 < stored["copy"]["identity"] < 0.6
+    assert stored["protocol"]["no_face"] == stored["protocol"]["unpaired"] == 1
+    table = markdown.read_text().splitlines()
+    assert [line.split("|")[1].strip() for line in table[2:8]] == [
+        "reconstruction", "transfer", "copy", "warp", "*transfer − copy*", "*transfer − warp*",
+    ]  # fmt: skip
+    for method in ("model", "copy", "warp", "source", "target", "reconstruction"):
+        assert sorted(path.name for path in (images / method).iterdir()) == ["p0.png", "p1.png", "p2.png", "p3.png"]
+        assert Image.open(images / method / "p0.png").size == (32, 32)
+    assert not [path for path in tmp_path.rglob("*.part")]
+    assert Image.open(figure).size == (150 + 4 * (4 * 34 + 2), 4 * (5 * 34 + 2))
+
+
+def test_the_figure_has_a_row_for_each_method(heads: Faces) -> None:
+    report = evaluate_pairs(lambda images, *_: images, record_pairs(heads, 64, 98, limit=3, seed=0))
+    assert draw_figure(report).shape == (2 * (4 * 66 + 2), 150 + 2 * (3 * 66 + 2), 3)
+
+
+def test_the_example_of_the_docs_runs(workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(code.replace("demo/run", str(workdir)), names)
+    assert len(names["pairs"]) == 20
+    assert (tmp_path / "report.json").is_file()
+    assert (tmp_path / "pairs.png").is_file()
+
+
+def test_a_drawer_of_the_users_own(workdir: Path, tiny_records: Path) -> None:
+    report = evaluate_checkpoint(workdir, str(tiny_records), limit=12, draw=lambda model: lambda images, *_: images)
+    assert report.scores["model"] == report.scores["copy"]
+
+
+def test_turns_are_in_the_order_of_their_degrees() -> None:
+    assert in_order(["7.5-22.5", "37.5+", None, "0-7.5"]) == ["0-7.5", "7.5-22.5", "37.5+"]
+    assert in_order(["smile", "anger", "smile"]) == ["anger", "smile"]
+
+
+@pytest.mark.parametrize(
+    "words", [["--pairs", "a"], ["--source-view", "side"], ["--pairs", "a", "b", "--source-view", "frontal"]]
+)
+def test_wrong_options_are_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--checkpoint", "c", *words]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_missing_folder_is_one_line(workdir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = str(tmp_path / "missing")
+    assert main(["evaluate", "--checkpoint", str(workdir), "--pairs", missing, missing]) == 1
+    assert "no such folder; give two folders of photos" in capsys.readouterr().err
