@@ -2,8 +2,9 @@
 
     ecvae compare configs/comparison.py --workdir runs/comparison
 
-12,000 images a training, about a fourth of configs/demo.py: 1.5 to 2.5 minutes on 2 CPU cores, and the scoring as much
-again with --metrics all. 15 trainings a seed, three seeds. --variants standard,mixture compares the three priors alone.
+12,000 images a training, a fourth of what configs/demo.py sees: where that takes five minutes, a training here takes
+somewhat more than one, and the scoring with --metrics all (dlib looks at 1,200 pictures) about as long again.
+15 trainings a seed, three seeds; --variants standard,mixture compares the three priors alone.
 """
 
 from ecvae_jax.config import Config, OptimConfig, TrainConfig
