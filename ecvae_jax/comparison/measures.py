@@ -123,7 +123,7 @@ def _sample_values(
 
 def _numbers(model: Model, report: Report) -> dict[str, float | None]:
     likelihood, samples, pairs = report.sections["likelihood"], report.sections["samples"], report.pairs
-    condition = make_condition(model.config, model.frozen, jnp.asarray(pairs.target_landmarks))
+    condition = _condition(model.config, model.frozen, jnp.asarray(pairs.target_landmarks))
     kl, nats = likelihood["kl"], likelihood["recon_nll"]
     if isinstance(condition.prior, GaussianMixture):
         kl = _mixture_kl(model, pairs, condition.prior)
@@ -134,21 +134,24 @@ def _numbers(model: Model, report: Report) -> dict[str, float | None]:
         "kl": kl,
         "kl_trained": likelihood["kl"],
         "bits_per_dimension": bits_per_dimension(nats + kl, math.prod(pairs.target.shape[1:])),
-        "effective_clusters": float(effective_clusters(condition.cluster_weights).mean()),
+        "effective_clusters": float(jax.jit(effective_clusters)(condition.cluster_weights).mean()),
         "prior_distance": _prior_distance(condition),
     }
+
+
+_condition = jax.jit(make_condition, static_argnums=0)
+_estimate_kl = jax.jit(mixture_kl_monte_carlo, static_argnames="num_samples")
 
 
 def _mixture_kl(model: Model, pairs: Pairs, mixture: GaussianMixture) -> float:
     """The KL to the mixture itself: what a mixture trains on is only an upper bound of it, and would not be fair."""
     posterior = infer_posterior(model, pairs.target, pairs.target_landmarks)
-    estimate = jax.jit(mixture_kl_monte_carlo, static_argnames="num_samples")
     parts = []
     for start in range(0, len(pairs), _KL_BATCH):
         rows = slice(start, start + _KL_BATCH)
         each = mixture._replace(weights=mixture.weights[rows])
         own = jax.tree.map(lambda leaf: leaf[rows], posterior)  # noqa: B023
-        parts.append(np.asarray(estimate(jax.random.key(start), own, each, num_samples=_KL_DRAWS)[0]))
+        parts.append(np.asarray(_estimate_kl(jax.random.key(start), own, each, num_samples=_KL_DRAWS)[0]))
     return float(np.concatenate(parts).mean())
 
 

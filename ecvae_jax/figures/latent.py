@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -60,8 +61,8 @@ def latent_space(model: Model, faces: Faces) -> LatentSpace:
     landmarks = faces.landmarks_as(config.data.points)
     rows = [face.index for face in chosen]
     posterior = np.asarray(infer_posterior(model, faces.images(rows, config.model.image_size), landmarks[rows]).mean)
-    weights = np.asarray(make_condition(config, frozen, jnp.asarray(landmarks[rows])).cluster_weights)
-    own = make_condition(config, frozen, jnp.asarray(landmarks[[face.index for face in shown]])).cluster_weights
+    weights = np.asarray(_condition(config, frozen, jnp.asarray(landmarks[rows])).cluster_weights)
+    own = _condition(config, frozen, jnp.asarray(landmarks[[face.index for face in shown]])).cluster_weights
     means = weights @ np.asarray(frozen.cluster_means)
     centre = means.mean(axis=0)
     _, lengths, axes = np.linalg.svd(means - centre, full_matrices=False)
@@ -79,6 +80,9 @@ def latent_space(model: Model, faces: Faces) -> LatentSpace:
         faces.images([face.index for face in shown], config.model.image_size),
         float((lengths[:2] ** 2).sum() / (lengths**2).sum()),
     )
+
+
+_condition = jax.jit(make_condition, static_argnums=0)
 
 
 def draw_latent(model: Model, faces: Faces, told: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -59,6 +60,9 @@ def draw_poses(model: Model, faces: Faces, told: str) -> Any:
     return _draw(model, faces, sources, targets, names, "Conditional pose generation", below)
 
 
+_condition = jax.jit(make_condition, static_argnums=0)
+
+
 def _draw(
     model: Model, faces: Faces, sources: Sequence[Face], targets: Sequence[Face], names: Sequence[str], title: str,
     below: Sequence[str],
@@ -69,7 +73,7 @@ def _draw(
     landmarks = faces.landmarks_as(points)
     pictures, target_pictures = faces.images(from_, size), faces.images(to, size)
     drawn = transfer_grid(model, pictures, landmarks[from_], landmarks[to])
-    sketch = make_condition(model.config, model.frozen, jnp.asarray(landmarks[to])).sketch
+    sketch = _condition(model.config, model.frozen, jnp.asarray(landmarks[to])).sketch
     rows = [[None, *target_pictures], [None, *sketch_picture(np.asarray(sketch))]]
     rows += [[picture, *row] for picture, row in zip(pictures, drawn, strict=True)]
     captions = ["target", "its sketch", *(face.person for face in sources)]
