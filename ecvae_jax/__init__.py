@@ -15,6 +15,8 @@ before it:
     training       state, step, its map over devices, checkpoints, the loop
     synthesis      jitted batches: infer, decode, transfer, sample
     evaluation     metrics, pairs with a true image, baselines
+    comparison     the three priors and their variants trained alike, with intervals and a verdict
+    figures        the paper's figures from a checkpoint
     grids, information   what `ecvae transfer`, `sample` and `info` show
     cli            the command `ecvae` (options: what its subcommands read)
 

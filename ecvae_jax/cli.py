@@ -17,7 +17,9 @@ import tyro
 from ecvae_jax.config import Config
 from ecvae_jax.cpu import keep_freed_memory, set_cpu_flags
 from ecvae_jax.options import (
+    CompareOptions,
     EvaluateOptions,
+    FigureOptions,
     InfoOptions,
     PrepareOptions,
     SampleOptions,
@@ -101,6 +103,42 @@ def evaluate(arguments: Sequence[str]) -> int:
     return 0
 
 
+def compare(arguments: Sequence[str]) -> int:
+    """Runs `ecvae compare [CONFIG] --workdir DIR [options]` and returns the exit code."""
+    from ecvae_jax.experiments import load_config
+
+    config, rest = Config(), list(arguments)
+    if rest and not rest[0].startswith("-"):
+        config = load_config(Path(rest.pop(0)))
+    options = _parse(CompareOptions, "compare [CONFIG]", rest, CompareOptions(config=config))
+    if options.workdir is None:
+        return _wrong_usage("--workdir is required: the folder for the trainings and the table")
+    from ecvae_jax.comparison.compare import compare as run_comparison
+    from ecvae_jax.comparison.runs import InterruptedComparisonError
+    from ecvae_jax.comparison.verdict import verdict_lines
+
+    names = [name.strip() for name in options.variants.split(",") if name.strip()]
+    try:
+        results = run_comparison(
+            options.config, options.workdir, names, options.seeds, options.limit, options.split, options.metrics
+        )
+    except InterruptedComparisonError as stop:
+        _say(str(stop))
+        return 1
+    print("\n".join(verdict_lines(results)))
+    _say(*results.facts["notes"], f"written: comparison.md, comparison.json, comparison.png in {options.workdir}")
+    return 0
+
+
+def figure(arguments: Sequence[str]) -> int:
+    """Runs `ecvae figure 2|3a|3b --checkpoint C --out FILE.png` and returns the exit code."""
+    options = _parse(FigureOptions, "figure", arguments)
+    from ecvae_jax.figures.draw import write_figure
+
+    _say(write_figure(options.which, options.checkpoint, options.file, options.data, options.split))
+    return 0
+
+
 def info(arguments: Sequence[str]) -> int:
     """Runs `ecvae info PATH` and returns the exit code."""
     options = _parse(InfoOptions, "info", arguments)
@@ -116,11 +154,13 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "transfer": transfer,
     "sample": sample,
     "evaluate": evaluate,
+    "compare": compare,
+    "figure": figure,
     "info": info,
 }
 _SUMMARIES = {
     "prepare": PrepareOptions, "train": TrainOptions, "transfer": TransferOptions, "sample": SampleOptions,
-    "evaluate": EvaluateOptions, "info": InfoOptions,
+    "evaluate": EvaluateOptions, "compare": CompareOptions, "figure": FigureOptions, "info": InfoOptions,
 }  # fmt: skip
 
 
@@ -196,8 +236,8 @@ def _parse(kind: type[_T], command: str, arguments: Sequence[str], default: _T |
         if stop.code:  # tyro explains itself in a box of several lines; one is enough
             word = command.split()[0]
             hint = f"see `ecvae {word} --help`"
-            if word == "train" and any(Path(a).suffix in (".py", ".json") for a in arguments):
-                hint = "CONFIG comes first: ecvae train CONFIG --workdir DIR"
+            if word in ("train", "compare") and any(Path(a).suffix in (".py", ".json") for a in arguments):
+                hint = f"CONFIG comes first: ecvae {word} CONFIG --workdir DIR"
             _wrong_usage(f"{_unboxed(said.getvalue())}; {hint}")
         raise
 

@@ -152,3 +152,56 @@ class InfoOptions:
 
     path: Annotated[Path, tyro.conf.Positional]
     """Working directory of a training, one step's folder in its `checkpoints`, or a records folder."""
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Trains the three priors and their variants alike, with several seeds, and writes a table with a verdict.
+
+    Everything that is done is kept: after Ctrl-C, or with more seeds or variants, the same command goes on.
+    """
+
+    workdir: Path | None = None
+    """Folder for runs/VARIANT-seedS, comparison.json, comparison.md and comparison.png."""
+    variants: str = ""
+    """Names with commas between them: standard,mixture. Empty: all. The equilibrium prior is always trained."""
+    seeds: int = 3
+    """Trainings of each variant, with the seeds 0, 1, ... (train.seed is not used)."""
+    limit: int = 500
+    """At most so many pairs of views are scored."""
+    split: str = "test"
+    """Split of the records to score on; its people should not have been trained on."""
+    metrics: Literal["all", "pixels"] = "all"
+    """pixels: no identity and structure by dlib, which take most of the time of scoring."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be compared, before anything is loaded."""
+        for name in ("seeds", "limit"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class FigureOptions:
+    """Draws a figure of the paper: 2 latent space, 3a emotion transfer, 3b conditional pose generation."""
+
+    which: Annotated[Literal["2", "3a", "3b"], tyro.conf.Positional]
+    """The number of the figure in the paper."""
+    checkpoint: Path
+    """Working directory of a training, or one step's folder in its `checkpoints`."""
+    out: Path | None = None
+    """PNG to be written; figure2.png, figure3a.png or figure3b.png by default."""
+    data: str = "rendered"
+    """Records folder, or "rendered"; its faces are chosen by their tags yaw and expression."""
+    split: str = "test"
+    """Split of the records; its people should not have been trained on."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be written, before anything is loaded."""
+        _check_picture(self.file, 1)
+
+    @property
+    def file(self) -> Path:
+        """The PNG to be written."""
+        return self.out or Path(f"figure{self.which}.png")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -61,11 +62,20 @@ def save_picture(picture: UInt8[np.ndarray, "h w 3"], path: Path) -> None:
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"picture {str(path)!r}: the name must end in .png")
+    write_aside(path, lambda file: Image.fromarray(picture).save(file, format="PNG"))
+
+
+def write_aside(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Lets `write` fill a file beside `path`, then renames it, so that no half-written file is ever left.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            Image.fromarray(picture).save(file, format="PNG")
+            write(file)
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(aside, 0o666 & ~umask)  # mkstemp makes files that only their owner may read

@@ -1,0 +1,168 @@
+"""The trainings of a comparison and their scores: each done once, stored, and gone on with after an interruption."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from ecvae_jax.comparison.measures import measure_run
+from ecvae_jax.comparison.variants import Variant
+from ecvae_jax.config import Config
+from ecvae_jax.data.faces import Faces, load_faces
+from ecvae_jax.evaluation.report import write_text
+from ecvae_jax.evaluation.scoring import Measures, load_measures
+from ecvae_jax.training.checkpoint import load_model
+from ecvae_jax.training.loop import train
+
+RUNS = "runs"
+SCORES = "scores.json"
+"""One in the folder of each run; written last, so that its presence says that the run is done."""
+
+_FORMAT = 1
+_SCORED_ALONE = 0.1  # of the time of a run that is trained as well, for the estimate of what is left
+
+
+class Run(NamedTuple):
+    """One variant with one seed."""
+
+    variant: Variant
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return f"{self.variant.name}-seed{self.seed}"
+
+    @property
+    def training(self) -> str:
+        """Name of the folder of its training, which may be another variant's."""
+        return f"{self.variant.training}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How every run is scored."""
+
+    faces: Faces
+    limit: int
+    measures: Measures
+    settings: dict[str, Any]
+    """Stored with the scores: scores made otherwise are made again."""
+
+
+class InterruptedComparisonError(Exception):
+    """A training was asked to stop; it has stored its state."""
+
+
+def load_scoring(config: Config, split: str, limit: int, metrics: str) -> tuple[Scoring, list[str]]:
+    """Returns how runs are scored, and a note where less is measured than was asked for.
+
+    Raises:
+        DataError: the records have no such split.
+    """
+    measures, notes = load_measures(metrics)
+    faces = load_faces(config.data.records, split)
+    settings = {
+        "split": split, "limit": limit, "metrics": "all" if measures.faces else "pixels",
+        "fingerprint": faces.fingerprint,
+    }  # fmt: skip
+    return Scoring(faces, limit, measures, settings), notes
+
+
+def plan_runs(variants: Sequence[Variant], seeds: int) -> list[Run]:
+    """Returns the runs in their order: all variants with one seed, then the next, so that a part of it is balanced."""
+    return [Run(variant, seed) for seed in range(seeds) for variant in variants]
+
+
+def complete(runs: Sequence[Run], base: Config, workdir: Path, scoring: Scoring) -> dict[str, dict[str, Any]]:
+    """Returns the scores of every run by its name, trained and scored where they are not there yet.
+
+    A line a run goes to standard error, with the time that is left.
+
+    Raises:
+        InterruptedComparisonError: Ctrl-C or SIGTERM while a training ran.
+        CheckpointError: the folder of a run holds another experiment.
+        ValueError: see `training.loop.train` and `measures.measure_run`.
+    """
+    folder = workdir / RUNS
+    done = {run.name: _stored(folder / run.name / SCORES, run.variant.config(base, run.seed), scoring) for run in runs}
+    missing = [run for run in runs if done[run.name] is None]
+    # A row that borrows a training costs a scoring only, unless the lender comes after it.
+    weights = [1.0 if run.name == run.training else _SCORED_ALONE for run in missing]
+    if len(missing) < len(runs):
+        _say(f"{len(runs) - len(missing)} of {len(runs)} runs are done already")
+    began = time.monotonic()
+    for number, run in enumerate(missing):
+        start = time.monotonic()
+        _say(f"[{len(runs) - len(missing) + number + 1}/{len(runs)}] {run.variant.name}, seed {run.seed}")
+        scores = _complete_one(run, base, folder, scoring)
+        done[run.name] = scores
+        spent = time.monotonic() - began
+        left = spent / sum(weights[: number + 1]) * sum(weights[number + 1 :])
+        _say(f"    {_glance(scores)}; {duration(time.monotonic() - start)}, about {duration(left)} left")
+    return {name: scores for name, scores in done.items() if scores is not None}
+
+
+def _complete_one(run: Run, base: Config, folder: Path, scoring: Scoring) -> dict[str, Any]:
+    config = run.variant.config(base, run.seed)
+    outcome = train(config, folder / run.training)
+    if not outcome.finished:
+        raise InterruptedComparisonError(f"interrupted in {run.training} at step {outcome.step} of "
+                                         f"{config.train.steps}: the same command goes on from there")  # fmt: skip
+    model = load_model(folder / run.training)
+    measured = measure_run(model, scoring.faces, scoring.limit, run.variant.transport, scoring.measures)
+    scores = {"format": _FORMAT, "settings": scoring.settings, "config": json.loads(config.to_json()), **measured}
+    write_text(folder / run.name / SCORES, json.dumps(scores, allow_nan=False) + "\n")
+    jax.clear_caches()  # dozens of trainings would otherwise keep all their compiled programs
+    return scores
+
+
+def _stored(path: Path, config: Config, scoring: Scoring) -> dict[str, Any] | None:
+    """The scores of a run if they are there and were made just so; else it is trained (where it is not) and scored.
+
+    Other settings of the experiment are not judged here: `train` refuses to go on with another experiment, and takes
+    one that differs only in what cannot change the result.
+    """
+    try:
+        scores = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        _say(f"{path} cannot be read and is made again")
+        return None
+    made = {"format": _FORMAT, "settings": scoring.settings, "config": json.loads(config.to_json())}
+    if not isinstance(scores, dict):
+        scores = {}
+    other = [key for key, value in made.items() if scores.get(key) != value]
+    if not other:
+        return scores
+    if other == ["settings"]:
+        before = scores["settings"] if isinstance(scores["settings"], dict) else {}
+        words = ", ".join(f"{key} {before.get(key)}" for key, value in scoring.settings.items()
+                          if before.get(key) != value)  # fmt: skip
+        _say(f"{path.parent.name}: was scored with {words}; it is scored again")
+    return None
+
+
+def _glance(scores: dict[str, Any]) -> str:
+    values = scores["values"]
+    psnr, ssim = (sum(values[key]) / len(values[key]) for key in ("transfer_psnr", "transfer_ssim"))
+    return f"transfer {psnr:.2f} dB, SSIM {ssim:.4f}"
+
+
+def duration(seconds: float) -> str:
+    """Returns seconds as m:ss or h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _say(line: str) -> None:
+    print(f"ecvae: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,144 @@
+"""What is compared: the given experiment with a few settings changed, variant by variant; and the questions asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from ecvae_jax.config import Config
+
+REFERENCE = "equilibrium"
+"""Every variant is told by its difference to this one, trained with the same seed."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the comparison."""
+
+    name: str
+    words: str
+    """What it is, for a reader of the table."""
+    settings: Mapping[str, Any]
+    """`section.field`: value, on top of the given experiment."""
+    trained_as: str = ""
+    """The variant whose training is scored, where it needs none of its own."""
+    transport: bool = True
+    """Whether z is moved between priors when the model is scored."""
+
+    @property
+    def training(self) -> str:
+        """The name of the training that it is scored from."""
+        return self.trained_as or self.name
+
+    def config(self, base: Config, seed: int) -> Config:
+        """Returns the experiment with this variant's settings and the seed."""
+        return with_settings(base, {**self.settings, "train.seed": seed})
+
+
+class Question(NamedTuple):
+    """Two variants that differ in one thing."""
+
+    first: str
+    second: str
+    asks: str
+
+
+def _variant(name: str, words: str, trained_as: str = "", transport: bool = True, **settings: Any) -> Variant:
+    dotted = {key.replace("__", "."): value for key, value in settings.items()}
+    return Variant(name, words, MappingProxyType(dotted), trained_as, transport)
+
+
+# There is no "standard-plain": a posterior in units of N(0, I) is a plain one (a test holds both trainings equal).
+VARIANTS: dict[str, Variant] = {
+    variant.name: variant
+    for variant in (
+        _variant(REFERENCE, "Eq. 4, the paper's", prior__kind="equilibrium"),
+        _variant("mixture", "Eq. 3, Gaussian mixture", prior__kind="mixture"),
+        _variant("standard", "Eq. 2, N(0, I)", prior__kind="standard"),
+        _variant("no-transport", "equilibrium, z not moved to the target's prior", trained_as=REFERENCE,
+                 transport=False, prior__kind="equilibrium"),
+        _variant("literal", "equilibrium, weights as the paper says them",
+                 prior__kind="equilibrium", clusters__mode="literal"),
+        _variant("equilibrium-plain", "equilibrium, posterior not relative to the prior",
+                 prior__kind="equilibrium", model__posterior="plain"),
+        _variant("mixture-plain", "mixture, posterior not relative to the prior",
+                 prior__kind="mixture", model__posterior="plain"),
+        _variant("equilibrium-self", "equilibrium, self-reconstruction only (the paper's)",
+                 prior__kind="equilibrium", data__pairs=0.0),
+        _variant("mixture-self", "mixture, self-reconstruction only", prior__kind="mixture", data__pairs=0.0),
+        _variant("standard-self", "N(0, I), self-reconstruction only", prior__kind="standard", data__pairs=0.0),
+        _variant("means-0", "equilibrium without its means: only the width depends on the face",
+                 prior__kind="equilibrium", prior__mean_norm=0.0),
+        _variant("means-10", "equilibrium, means ten times as long", prior__kind="equilibrium", prior__mean_norm=10.0),
+        _variant("k-8", "equilibrium, K = 8", prior__kind="equilibrium", clusters__count=8),
+        _variant("k-128", "equilibrium, K = 128", prior__kind="equilibrium", clusters__count=128),
+        _variant("stddev-0.05", "equilibrium, σ_k = 0.05", prior__kind="equilibrium", prior__stddev=0.05),
+        _variant("stddev-0.2", "equilibrium, σ_k = 0.2", prior__kind="equilibrium", prior__stddev=0.2),
+    )
+}  # fmt: skip
+
+QUESTIONS = (
+    Question(REFERENCE, "standard", "is the equilibrium prior better than the vanilla one?"),
+    Question(REFERENCE, "mixture", "is it better than the Gaussian mixture?"),
+    Question("equilibrium-self", "standard-self", "and where faces are only reconstructed from themselves, as in the "
+             "paper: better than the vanilla one?"),
+    Question("equilibrium-self", "mixture-self", "and there, better than the mixture?"),
+    Question("equilibrium-plain", "standard", "with a posterior that is not written relative to the prior?"),
+    Question(REFERENCE, "equilibrium-plain", "does the relative posterior help?"),
+    Question(REFERENCE, "no-transport", "does moving z to the target's prior help?"),
+    Question(REFERENCE, "literal", "do centred weights help against the paper's literal ones?"),
+    Question(REFERENCE, "means-0", "do the cluster means help at all?"),
+    Question("literal", "standard", "literal weights give nearly every face the same prior: is it the vanilla one?"),
+)  # fmt: skip
+
+
+def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
+    """Returns the experiment with some fields, named `section.field`, set to other values."""
+    for dotted, value in settings.items():
+        section, name = dotted.split(".")
+        config = dataclasses.replace(
+            config, **{section: dataclasses.replace(getattr(config, section), **{name: value})}
+        )
+    return config
+
+
+def choose_variants(names: Sequence[str]) -> list[Variant]:
+    """Returns the variants of these names in the table's order, all of them for none, the reference always first.
+
+    Raises:
+        ValueError: there is no such variant.
+    """
+    for name in names:
+        if name not in VARIANTS:
+            close = difflib.get_close_matches(name, VARIANTS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"the variants are {', '.join(VARIANTS)}"
+            raise ValueError(f"variants: no variant {name!r}; {hint}")
+    return [variant for name, variant in VARIANTS.items() if not names or name in names or name == REFERENCE]
+
+
+def usable_variants(variants: Sequence[Variant], base: Config, faces: int) -> tuple[list[Variant], list[str]]:
+    """Returns the variants that can be trained and differ from each other, and a note for each that is left out.
+
+    Args:
+        variants: the chosen ones.
+        base: the given experiment.
+        faces: of the training split; k-means needs as many as clusters.
+    """
+    kept: list[Variant] = []
+    notes: list[str] = []
+    seen: dict[tuple[Config, bool, str], str] = {}
+    for variant in variants:
+        config = variant.config(base, 0)
+        # A row that borrows a training is there on purpose, though its experiment is that of another row.
+        same = seen.setdefault((config, variant.transport, variant.trained_as), variant.name)
+        if config.clusters.count > faces:
+            notes.append(f"{variant.name} is left out: {config.clusters.count} clusters for {faces} faces")
+        elif same != variant.name:
+            notes.append(f"{variant.name} is left out: with this experiment it is the same as {same}")
+        else:
+            kept.append(variant)
+    return kept, notes

@@ -1,0 +1,162 @@
+"""Figure 2 of the paper from a trained model: Gaussian mixture against equilibrium latent space."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from ecvae_jax.data.errors import DataError
+from ecvae_jax.data.faces import Faces
+from ecvae_jax.figures.choose import Face, choose_yaws, tagged_faces, told_yaw
+from ecvae_jax.model.conditioning import make_condition
+from ecvae_jax.prior import equilibrium_prior
+from ecvae_jax.synthesis import infer_posterior
+from ecvae_jax.training.checkpoint import Model
+
+_SHOWN_YAWS = (-35.0, 0.0, 35.0)
+_COLOURS = ("#d1495b", "#2e4057", "#2a9134")
+_MOST_FACES = 480
+_TOLD_WEIGHT = 0.12  # components of at least this weight are labelled with it
+
+
+class LatentSpace(NamedTuple):
+    """Everything of figure 2, projected onto the plane in which the faces' equilibrium priors differ most."""
+
+    components: Float[np.ndarray, "k 2"]
+    """The frozen cluster means."""
+    component_stddev: Float[np.ndarray, " k"]
+    weights: Float[np.ndarray, "f k"]
+    """c_k of the faces that are shown."""
+    means: Float[np.ndarray, "f 2"]
+    """Their equilibrium priors."""
+    stddev: Float[np.ndarray, " f"]
+    posteriors: Float[np.ndarray, "n 2"]
+    """Posterior means of all faces."""
+    yaws: Float[np.ndarray, " n"]
+    shown: list[Face]
+    pictures: UInt8[np.ndarray, "f h w 3"]
+    share: float
+    """Part of the variance of the priors' means that lies in the plane."""
+
+
+def latent_space(model: Model, faces: Faces) -> LatentSpace:
+    """Returns what figure 2 draws.
+
+    Raises:
+        DataError: the model's prior has no cluster means, or the faces have no tags to choose by.
+    """
+    config, frozen = model.config, model.frozen
+    if config.prior.kind == "standard" or not np.asarray(frozen.cluster_means).any():
+        raise DataError(
+            "figure 2 shows cluster means, and this model has none in its latent space (prior.kind="
+            f"{config.prior.kind!r}, mean_norm={config.prior.mean_norm:g}): take an equilibrium or a mixture one"
+        )
+    found = tagged_faces(faces)
+    chosen = [found[i] for i in np.unique(np.linspace(0, len(found) - 1, _MOST_FACES).round().astype(int))]
+    shown = choose_yaws(found, _SHOWN_YAWS)
+    landmarks = faces.landmarks_as(config.data.points)
+    rows = [face.index for face in chosen]
+    posterior = np.asarray(infer_posterior(model, faces.images(rows, config.model.image_size), landmarks[rows]).mean)
+    weights = np.asarray(_condition(config, frozen, jnp.asarray(landmarks[rows])).cluster_weights)
+    own = _condition(config, frozen, jnp.asarray(landmarks[[face.index for face in shown]])).cluster_weights
+    means = weights @ np.asarray(frozen.cluster_means)
+    centre = means.mean(axis=0)
+    _, lengths, axes = np.linalg.svd(means - centre, full_matrices=False)
+    plane = axes[:2].T
+    prior = equilibrium_prior(own, frozen.cluster_means, frozen.cluster_stddev)
+    return LatentSpace(
+        (np.asarray(frozen.cluster_means) - centre) @ plane,
+        np.asarray(frozen.cluster_stddev),
+        np.asarray(own),
+        (np.asarray(prior.mean) - centre) @ plane,
+        np.asarray(prior.stddev)[:, 0],
+        (posterior - centre) @ plane,
+        np.array([face.yaw for face in chosen]),
+        shown,
+        faces.images([face.index for face in shown], config.model.image_size),
+        float((lengths[:2] ** 2).sum() / (lengths**2).sum()),
+    )
+
+
+_condition = jax.jit(make_condition, static_argnums=0)
+
+
+def draw_latent(model: Model, faces: Faces, told: str) -> Any:
+    """Returns figure 2: left the mixture's components weighted by c, right the equilibrium prior of the same faces.
+
+    Args:
+        model: a loaded checkpoint with cluster means: equilibrium or mixture.
+        faces: records with the tags yaw and expression.
+        told: what is said below of model and records.
+
+    Raises:
+        DataError: see `latent_space`.
+    """
+    from matplotlib.figure import Figure
+
+    space = latent_space(model, faces)
+    figure = Figure(figsize=(12.4, 6.4), dpi=110, layout="constrained")
+    left, right, side = figure.subplots(1, 3, gridspec_kw={"width_ratios": [5, 5, 1.1]})
+    _draw_mixture(left, space)
+    dots = _draw_equilibrium(right, space)
+    side.set_axis_off()
+    for number, (face, picture) in enumerate(zip(space.shown, space.pictures, strict=True)):
+        inset = side.inset_axes((0.0, 0.70 - 0.31 * number, 1.0, 0.26))
+        inset.imshow(picture)
+        inset.set(xticks=[], yticks=[], title=f"yaw {told_yaw(face.yaw)}, {face.expression}")
+        inset.title.set_fontsize(8)
+        for edge in inset.spines.values():
+            edge.set(color=_COLOURS[number % len(_COLOURS)], linewidth=3)
+    trained = left if model.config.prior.kind == "mixture" else right
+    trained.set_title(trained.get_title() + "\n(this model's prior)", fontsize=11)
+    figure.colorbar(dots, ax=right, shrink=0.7, label="dots: posterior means of faces, by yaw in degrees")
+    edge = float(space.component_stddev.max())
+    whole = np.concatenate([space.components - edge, space.components + edge, space.posteriors])
+    low, high = whole.min(axis=0), whole.max(axis=0)
+    margin = 0.03 * float((high - low).max())
+    for panel in (left, right):
+        panel.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin),
+                  aspect="equal", xlabel="first axis")  # fmt: skip
+        panel.tick_params(labelsize=8)
+    left.set_ylabel("second axis")
+    below = (f"The plane in which the priors of {len(space.yaws)} faces differ most; {space.share:.0%} of that lies in "
+             f"it. Circles: one standard deviation, and two of the equilibrium prior. {told}")  # fmt: skip
+    figure.supxlabel(below, fontsize=8)
+    return figure
+
+
+def _draw_mixture(panel: Any, space: LatentSpace) -> None:
+    from matplotlib.patches import Circle
+
+    panel.set_title("Gaussian mixture: component $k$ is drawn\nwith probability $c_k$ (numbers)", fontsize=11)
+    for centre, stddev in zip(space.components, space.component_stddev, strict=True):
+        panel.add_patch(Circle(centre, stddev, fill=False, color="0.85", linewidth=0.8))
+    for number, weights in enumerate(space.weights):
+        colour = _COLOURS[number % len(_COLOURS)]
+        for centre, stddev, weight in zip(space.components, space.component_stddev, weights, strict=True):
+            # the most alike face still has a weight far below 1: the root keeps small ones visible
+            panel.add_patch(Circle(centre, stddev, color=colour, alpha=0.55 * float(weight) ** 0.5, linewidth=0))
+            if weight >= _TOLD_WEIGHT:
+                panel.annotate(f"{weight:.2f}", centre, ha="center", va="center", fontsize=7, color=colour)
+    panel.plot(*space.components.T, "+", color="0.5", markersize=4)
+
+
+def _draw_equilibrium(panel: Any, space: LatentSpace) -> Any:
+    from matplotlib.patches import Circle
+
+    panel.set_title("Equilibrium: one Gaussian, N(Σ $c_k μ_k$, Σ $c_k^2 σ_k^2$)", fontsize=11)
+    for centre, stddev in zip(space.components, space.component_stddev, strict=True):
+        panel.add_patch(Circle(centre, stddev, fill=False, color="0.9", linewidth=0.8))
+    dots = panel.scatter(*space.posteriors.T, c=space.yaws, s=9, cmap="coolwarm", linewidths=0, zorder=2)
+    for number, (mean, stddev) in enumerate(zip(space.means, space.stddev, strict=True)):
+        colour = _COLOURS[number % len(_COLOURS)]
+        for times in (1, 2):
+            panel.add_patch(Circle(mean, times * stddev, fill=False, color=colour, linewidth=2.4 / times, zorder=3))
+        for centre, weight in zip(space.components, space.weights[number], strict=True):
+            if weight >= _TOLD_WEIGHT:  # what pulls the mean, and how hard
+                panel.plot(*np.stack([centre, mean]).T, color=colour, linewidth=6 * weight, alpha=0.35, zorder=1)
+    return dots
