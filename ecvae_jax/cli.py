@@ -19,8 +19,10 @@ from ecvae_jax.cpu import keep_freed_memory, set_cpu_flags
 from ecvae_jax.options import (
     CompareOptions,
     EvaluateOptions,
+    ExportOptions,
     FigureOptions,
     InfoOptions,
+    MorphOptions,
     PrepareOptions,
     SampleOptions,
     TrainOptions,
@@ -65,14 +67,35 @@ def prepare(arguments: Sequence[str]) -> int:
     return 0
 
 
+def morph(arguments: Sequence[str]) -> int:
+    """Runs `ecvae morph RECORDS OUT --people N` and returns the exit code."""
+    options = _parse(MorphOptions, "morph", arguments)
+    from ecvae_jax.data.morph import write_morphs
+
+    count = write_morphs(options.records, options.out, options.people, options.seed)
+    _say(f"{options.people} new people, {count} faces: {options.out}")
+    return 0
+
+
+def export(arguments: Sequence[str]) -> int:
+    """Runs `ecvae export CHECKPOINT OUT` and returns the exit code."""
+    options = _parse(ExportOptions, "export", arguments)
+    from ecvae_jax.training.checkpoint import export_model
+
+    size = export_model(options.checkpoint, options.out, options.half)
+    _say(f"{options.out}: {size / 1e6:.1f} MB")
+    return 0
+
+
 def transfer(arguments: Sequence[str]) -> int:
     """Runs `ecvae transfer --checkpoint C --source IMG... --target IMG... --out grid.png` and returns the exit code."""
     options = _parse(TransferOptions, "transfer", arguments)
     from ecvae_jax.grids import write_transfer_grid
 
     notes = write_transfer_grid(
-        options.checkpoint, options.source, options.target, options.out, options.transport, options.enlarge
-    )
+        options.checkpoint, options.source, options.target, options.out, options.transport, options.enlarge,
+        options.adapt,
+    )  # fmt: skip
     _say(*notes)
     return 0
 
@@ -97,6 +120,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     report = evaluate_checkpoint(
         options.checkpoint, options.data, options.split, options.limit, options.seed, options.transport,
         pairs=options.pairs, source_view=options.source_view, metrics=options.metrics, features=options.features,
+        adapt=options.adapt,
     )  # fmt: skip
     print("\n".join(report.to_lines()))
     _say(*report.notes, *report.write(options.out, options.markdown, options.figure, options.save_images))
@@ -150,17 +174,20 @@ def info(arguments: Sequence[str]) -> int:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "prepare": prepare,
+    "morph": morph,
     "train": train,
     "transfer": transfer,
     "sample": sample,
     "evaluate": evaluate,
     "compare": compare,
     "figure": figure,
+    "export": export,
     "info": info,
 }
 _SUMMARIES = {
-    "prepare": PrepareOptions, "train": TrainOptions, "transfer": TransferOptions, "sample": SampleOptions,
-    "evaluate": EvaluateOptions, "compare": CompareOptions, "figure": FigureOptions, "info": InfoOptions,
+    "prepare": PrepareOptions, "morph": MorphOptions, "train": TrainOptions, "transfer": TransferOptions,
+    "sample": SampleOptions, "evaluate": EvaluateOptions, "compare": CompareOptions, "figure": FigureOptions,
+    "export": ExportOptions, "info": InfoOptions,
 }  # fmt: skip
 
 

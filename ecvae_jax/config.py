@@ -48,7 +48,7 @@ class DataConfig:
     """Which faces are learned from, and how they reach the model."""
 
     records: str = RENDERED
-    """Folder written by `ecvae prepare`, or "rendered" for the embedded heads."""
+    """Folder written by `ecvae prepare`, or "rendered" for the embedded heads; several joined by "+" are one set."""
     points: Literal[98, 68] = 98
     """Landmark scheme of the model: 98 (WFLW) or 68 (iBUG, dlib). Records with 98 points can train a 68-point model."""
     mirror: bool = True
@@ -56,12 +56,16 @@ class DataConfig:
     pairs: float = 0.75
     """Fraction of a training batch where z comes from one view, and sketch and true image from another view of the same
     appearance group (one person under one light). 0 is the paper's self-reconstruction."""
+    colour_jitter: float = 0.0
+    """Strength of random changes of exposure and colour, the same for both views of an example: brightness and contrast
+    by factors up to exp(±strength), each colour by up to exp(±strength/3). For photos of few cameras and lights."""
     cache: bool = True
     """Keep decoded faces in host memory (uint8). Turn off where the data set is larger than the memory."""
 
     def __post_init__(self) -> None:
         _check_types(self, "data")
         _check(0.0 <= self.pairs <= 1.0, "data.pairs", self.pairs, "must lie between 0 and 1")
+        _check(0.0 <= self.colour_jitter <= 1.0, "data.colour_jitter", self.colour_jitter, "must lie between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,9 @@ class ModelConfig:
     """d, the length of z."""
     z_grid: int = 8
     """z enters the decoder as a square grid of this side with z_dim / z_grid² channels; 1 makes it one vector."""
+    frame: Literal["picture", "face"] = "picture"
+    """Where z has its places. "picture": in the crop, as the paper's U-Net has it; "face": on the mean face, to which
+    the source is warped by its landmarks, and from which what is drawn is laid over the target's structure."""
     posterior: Literal["relative", "plain"] = "relative"
     """"relative": the network's output is in units of the prior, mean = m(c) + σ(c)·net; "plain": taken as it is, so
     that it starts far outside a narrow prior."""
@@ -237,6 +244,24 @@ class TrainConfig:
         for name in ("steps", "batch_size", "log_every", "images_every", "checkpoint_every", "keep_checkpoints"):
             _check(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "must be at least 1")
         _check(self.seed >= 0, "train.seed", self.seed, "must not be negative")
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """How far a model goes towards one source photo (`ecvae_jax.adaptation`); all zero: as the paper has it."""
+
+    steps: int = 0
+    """Adam's steps on z and the decoder for each source, towards its reconstruction."""
+    learning_rate: float = 1e-3
+    """Size of those steps."""
+    detail: float = 1.0
+    """Share of the source's own pixels, warped by the landmarks, where they agree with what the model draws: 0 to 1."""
+
+    def __post_init__(self) -> None:
+        _check_types(self, "adapt")
+        _check(self.steps >= 0, "adapt.steps", self.steps, "must not be negative")
+        _check(self.learning_rate > 0, "adapt.learning_rate", self.learning_rate, "must be positive")
+        _check(0 <= self.detail <= 1, "adapt.detail", self.detail, "must lie between 0 and 1")
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ecvae_jax.adaptation import transfer_adapted
+from ecvae_jax.config import AdaptConfig
 from ecvae_jax.data.detect import choose_detector
 from ecvae_jax.data.portraits import DEFAULT_MARGIN, Portraits, load_portraits
 from ecvae_jax.model.conditioning import make_condition
 from ecvae_jax.pictures import enlarge, save_picture, sketch_picture, tile
-from ecvae_jax.synthesis import sample, transfer_grid
+from ecvae_jax.synthesis import sample
 from ecvae_jax.training.checkpoint import Model, load_model
 
 
 def write_transfer_grid(
-    checkpoint: Path, sources: Sequence[str], targets: Sequence[str], out: Path, transport: bool, factor: int
-) -> list[str]:
+    checkpoint: Path | None, sources: Sequence[str], targets: Sequence[str], out: Path, transport: bool, factor: int,
+    adapt: AdaptConfig = AdaptConfig(),  # noqa: B008
+) -> list[str]:  # fmt: skip
     """Returns notes for the user, having written the grid: a source a row, a target a column, sketches on the border.
 
     Raises:
@@ -29,7 +32,11 @@ def write_transfer_grid(
     """
     model = load_model(checkpoint)
     rows, columns = _portraits(model, sources), _portraits(model, targets)
-    drawn = transfer_grid(model, rows.images, rows.landmarks, columns.landmarks, transport)
+    count = len(columns.landmarks)
+    drawn = transfer_adapted(
+        model, np.repeat(rows.images, count, axis=0), np.repeat(rows.landmarks, count, axis=0),
+        np.tile(columns.landmarks, (len(rows.landmarks), 1, 1)), transport, adapt,
+    ).reshape(-1, count, *rows.images.shape[1:])  # fmt: skip
     source_sketches, target_sketches = _sketches(model, rows.landmarks), _sketches(model, columns.landmarks)
     grid = [[None, None, *columns.images], [None, None, *target_sketches]]
     grid += [[rows.images[i], source_sketches[i], *drawn[i]] for i in range(len(drawn))]
@@ -38,7 +45,7 @@ def write_transfer_grid(
 
 
 def write_sample_grid(
-    checkpoint: Path, structures: Sequence[str], count: int, seed: int, out: Path, factor: int
+    checkpoint: Path | None, structures: Sequence[str], count: int, seed: int, out: Path, factor: int
 ) -> list[str]:
     """Returns notes for the user, having written the grid: a structure a row, its sketch first, then the samples.
 

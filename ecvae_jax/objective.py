@@ -145,7 +145,7 @@ def loss_terms(
     """
     source = stop_gradient(make_condition(config, frozen, views.source_landmarks))
     target = stop_gradient(make_condition(config, frozen, views.landmarks))
-    posterior = infer(config, params, views.source_image, source.sketch, source.reference)
+    posterior = infer(config, params, views.source_image, source)
     z = posterior.mean + posterior.stddev * noise
     if isinstance(source.prior, DiagGaussian):
         kl = priors.prior_kl(component_key[0], posterior, source.prior)
@@ -153,7 +153,7 @@ def loss_terms(
         each = priors.GaussianMixture(weights=0, means=None, stddev=None)  # type: ignore[arg-type]  # vmap axes
         kl = jax.vmap(priors.prior_kl, in_axes=(0, 0, each))(component_key, posterior, source.prior)
     moved = priors.transport(z, source.reference, target.reference)
-    prediction = decode(config, params, moved, target.sketch, frozen.z_scale)
+    prediction = decode(config, params, moved, target, frozen.z_scale)
 
     error = prediction - views.image
     scale = likelihood_scale(config.objective, error, axis_name)

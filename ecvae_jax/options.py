@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ecvae_jax.config import Config
+from ecvae_jax.config import AdaptConfig, Config
 from ecvae_jax.data.options import PrepareConfig
 
 
@@ -40,19 +40,53 @@ class PrepareOptions:
 
 
 @dataclass(frozen=True)
+class MorphOptions:
+    """Makes new people for training: faces between two people of a records folder, in every view that both have."""
+
+    records: Annotated[str, tyro.conf.Positional]
+    """Records folder that `ecvae prepare` wrote."""
+    out: Annotated[Path, tyro.conf.Positional]
+    """Folder to be written; join it to others in training: --data.records records/mine+records/morphs."""
+    people: int = 100
+    """How many new people."""
+    seed: int = 0
+    """Seed of who is mixed with whom."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be made, before anything is loaded."""
+        if self.people < 1:
+            raise ValueError(f"people={self.people}: must be at least 1")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed}: must not be negative")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Writes what synthesis needs of a checkpoint as a small one: parameters in half precision, no optimiser."""
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """Working directory of a training, or one step's folder in its `checkpoints`."""
+    out: Annotated[Path, tyro.conf.Positional]
+    """Folder to be written; --checkpoint takes it."""
+    half: bool = True
+    """Store float16 instead of float32; what is read is float32 again."""
+
+
+@dataclass(frozen=True)
 class TransferOptions:
     """Draws every source's appearance under every target's structure, as one PNG."""
 
-    checkpoint: Path
-    """Working directory of a training, or one step's folder in its `checkpoints`."""
     source: tuple[str, ...]
     """Appearances: photos, or faces of records as RECORDS:SPLIT:INDICES (rendered:test:0,24)."""
     target: tuple[str, ...]
     """Structures, given like the sources."""
+    checkpoint: Path | None = None
+    """Working directory of a training, or one step's folder in it; left out: the model that is shipped."""
     out: Path = Path("transfer.png")
     """PNG to be written: targets and their sketches above, sources with their sketches at the left."""
     transport: bool = True
     """Move z along from the prior of the source's structure to that of the target's."""
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
     enlarge: int = 1
     """Repeat every pixel so many times, for looking at small faces."""
 
@@ -65,10 +99,10 @@ class TransferOptions:
 class SampleOptions:
     """Draws appearances from the prior under given structures, as one PNG."""
 
-    checkpoint: Path
-    """Working directory of a training, or one step's folder in its `checkpoints`."""
     structure: tuple[str, ...]
     """Structures: photos, or faces of records as RECORDS:SPLIT:INDICES."""
+    checkpoint: Path | None = None
+    """Working directory of a training, or one step's folder in it; left out: the model that is shipped."""
     n: int = 8
     """Samples per structure."""
     seed: int = 0
@@ -97,8 +131,8 @@ class EvaluateOptions:
     interval over people. docs/evaluation.md tells all of it.
     """
 
-    checkpoint: Path
-    """Working directory of a training, or one step's folder in its `checkpoints`."""
+    checkpoint: Path | None = None
+    """Working directory of a training, or one step's folder in it; left out: the model that is shipped."""
     data: str = "rendered"
     """Records folder, or "rendered"."""
     split: str = "test"
@@ -114,6 +148,7 @@ class EvaluateOptions:
     """Seed of the choice of pairs, of the samples and of the bootstrap."""
     transport: bool = True
     """Move z along between priors."""
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
     metrics: Literal["all", "pixels"] = "all"
     """pixels: PSNR and SSIM only, which needs no dlib and takes seconds."""
     features: str | None = None
@@ -188,8 +223,8 @@ class FigureOptions:
 
     which: Annotated[Literal["2", "3a", "3b"], tyro.conf.Positional]
     """The number of the figure in the paper."""
-    checkpoint: Path
-    """Working directory of a training, or one step's folder in its `checkpoints`."""
+    checkpoint: Path | None = None
+    """Working directory of a training, or one step's folder in it; left out: the model that is shipped."""
     out: Path | None = None
     """PNG to be written; figure2.png, figure3a.png or figure3b.png by default."""
     data: str = "rendered"

@@ -59,16 +59,15 @@ def infer_posterior(model: Model, images: Images, landmarks: Landmarks) -> DiagG
     Raises:
         ValueError: images or landmarks of another size or scheme than the model's.
     """
-    _check_images(model.config, images)
-    _check_landmarks(model.config, landmarks)
-    mean, logvar = _in_batches(partial(_infer, model.config, model.params, model.frozen), images, landmarks)
+    check_faces(model.config, images, landmarks)
+    mean, logvar = in_batches(partial(_infer, model.config, model.params, model.frozen), images, landmarks)
     return DiagGaussian(jnp.asarray(mean), jnp.asarray(logvar))
 
 
 def decode_images(model: Model, z: Float[np.ndarray, "n d"] | Array, landmarks: Landmarks) -> Images:
     """Returns the image of each z under its landmarks; z must sit under the prior of those (see `move`)."""
     _check_landmarks(model.config, landmarks)
-    return to_uint8(_in_batches(partial(_decode, model.config, model.params, model.frozen), np.asarray(z), landmarks))
+    return to_uint8(in_batches(partial(_decode, model.config, model.params, model.frozen), np.asarray(z), landmarks))
 
 
 def move(
@@ -76,7 +75,7 @@ def move(
 ) -> Float[np.ndarray, "n d"]:
     """Returns z moved from the prior of one structure to that of another (`prior.transport`)."""
     move_batch = partial(_move, model.config, model.frozen)
-    return _in_batches(move_batch, np.asarray(z), landmarks_from, landmarks_to)
+    return in_batches(move_batch, np.asarray(z), landmarks_from, landmarks_to)
 
 
 def reconstruct(model: Model, images: Images, landmarks: Landmarks) -> Images:
@@ -120,7 +119,7 @@ def sample(key: Array, model: Model, landmarks: Landmarks, count: int) -> UInt8[
     _check_landmarks(model.config, landmarks)
     repeated = np.repeat(landmarks, count, axis=0)
     keys = np.asarray(jax.random.key_data(jax.random.split(key, len(repeated))))
-    z = _in_batches(partial(_sample, model.config, model.frozen), keys, repeated)
+    z = in_batches(partial(_sample, model.config, model.frozen), keys, repeated)
     drawn = decode_images(model, z, repeated)
     return drawn.reshape(len(landmarks), count, *drawn.shape[1:])
 
@@ -141,12 +140,12 @@ def interpolate(
 @partial(jax.jit, static_argnums=0)
 def _infer(config: Config, params: PyTree, frozen: Frozen, images: Array, landmarks: Array) -> DiagGaussian:
     condition = make_condition(config, frozen, landmarks)
-    return infer(config, params, to_float(images), condition.sketch, condition.reference)
+    return infer(config, params, to_float(images), condition)
 
 
 @partial(jax.jit, static_argnums=0)
 def _decode(config: Config, params: PyTree, frozen: Frozen, z: Array, landmarks: Array) -> Array:
-    return decode(config, params, z, make_condition(config, frozen, landmarks).sketch, frozen.z_scale)
+    return decode(config, params, z, make_condition(config, frozen, landmarks), frozen.z_scale)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -163,8 +162,8 @@ def _sample(config: Config, frozen: Frozen, key_data: Array, landmarks: Array) -
     return jax.vmap(draw)(jax.random.wrap_key_data(key_data), landmarks)
 
 
-def _in_batches(call: Callable[..., Any], *arrays: np.ndarray) -> Any:
-    """Runs `call` over the leading axis in padded batches of `BATCH`; gives its outputs as host arrays."""
+def in_batches(call: Callable[..., Any], *arrays: np.ndarray) -> Any:
+    """Returns what `call` gives over the leading axis of `arrays`, run in padded batches of `BATCH`, as host arrays."""
     count = len(arrays[0])
     if any(len(array) != count for array in arrays):
         raise ValueError(f"{[len(array) for array in arrays]} items: images, z and landmarks must be as many")
@@ -176,6 +175,12 @@ def _in_batches(call: Callable[..., Any], *arrays: np.ndarray) -> Any:
         padded = [np.concatenate([row, np.repeat(row[-1:], missing, axis=0)]) if missing else row for row in rows]
         outputs.append(jax.tree.map(lambda leaf: np.asarray(leaf)[: filled - missing], call(*padded)))  # noqa: B023
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *outputs)
+
+
+def check_faces(config: Config, images: np.ndarray, landmarks: np.ndarray) -> None:
+    """Raises ValueError where images or landmarks are not what the model reads."""
+    _check_images(config, images)
+    _check_landmarks(config, landmarks)
 
 
 def _check_images(config: Config, images: np.ndarray) -> None:

@@ -59,14 +59,14 @@ def test_in_the_loss_the_decoder_sees_the_code_and_nothing_else_differs(
 
     target = make_condition(config, frozen, views.landmarks)
     source = make_condition(plain, other, views.source_landmarks)
-    own = infer(plain, params, views.source_image, source.sketch, source.reference)
+    own = infer(plain, params, views.source_image, source)
     u = own.mean + own.stddev * noise
     code = target.cluster_weights @ frozen.cluster_means / frozen.z_scale
     width = target.reference.stddev / frozen.z_scale
-    again = decode(plain, params, code + width * u, target.sketch, jnp.ones(()))
+    again = decode(plain, params, code + width * u, target, jnp.ones(()))
     np.testing.assert_allclose(drawn, again, atol=1e-4)
     assert float(other.z_scale) == 1.0
-    np.testing.assert_allclose(without, decode(plain, params, u, target.sketch, jnp.ones(())), atol=1e-4)
+    np.testing.assert_allclose(without, decode(plain, params, u, target, jnp.ones(())), atol=1e-4)
     assert float(jnp.abs(drawn - without).max()) > 0.05
     # without transport it is the code of the other structure that is added
     start = make_condition(config, frozen, views.source_landmarks).reference

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-pytest.importorskip("scipy", reason="the generator needs the extra `render`")
+pytest.importorskip("moderngl", reason="the generator needs the extra `render`")
 
 from ecvae_jax.data.heads import bake, camera, expression
 from ecvae_jax.data.heads.assets import AssetsNotFoundError, assets_version, find_assets

@@ -11,6 +11,7 @@ from drawn_faces import make_records
 
 from ecvae_jax.config import DataConfig
 from ecvae_jax.data import pipeline
+from ecvae_jax.data.builders import FaceRecord, write_records
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.pipeline import Faces, load_faces, training_batches
 from ecvae_jax.structure.scheme import get_scheme, mirror_landmarks
@@ -179,3 +180,36 @@ def test_memory_of_the_page_cache_counts_as_available():
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     told = 1024 * int(lines["MemAvailable"].split()[0])
     assert pipeline._available_memory() == pytest.approx(told, rel=0.2)
+
+
+def test_joined_records_are_one_set(tiny_records: Path, tmp_path: Path) -> None:
+    half = load_faces(tiny_records, "train")
+    joined = load_faces(f"{tiny_records}+rendered", "train")
+    rendered = load_faces("rendered", "train")
+    assert len(joined) == len(half) + len(rendered)
+    assert np.array_equal(joined.images([len(half) + 7, 3, len(half)]), np.concatenate(
+        [rendered.images([7]), half.images([3]), rendered.images([0])]))  # fmt: skip
+    assert joined.tags[len(half) + 7] == rendered.tags[7]
+    assert set(joined.groups[: len(half)]).isdisjoint(joined.groups[len(half) :])
+    assert len(set(joined.names)) == len(joined)
+    assert joined.fingerprint not in (half.fingerprint, rendered.fingerprint)
+    batch = next(training_batches(joined, DataConfig(cache=False), 32, 8, seed=0))
+    assert batch["image"].shape == (8, 32, 32, 3)
+
+
+def test_joined_records_come_in_the_smaller_scheme(tiny_records: Path, tmp_path: Path) -> None:
+    faces = load_faces(tiny_records, "train")
+    records = [
+        FaceRecord(*fields)
+        for fields in zip(faces.encoded(range(4)), faces.landmarks_as(68), faces.identities, faces.groups, faces.names,
+                          faces.tags, strict=False)
+    ]  # fmt: skip
+    facts = {**faces.metadata, "points": 68, "detector": "dlib-68 (some version)"}
+    write_records(tmp_path / "small", {"train": records}, facts)
+    joined = load_faces(f"{tiny_records}+{tmp_path / 'small'}", "train")
+    assert joined.points == 68
+    assert joined.landmarks.shape == (len(faces) + 4, 68, 2)
+    assert joined.metadata["detector"] == "dlib-68 (some version)"
+    write_records(tmp_path / "other", {"train": records}, {**facts, "margin": 2.0})
+    with pytest.raises(DataError, match="must have one margin"):
+        load_faces(f"{tiny_records}+{tmp_path / 'other'}", "train")

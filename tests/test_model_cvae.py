@@ -1,6 +1,7 @@
 """The network: shapes at every size, and by gradient, what the image depends on."""
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from ecvae_jax.config import Config, ModelConfig
 from ecvae_jax.gaussian import DiagGaussian
 from ecvae_jax.model.blocks import double, fold, unfold
-from ecvae_jax.model.conditioning import Frozen, init_frozen, make_condition, sketch_channels
+from ecvae_jax.model.conditioning import Condition, Frame, Frozen, init_frozen, make_condition, sketch_channels
 from ecvae_jax.model.cvae import decode, infer, init_params
 from ecvae_jax.structure.scheme import get_scheme
 from ecvae_jax.training.step import to_float
@@ -44,20 +45,24 @@ def test_double_repeats_pixels() -> None:
 
 
 @pytest.mark.parametrize("size", [32, 64, 128, 256])
-@pytest.mark.parametrize("grid", [1, 4])
-def test_any_power_of_two_resolution_by_config(size: int, grid: int) -> None:
+@pytest.mark.parametrize(("grid", "frame"), [(1, "picture"), (4, "picture"), (4, "face"), (8, "face")])
+def test_any_power_of_two_resolution_by_config(size: int, grid: int, frame: Literal["picture", "face"]) -> None:
     depth = {32: 2, 64: 3, 128: 4, 256: 5}[size]
-    config = Config(model=ModelConfig(image_size=size, widths=(8,) * depth, z_dim=32, z_grid=grid))
+    config = Config(model=ModelConfig(image_size=size, widths=(8,) * depth, z_dim=64, z_grid=grid, frame=frame))
 
     def both(key: jax.Array) -> tuple[DiagGaussian, jax.Array]:
         params = init_params(key, config, 15)
         image, sketch = jnp.zeros((2, size, size, 3)), jnp.zeros((2, size, size, 15))
-        reference = DiagGaussian(jnp.zeros((2, 32)), jnp.zeros((2, 32)))
-        posterior = infer(config, params, image, sketch, reference)
-        return posterior, decode(config, params, posterior.mean, sketch, jnp.ones(()))
+        reference = DiagGaussian(jnp.zeros((2, 64)), jnp.zeros((2, 64)))
+        grids = jnp.zeros((2, size // 4, size // 4, 2))
+        condition = Condition(sketch, jnp.ones((2, 1)), reference, reference, Frame(grids, grids))
+        if frame == "picture":
+            condition = condition._replace(frame=None)
+        posterior = infer(config, params, image, condition)
+        return posterior, decode(config, params, posterior.mean, condition, jnp.ones(()))
 
     posterior, image = jax.eval_shape(both, jax.random.key(0))
-    assert posterior.mean.shape == posterior.logvar.shape == (2, 32)
+    assert posterior.mean.shape == posterior.logvar.shape == (2, 64)
     assert image.shape == (2, size, size, 3)
     assert image.dtype == posterior.mean.dtype == jnp.float32
 
@@ -66,8 +71,8 @@ def test_bfloat16_computes_near_float32(tiny_config: Config, params, frozen, tin
     half = dataclasses.replace(tiny_config, model=dataclasses.replace(tiny_config.model, dtype="bfloat16"))
     condition = make_condition(tiny_config, frozen, tiny_batch["landmarks"])
     z = condition.reference.mean
-    full = decode(tiny_config, params, z, condition.sketch, frozen.z_scale)
-    rounded = decode(half, params, z, condition.sketch, frozen.z_scale)
+    full = decode(tiny_config, params, z, condition, frozen.z_scale)
+    rounded = decode(half, params, z, condition, frozen.z_scale)
     assert rounded.dtype == jnp.float32
     assert 0 < float(jnp.abs(full - rounded).max()) < 0.1
 
@@ -79,7 +84,7 @@ def test_image_depends_on_every_dimension_of_z(tiny_config: Config, frozen, tiny
     condition = make_condition(config, frozen, tiny_batch["landmarks"][:1])
 
     def image(z: jax.Array) -> jax.Array:
-        return decode(config, params, z, condition.sketch, frozen.z_scale)
+        return decode(config, params, z, condition, frozen.z_scale)
 
     z = condition.reference.mean
     jacobian = jax.jacrev(lambda z: image(z).reshape(32, 32, 3)[::5, ::5].sum(-1))(z)
@@ -92,7 +97,8 @@ def test_image_depends_on_every_boundary_of_the_sketch(tiny_config: Config, para
     condition = make_condition(tiny_config, frozen, tiny_batch["landmarks"][:1])
 
     def probe(sketch: jax.Array) -> jax.Array:
-        image = decode(tiny_config, params, condition.reference.mean, sketch, frozen.z_scale)
+        changed = condition._replace(sketch=sketch)
+        image = decode(tiny_config, params, condition.reference.mean, changed, frozen.z_scale)
         return jnp.sum(image * jax.random.normal(jax.random.key(3), image.shape))
 
     gradient = jax.grad(probe)(condition.sketch)
@@ -105,7 +111,7 @@ def test_image_depends_on_every_boundary_of_the_sketch(tiny_config: Config, para
 def test_gradient_of_the_image_reaches_the_landmarks(tiny_config: Config, params, frozen, tiny_batch) -> None:
     def probe(landmarks: jax.Array) -> jax.Array:
         condition = make_condition(tiny_config, frozen, landmarks)
-        return jnp.sum(decode(tiny_config, params, condition.reference.mean, condition.sketch, frozen.z_scale) ** 2)
+        return jnp.sum(decode(tiny_config, params, condition.reference.mean, condition, frozen.z_scale) ** 2)
 
     gradient = jax.grad(probe)(jnp.asarray(tiny_batch["landmarks"][:1]))
     assert jnp.isfinite(gradient).all()
@@ -116,8 +122,8 @@ def test_relative_posterior_is_written_in_units_of_the_prior(tiny_config: Config
     image = to_float(jnp.asarray(tiny_batch["image"]))
     condition = make_condition(tiny_config, frozen, tiny_batch["landmarks"])
     plain = dataclasses.replace(tiny_config, model=dataclasses.replace(tiny_config.model, posterior="plain"))
-    net = infer(plain, params, image, condition.sketch, condition.reference)
-    relative = infer(tiny_config, params, image, condition.sketch, condition.reference)
+    net = infer(plain, params, image, condition)
+    relative = infer(tiny_config, params, image, condition)
     prior = condition.reference
     np.testing.assert_allclose(relative.mean, prior.mean + prior.stddev * net.mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(relative.logvar, prior.logvar + net.logvar, rtol=1e-4, atol=1e-5)
@@ -130,8 +136,8 @@ def test_image_is_moved_by_the_prior_through_z(tiny_config: Config, params, froz
 
     def draw(prior_mean: jax.Array) -> jax.Array:
         reference = DiagGaussian(prior_mean, condition.reference.logvar)
-        posterior = infer(tiny_config, params, image, condition.sketch, reference)
-        return decode(tiny_config, params, posterior.mean, condition.sketch, frozen.z_scale)
+        posterior = infer(tiny_config, params, image, condition._replace(reference=reference))
+        return decode(tiny_config, params, posterior.mean, condition, frozen.z_scale)
 
     _, pull = jax.vjp(draw, condition.reference.mean)
     (gradient,) = pull(jnp.ones((1, 32, 32, 3)))

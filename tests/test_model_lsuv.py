@@ -16,7 +16,7 @@ from ecvae_jax.training.step import to_float
 def batch_inputs(tiny_config: Config, tiny_batch: dict[str, np.ndarray]):
     frozen = init_frozen(jax.random.key(1), tiny_config, tiny_batch["landmarks"])
     condition = make_condition(tiny_config, frozen, tiny_batch["landmarks"])
-    return to_float(jnp.asarray(tiny_batch["image"])), condition.sketch, condition.reference, frozen.z_scale
+    return to_float(jnp.asarray(tiny_batch["image"])), condition, frozen.z_scale
 
 
 def test_every_layer_has_unit_variance_afterwards(tiny_config: Config, batch_inputs) -> None:
@@ -43,9 +43,10 @@ def test_only_the_length_of_kernels_changes(tiny_config: Config, batch_inputs) -
 
 
 def test_a_batch_without_variation_is_refused(tiny_config: Config, batch_inputs) -> None:
-    image, sketch, reference, z_scale = batch_inputs
+    image, condition, z_scale = batch_inputs
     raw = init_params(jax.random.key(0), tiny_config, sketch_channels(tiny_config))
     message = "zero or not finite; unit-variance initialisation needs a batch of differing faces"
     for constant in (0.0, jnp.nan):
+        nothing = condition._replace(sketch=condition.sketch * constant)
         with pytest.raises(ValueError, match=message):
-            init_unit_variance(tiny_config, raw, image * constant, sketch * constant, reference, z_scale)
+            init_unit_variance(tiny_config, raw, image * constant, nothing, z_scale)

@@ -113,12 +113,12 @@ def test_kl_and_image_follow_the_equations(tiny_config: Config, model) -> None:
     terms, image = loss_terms(tiny_config, params, frozen, views, noise, keys, 1.0)
     source = make_condition(tiny_config, frozen, views.source_landmarks)
     target = make_condition(tiny_config, frozen, views.landmarks)
-    posterior = infer(tiny_config, params, views.source_image, source.sketch, source.reference)
+    posterior = infer(tiny_config, params, views.source_image, source)
     assert isinstance(source.prior, DiagGaussian)
     np.testing.assert_allclose(terms.kl, kl_divergence(posterior, source.prior), rtol=1e-4)
     u = (posterior.mean + posterior.stddev * noise - source.reference.mean) / source.reference.stddev
     moved = target.reference.mean + target.reference.stddev * u
-    expected = decode(tiny_config, params, moved, target.sketch, frozen.z_scale)
+    expected = decode(tiny_config, params, moved, target, frozen.z_scale)
     np.testing.assert_allclose(image, expected, atol=1e-4)
 
 

@@ -21,6 +21,7 @@ LAYERS = [
     {"data"},
     {"training"},
     {"synthesis"},
+    {"adaptation"},
     {"evaluation"},
     {"comparison", "figures"},
     {"grids", "information", "experiments", "options"},

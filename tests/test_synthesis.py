@@ -125,6 +125,6 @@ def test_images_are_8_bit_of_the_decoder(model: Model, faces) -> None:
 
     _, landmarks = faces
     condition = make_condition(model.config, model.frozen, jnp.asarray(landmarks[:2]))
-    expected = decode(model.config, model.params, condition.reference.mean, condition.sketch, model.frozen.z_scale)
+    expected = decode(model.config, model.params, condition.reference.mean, condition, model.frozen.z_scale)
     drawn = synthesis.decode_images(model, condition.reference.mean, landmarks[:2])
     assert np.abs(drawn.astype(int) - to_uint8(np.asarray(expected))).max() <= 1

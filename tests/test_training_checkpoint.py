@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ecvae_jax.config import Config
-from ecvae_jax.training.checkpoint import CheckpointError, Checkpoints, load_model
+from ecvae_jax.training.checkpoint import CheckpointError, Checkpoints, export_model, load_model
 from ecvae_jax.training.loop import train
 
 
@@ -119,3 +119,21 @@ def test_a_training_is_not_continued_on_other_faces(tiny_config: Config, tmp_pat
     assert facts["faces"] == 96
     with pytest.raises(CheckpointError, match="training on other faces"):
         Checkpoints(tmp_path / "run", config, {**facts, "fingerprint": "0" * 16})
+
+
+def test_an_export_is_small_and_draws_the_same(tiny_config: Config, workdir: Path, tmp_path: Path) -> None:
+    whole = load_model(workdir)
+    size = export_model(workdir, tmp_path / "small")
+    assert size < sum(file.stat().st_size for file in (workdir / "checkpoints" / "10").rglob("*") if file.is_file()) / 3
+    small = load_model(tmp_path / "small")
+    assert small.step == 10
+    assert small.config.data.records == Path(tiny_config.data.records).name  # where it lay is not told
+    assert small.config.model == tiny_config.model
+    assert leaves_equal(small.frozen, whole.frozen)
+    for stored, original in zip(jax.tree.leaves(small.params), jax.tree.leaves(whole.params), strict=True):
+        assert stored.dtype == original.dtype
+        np.testing.assert_allclose(stored, original, rtol=1e-3, atol=1e-6)
+    assert export_model(workdir, tmp_path / "exact", half=False) > size
+    assert leaves_equal(load_model(tmp_path / "exact").params, whole.params)
+    with pytest.raises(CheckpointError, match="exists: give the name of a new folder"):
+        export_model(workdir, tmp_path / "small")

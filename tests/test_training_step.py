@@ -19,7 +19,7 @@ from ecvae_jax.training import parallel
 from ecvae_jax.training.checkpoint import Model
 from ecvae_jax.training.optim import kl_weight, learning_rate
 from ecvae_jax.training.state import TrainState, count_params, init_state
-from ecvae_jax.training.step import AXIS, make_train_step, to_views
+from ecvae_jax.training.step import AXIS, jitter_colours, make_train_step, to_views
 
 STEPS = 5
 
@@ -176,3 +176,34 @@ def test_the_first_step_is_that_of_the_day_it_was_written(
     """
     _, history = run(tiny_config, fresh_state(), tiny_batch, "shard_map", monkeypatch, 1)
     assert {name: history[0][name] for name in GOLDEN} == pytest.approx(GOLDEN, rel=1e-3)
+
+
+def test_colours_of_both_views_change_alike(tiny_batch) -> None:
+    views = to_views({name: jnp.asarray(value) for name, value in tiny_batch.items()})
+    one = jax.tree.map(lambda array: array[0], views)
+    same = one._replace(source_image=one.image)
+    changed = jitter_colours(jax.random.key(3), same, 0.3)
+    assert np.array_equal(changed.image, changed.source_image)
+    assert 0.01 < float(jnp.abs(changed.image - one.image).mean()) < 0.5
+    assert float(jnp.abs(changed.image).max()) <= 1.0
+    assert np.array_equal(changed.landmarks, one.landmarks)
+    other = jitter_colours(jax.random.key(4), same, 0.3)
+    assert not np.array_equal(other.image, changed.image)
+    np.testing.assert_allclose(jitter_colours(jax.random.key(3), same, 0.0).image, one.image, atol=1e-6)
+
+
+def test_a_model_in_the_face_frame_with_jittered_colours_is_the_same_on_eight_devices(
+    tiny_config: Config, tiny_batch, fresh_state, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = dataclasses.replace(tiny_config.model, frame="face")
+    data = dataclasses.replace(tiny_config.data, colour_jitter=0.2)
+    config = dataclasses.replace(tiny_config, model=model, data=data)
+    _, one = run(config, fresh_state(config), tiny_batch, "shard_map", monkeypatch, 1)
+    _, eight = run(config, fresh_state(config), tiny_batch, "shard_map", monkeypatch, 8)
+    for step, (a, b) in enumerate(zip(one, eight, strict=True)):
+        for name in a:
+            np.testing.assert_allclose(b[name], a[name], rtol=1e-5 * 10**step, atol=1e-6, err_msg=name)
+    assert one[-1]["recon_nll"] < one[0]["recon_nll"]
+    plain = dataclasses.replace(config, data=tiny_config.data)
+    _, unjittered = run(plain, fresh_state(plain), tiny_batch, "shard_map", monkeypatch, 1)
+    assert unjittered[0]["recon_nll"] != one[0]["recon_nll"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
@@ -126,12 +127,67 @@ class Faces:
         return out
 
 
+class _JoinedSource:
+    """The records of several sources, one source after the other."""
+
+    def __init__(self, sources: Sequence[Any]) -> None:
+        self._sources, self._starts = sources, np.cumsum([0, *(len(source) for source in sources)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitems__(self, indices: Sequence[int]) -> list[bytes]:
+        places, found = np.asarray(indices, np.int64), {}
+        owners = np.searchsorted(self._starts, places, side="right") - 1
+        for owner in np.unique(owners):
+            rows = np.flatnonzero(owners == owner)
+            raws = self._sources[owner].__getitems__([int(i) for i in places[rows] - self._starts[owner]])
+            found |= dict(zip(rows.tolist(), raws, strict=True))
+        return [found[row] for row in range(len(places))]
+
+
+def join_faces(parts: Sequence[Faces]) -> Faces:
+    """Returns the faces of several folders, one after the other, as one set.
+
+    Landmarks come in the smallest scheme among them. Groups of two folders stay apart; identities of the same name are
+    taken to be one person.
+
+    Raises:
+        DataError: the folders differ in the size of their crops or in the crop's margin.
+    """
+    for fact, rule in (("image_size", "--size"), ("margin", "--margin")):
+        values = {str(part.records): part.metadata.get(fact) for part in parts}
+        if len(set(values.values())) > 1:
+            told = ", ".join(f"{folder} has {value}" for folder, value in values.items())
+            raise DataError(f"records that are joined must have one {fact}: {told}; prepare them with the same {rule}")
+    points = min(part.points for part in parts)
+    joined = copy.copy(parts[0])
+    joined.records, joined.points = Path("+".join(str(part.records) for part in parts)), points
+    joined.landmarks = np.concatenate([part.landmarks_as(points) for part in parts])
+    joined.identities = [name for part in parts for name in part.identities]
+    joined.groups = [f"{number}/{name}" for number, part in enumerate(parts) for name in part.groups]
+    joined.names = [f"{number}/{name}" for number, part in enumerate(parts) for name in part.names]
+    joined.tags = _Tags([text for part in parts for text in part.tags._texts])  # type: ignore[attr-defined]
+    joined._source = _JoinedSource([part._source for part in parts])
+    found_by = [str(part.metadata.get("detector", "")) for part in parts]
+    joined.metadata = {
+        **parts[0].metadata, "points": points, "source": " + ".join(str(part.metadata.get("source")) for part in parts),
+        # Photos are to be read as the photos among the faces were; exact and given landmarks have no detector.
+        "detector": next((name for name in found_by if name.startswith(("dlib", "mediapipe"))), found_by[0]),
+    }  # fmt: skip
+    return joined
+
+
 def load_faces(records: str | Path, split: str) -> Faces:
     """Returns the faces of one split of a records folder, or of the embedded heads for "rendered".
+
+    Several folders, joined by "+" ("rendered+records/london"), are read as one set (`join_faces`).
 
     Raises:
         DataError: no such folder, not a records folder, or it has no such split.
     """
+    if "+" in str(records) and not Path(records).exists():
+        return join_faces([load_faces(part, split) for part in str(records).split("+")])
     if str(records) == RENDERED:
         from ecvae_jax.data.rendered import rendered_directory
 

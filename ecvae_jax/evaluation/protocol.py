@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from ecvae_jax.adaptation import transfer_adapted
+from ecvae_jax.config import AdaptConfig
 from ecvae_jax.data.faces import Faces, load_faces
 from ecvae_jax.evaluation.baselines import warp_to_landmarks
 from ecvae_jax.evaluation.bootstrap import LEVEL, RESAMPLES
@@ -130,8 +134,8 @@ def evaluate(
         facts = {**pairs.facts, "pairs": 0, "faces_scored": len(chosen), **measure_facts(measures)}
         report = Report(methods, {}, facts, pairs.notes, pairs, {"reconstruction": drawn})
     else:
-        again = reconstruct(model, pairs.target, pairs.target_landmarks)
-        report = evaluate_pairs(draw or transfer_draw(model, transport), pairs, measures, {"reconstruction": again})
+        also = _of_the_model(model, pairs, transport, draw is not None)
+        report = evaluate_pairs(draw or transfer_draw(model, transport), pairs, measures, also)
     report.sections["likelihood"] = elbo_bits(model, report.pairs.target, report.pairs.target_landmarks, seed)
     report.sections["samples"] = score_samples(model, report.pairs, measures)
     return report
@@ -153,12 +157,12 @@ def evaluate_folders(
         DataError: see `folder_pairs`.
     """
     pairs = folder_pairs(model, sources, targets, limit, seed)
-    also = {"reconstruction": reconstruct(model, pairs.target, pairs.target_landmarks)}
+    also = _of_the_model(model, pairs, transport, draw is not None)
     return evaluate_pairs(draw or transfer_draw(model, transport), pairs, measures, also)
 
 
 def evaluate_checkpoint(
-    checkpoint: Path,
+    checkpoint: Path | None = None,
     records: str = "rendered",
     split: str = "test",
     limit: int = 500,
@@ -170,11 +174,12 @@ def evaluate_checkpoint(
     metrics: str = "pixels",
     features: str | None = None,
     draw: Callable[[Model], Draw] | None = None,
+    adapt: AdaptConfig = AdaptConfig(detail=0.0),  # noqa: B008
 ) -> Report:
     """Returns `evaluate` of a stored model on one split of records, or `evaluate_folders` on two folders (`pairs`).
 
     Args:
-        checkpoint: working directory of a training, or one step's folder.
+        checkpoint: working directory of a training, or one step's folder; none: the model that is shipped.
         records: folder of records, or "rendered"; not read where `pairs` is given.
         split: of the records.
         limit: at most so many pairs.
@@ -185,6 +190,8 @@ def evaluate_checkpoint(
         metrics: "pixels" (PSNR, SSIM) or "all".
         features: MODULE:FUNCTION of a network for the distances between sets.
         draw: makes of the loaded model what draws the transfers, instead of `transfer_draw`.
+        adapt: how far to adapt the model to each source; where it does, the scores of the model as it is are beside it
+            as "plain".
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
@@ -194,17 +201,28 @@ def evaluate_checkpoint(
     measures, notes = load_measures(metrics, features, seed)
     model = load_model(checkpoint)
     own = draw(model) if draw else None
+    if own is None and (adapt.steps or adapt.detail):
+        own = partial(transfer_adapted, model, transport=transport, adaptation=adapt)
     if pairs is not None:
         report = evaluate_folders(model, *pairs, limit, seed, transport, measures, own)
     else:
         report = evaluate(model, load_faces(records, split), limit, seed, transport, source_view, measures, own)
     report.facts.update(
-        checkpoint=checkpoint.resolve().name, step=model.step, image_size=model.config.model.image_size,
-        points=model.config.data.points, transport=transport,
+        checkpoint=checkpoint.resolve().name if checkpoint else "shipped", step=model.step,
+        image_size=model.config.model.image_size,
+        points=model.config.data.points, transport=transport, adapt=dataclasses.asdict(adapt),
         trained_on={key: model.records[key] for key in ("source", "detector") if key in model.records},
     )  # fmt: skip
     report.notes.extend(notes)
     return report
+
+
+def _of_the_model(model: Model, pairs: Pairs, transport: bool, plain: bool) -> dict[str, Images]:
+    """What the model itself makes of the pairs, to be scored beside transfers that are more than its own."""
+    drawn = {"reconstruction": reconstruct(model, pairs.target, pairs.target_landmarks)}
+    if plain:
+        drawn["plain"] = transfer(model, pairs.source, pairs.source_landmarks, pairs.target_landmarks, transport)
+    return drawn
 
 
 def measure_facts(measures: Measures) -> dict[str, Any]:

@@ -16,7 +16,7 @@ _DRAW = {"2": draw_latent, "3a": draw_emotions, "3b": draw_poses}
 
 
 def write_figure(
-    which: FigureName, checkpoint: Path, out: Path, records: str = "rendered", split: str = "test"
+    which: FigureName, checkpoint: Path | None, out: Path, records: str = "rendered", split: str = "test"
 ) -> str:
     """Returns a line for the user, having written the figure as a PNG, aside and then renamed.
 

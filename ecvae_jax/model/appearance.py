@@ -10,6 +10,8 @@ from jaxtyping import Array, Float
 
 from ecvae_jax.config import ModelConfig
 from ecvae_jax.model.blocks import ORTHONORMAL, Conv, Down, Residual, double, fold
+from ecvae_jax.model.conditioning import Frame
+from ecvae_jax.model.face_frame import offsets, to_face_frame
 
 # Posteriors start narrow (exp(-3/2) ≈ 0.22 of the prior's width), so that the decoder hears z from the first step on.
 INITIAL_LOGVAR_OFFSET = -3.0
@@ -27,12 +29,15 @@ class AppearanceEncoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, image: Float[Array, "b h w 3"], sketch: Float[Array, "b h w s"]
+        self, image: Float[Array, "b h w 3"], sketch: Float[Array, "b h w s"], frame: Frame | None = None
     ) -> tuple[Float[Array, "b d"], Float[Array, "b d"]]:
         """Returns (mean, logvar), each b d in float32, in units of the prior where the posterior is relative."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        pixels = jnp.concatenate([image, sketch], axis=-1).astype(dtype)
-        maps = Conv(config.widths[0], kernel=1, dtype=dtype, name="stem")(fold(pixels, config.patch))
+        if frame is None:
+            maps = fold(jnp.concatenate([image, sketch], axis=-1), config.patch)
+        else:  # the sketch of a warped face is that of the mean face: how it was warped says the structure
+            maps = jnp.concatenate([fold(to_face_frame(image, frame), config.patch), offsets(frame)], axis=-1)
+        maps = Conv(config.widths[0], kernel=1, dtype=dtype, name="stem")(maps.astype(dtype))
         levels = []
         for level, width in enumerate(config.widths):
             if level:

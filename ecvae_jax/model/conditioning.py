@@ -16,9 +16,14 @@ from ecvae_jax.prior import GaussianMixture, effective_clusters, init_cluster_me
 from ecvae_jax.structure.clusters import Clusters, cluster_weights, fit_clusters
 from ecvae_jax.structure.scheme import get_scheme
 from ecvae_jax.structure.sketch import draw_sketch
+from ecvae_jax.structure.warp import smooth_map
 
 # Faces that the frozen part is fitted on, spread over the records: k-means needs no more.
 MAX_FITTED_FACES = 20_000
+
+# Root mean square distance of the mean shape's landmarks from its centre in the face frame, crop units: that of the
+# crops that `ecvae prepare` cuts, so that the frame shows as much around a face as they do.
+FRAME_SCALE = 0.22
 
 
 class Frozen(NamedTuple):
@@ -34,6 +39,15 @@ class Frozen(NamedTuple):
     """Median standard deviation of the prior over the training faces: the unit in which the decoder reads z."""
 
 
+class Frame(NamedTuple):
+    """How the face frame, in which all faces have the mean shape, lies over a picture; grids of the finest level."""
+
+    to_face: Float[Array, "b r r 2"]
+    """Where each cell of the picture lies in the face frame."""
+    to_picture: Float[Array, "b r r 2"]
+    """Where each cell of the face frame lies in the picture."""
+
+
 class Condition(NamedTuple):
     """Everything that follows from the landmarks of a batch."""
 
@@ -42,6 +56,8 @@ class Condition(NamedTuple):
     prior: DiagGaussian | GaussianMixture
     reference: DiagGaussian
     """The Gaussian that a relative posterior is written against: the prior, or a mixture's first two moments."""
+    frame: Frame | None = None
+    """Where z has its places in the face frame (`model.frame`)."""
 
 
 def sketch_channels(config: Config) -> int:
@@ -114,7 +130,15 @@ def make_condition(config: Config, frozen: Frozen, landmarks: Float[Array, "b p 
     )
     weights = _weights(config, frozen, landmarks)
     prior, reference = _prior(config, frozen, weights)
-    return Condition(sketch, weights, prior, reference)
+    frame = _frame(config, frozen, landmarks) if config.model.frame == "face" else None
+    return Condition(sketch, weights, prior, reference, frame)
+
+
+def _frame(config: Config, frozen: Frozen, landmarks: Float[Array, "b p 2"]) -> Frame:
+    side = config.model.level_sides[0]
+    mean_face = 0.5 + FRAME_SCALE * jnp.asarray(frozen.clusters.mean_shape, landmarks.dtype)
+    mean_faces = jnp.broadcast_to(mean_face[None], landmarks.shape)
+    return Frame(smooth_map(landmarks, mean_faces, side), smooth_map(mean_faces, landmarks, side))
 
 
 def stop_gradient(condition: Condition) -> Condition:

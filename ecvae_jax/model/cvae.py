@@ -10,7 +10,9 @@ from jaxtyping import Array, Float, PyTree
 from ecvae_jax.config import Config, ModelConfig
 from ecvae_jax.gaussian import DiagGaussian
 from ecvae_jax.model.appearance import AppearanceEncoder
+from ecvae_jax.model.conditioning import Condition, Frame
 from ecvae_jax.model.unet import StructureUNet
+from ecvae_jax.structure.warp import cell_centres
 
 
 class CVAE(nn.Module):
@@ -23,38 +25,32 @@ class CVAE(nn.Module):
         self.appearance = AppearanceEncoder(self.config)
         self.structure = StructureUNet(self.config)
 
-    def infer(
-        self, image: Float[Array, "b h w 3"], sketch: Float[Array, "b h w s"], reference: DiagGaussian
-    ) -> DiagGaussian:
+    def infer(self, image: Float[Array, "b h w 3"], condition: Condition) -> DiagGaussian:
         """Returns q(z | x, c) as a b d Gaussian."""
-        mean, logvar = self.appearance(image, sketch)
+        mean, logvar = self.appearance(image, condition.sketch, condition.frame)
+        reference = condition.reference
         if self.config.posterior == "plain":
             return DiagGaussian(mean, logvar)
         return DiagGaussian(reference.mean + reference.stddev * mean, reference.logvar + logvar)
 
     def decode(
-        self, z: Float[Array, "b d"], sketch: Float[Array, "b h w s"], z_scale: Float[Array, ""]
+        self, z: Float[Array, "b d"], condition: Condition, z_scale: Float[Array, ""]
     ) -> Float[Array, "b h w 3"]:
         """Returns the mean image of p(x | c, z)."""
-        return self.structure(z / z_scale, sketch)
+        return self.structure(z / z_scale, condition.sketch, condition.frame)
 
     def __call__(
-        self,
-        image: Float[Array, "b h w 3"],
-        sketch: Float[Array, "b h w s"],
-        reference: DiagGaussian,
-        z_scale: Float[Array, ""],
+        self, image: Float[Array, "b h w 3"], condition: Condition, z_scale: Float[Array, ""]
     ) -> Float[Array, "b h w 3"]:
         """Returns the reconstruction at the posterior's mean: the pass that initialisation runs."""
-        return self.decode(self.infer(image, sketch, reference).mean, sketch, z_scale)
+        return self.decode(self.infer(image, condition).mean, condition, z_scale)
 
 
 def infer(
     config: Config,
     params: PyTree,
     image: Float[Array, "b h w 3"],
-    sketch: Float[Array, "b h w s"],
-    reference: DiagGaussian,
+    condition: Condition,
 ) -> DiagGaussian:
     """Returns the posterior q(z | x, c), b d, float32.
 
@@ -62,14 +58,13 @@ def infer(
         config: the experiment.
         params: parameters of the network.
         image: float in [-1, 1].
-        sketch: the boundary sketch of that image.
-        reference: what a relative posterior is written against, `Condition.reference`; mean = m(c) + σ(c)·net and the
-            log-variance an offset to the prior's.
+        condition: what follows from that image's own landmarks. A relative posterior is written against its
+            `reference`: mean = m(c) + σ(c)·net, and the log-variance is an offset to the prior's.
 
     Deviation: the paper gives q = N(μ(x, c), σ²(x, c)) without a parametrisation; `model.posterior="plain"` is the
     literal reading.
     """
-    posterior = CVAE(config.model).apply({"params": params}, image, sketch, reference, method="infer")
+    posterior = CVAE(config.model).apply({"params": params}, image, condition, method="infer")
     assert isinstance(posterior, DiagGaussian)
     return posterior
 
@@ -78,7 +73,7 @@ def decode(
     config: Config,
     params: PyTree,
     z: Float[Array, "b d"],
-    sketch: Float[Array, "b h w s"],
+    condition: Condition,
     z_scale: Float[Array, ""],
 ) -> Float[Array, "b h w 3"]:
     """Returns the mean image of p(x | c, z) in [-1, 1], float32.
@@ -86,11 +81,11 @@ def decode(
     Args:
         config: the experiment.
         params: parameters of the network.
-        z: appearance; for a relative posterior it must sit under the prior of `sketch` (see `prior.transport`).
-        sketch: structure to be drawn.
+        z: appearance; for a relative posterior it must sit under the prior of `condition` (see `prior.transport`).
+        condition: the structure to be drawn.
         z_scale: typical standard deviation of z, by which it is divided before the first layer (`Frozen.z_scale`).
     """
-    image = CVAE(config.model).apply({"params": params}, z, sketch, z_scale, method="decode")
+    image = CVAE(config.model).apply({"params": params}, z, condition, z_scale, method="decode")
     assert isinstance(image, jax.Array)
     return image
 
@@ -98,7 +93,13 @@ def decode(
 def init_params(key: Array, config: Config, sketch_channels: int) -> PyTree:
     """Returns freshly drawn parameters: orthonormal kernels, zero biases. `lsuv.init_unit_variance` comes next."""
     size, model = config.model.image_size, config.model
-    image = jnp.zeros((1, size, size, 3))
-    sketch = jnp.zeros((1, size, size, sketch_channels))
-    reference = DiagGaussian(jnp.zeros((1, model.z_dim)), jnp.zeros((1, model.z_dim)))
-    return jax.jit(CVAE(model).init)(key, image, sketch, reference, jnp.ones(()))["params"]
+    gaussian = DiagGaussian(jnp.zeros((1, model.z_dim)), jnp.zeros((1, model.z_dim)))
+    grid = cell_centres(model.level_sides[0])[None]
+    condition = Condition(
+        sketch=jnp.zeros((1, size, size, sketch_channels)),
+        cluster_weights=jnp.ones((1, 1)),
+        prior=gaussian,
+        reference=gaussian,
+        frame=Frame(grid, grid) if model.frame == "face" else None,
+    )
+    return jax.jit(CVAE(model).init)(key, jnp.zeros((1, size, size, 3)), condition, jnp.ones(()))["params"]

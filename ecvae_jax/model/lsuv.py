@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ecvae_jax.config import Config
-from ecvae_jax.gaussian import DiagGaussian
+from ecvae_jax.model.conditioning import Condition
 from ecvae_jax.model.cvae import CVAE
 
 
@@ -21,8 +21,7 @@ def init_unit_variance(
     config: Config,
     params: PyTree,
     image: Float[Array, "b h w 3"],
-    sketch: Float[Array, "b h w s"],
-    reference: DiagGaussian,
+    condition: Condition,
     z_scale: Float[Array, ""],
 ) -> PyTree:
     """Returns the parameters with every kernel rescaled so that its layer's output has unit variance on this batch.
@@ -38,7 +37,7 @@ def init_unit_variance(
         scale = 1.0 / jnp.std((output - bias).astype(jnp.float32))
         return (output - bias) * scale.astype(output.dtype) + bias, scale
 
-    scales = _each_layer(config, params, (image, sketch, reference, z_scale), correct)
+    scales = _each_layer(config, params, (image, condition, z_scale), correct)
     flat: dict[str, Any] = dict(flax.traverse_util.flatten_dict(params, sep="/"))
     for path, scale in scales.items():
         if not np.isfinite(scale):
@@ -54,8 +53,7 @@ def output_variances(
     config: Config,
     params: PyTree,
     image: Float[Array, "b h w 3"],
-    sketch: Float[Array, "b h w s"],
-    reference: DiagGaussian,
+    condition: Condition,
     z_scale: Float[Array, ""],
 ) -> Mapping[str, float]:
     """Returns the variance of each layer's output on this batch (bias taken out), by the layer's path."""
@@ -63,7 +61,7 @@ def output_variances(
     def measure(output: Array, bias: Array) -> tuple[Array, Array]:
         return output, jnp.var((output - bias).astype(jnp.float32))
 
-    return _each_layer(config, params, (image, sketch, reference, z_scale), measure)
+    return _each_layer(config, params, (image, condition, z_scale), measure)
 
 
 def _each_layer(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,9 @@ from ecvae_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
 """Name of the folder of checkpoints inside a working directory."""
+
+PRETRAINED = Path(__file__).parents[1] / "pretrained"
+"""The model that is shipped with the package: `ecvae export` of what configs/shipped.py trains."""
 
 _FORMAT = 1
 
@@ -100,15 +104,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         items = ocp.args.Composite(
-            config=ocp.args.JsonSave(
-                {
-                    "format": _FORMAT,
-                    "config": json.loads(self._config.to_json()),
-                    "records": self._records,
-                    "scheme": _scheme(self._config),
-                    "totals": dict(totals),
-                }
-            ),
+            config=ocp.args.JsonSave({**_facts(self._config, self._records), "totals": dict(totals)}),
             inference=ocp.args.StandardSave({"ema_params": state.ema_params, "frozen": state.frozen}),
             training=ocp.args.StandardSave({"params": state.params, "opt_state": state.opt_state}),
         )
@@ -152,16 +148,17 @@ class Checkpoints:
 _ITEMS = ("config", "inference", "training")
 
 
-def load_model(checkpoint: Path) -> Model:
+def load_model(checkpoint: Path | None = None) -> Model:
     """Returns the inference part of a checkpoint; the optimiser's state is not read.
 
     Args:
-        checkpoint: a working directory, its folder `checkpoints`, or one step's folder in that.
+        checkpoint: a working directory, its folder `checkpoints`, or one step's folder in that; none: the model that is
+            shipped (`PRETRAINED`).
 
     Raises:
         CheckpointError: there is no complete checkpoint, or it cannot be read.
     """
-    root, step = _find(checkpoint)
+    root, step = _find(PRETRAINED if checkpoint is None else checkpoint)
     with _quiet():
         options = ocp.CheckpointManagerOptions(read_only=True)
         manager = ocp.CheckpointManager(root, options=options, item_names=_ITEMS)
@@ -173,6 +170,43 @@ def load_model(checkpoint: Path) -> Model:
             items = manager.restore(step, args=ocp.args.Composite(inference=target))
     inference = items["inference"]
     return Model(config, inference["ema_params"], inference["frozen"], step, records)
+
+
+def export_model(checkpoint: Path, out: Path, half: bool = True) -> int:
+    """Writes the inference part of a checkpoint as a checkpoint of its own, whole or not at all; returns its bytes.
+
+    Of the records' folders only the names are kept: where they lay is nobody's business.
+
+    Args:
+        checkpoint: see `load_model`.
+        out: folder to be made.
+        half: store the parameters as float16; what `load_model` reads is float32 again.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, or `out` exists.
+    """
+    if out.exists():
+        raise CheckpointError(f"{out} exists: give the name of a new folder")
+    model = load_model(checkpoint)
+    names = "+".join(Path(part).name for part in model.config.data.records.split("+"))
+    config = dataclasses.replace(model.config, data=dataclasses.replace(model.config.data, records=names))
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), model.params) if half else model.params
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as work:
+        with _quiet(), ocp.CheckpointManager(Path(work).absolute() / "c", item_names=_ITEMS[:2]) as manager:
+            manager.save(model.step, args=ocp.args.Composite(
+                config=ocp.args.JsonSave(_facts(config, model.records)),
+                inference=ocp.args.StandardSave({"ema_params": params, "frozen": model.frozen}),
+            ))  # fmt: skip
+            manager.wait_until_finished()
+        (Path(work) / "c").rename(out)
+    return sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+
+
+def _facts(config: Config, records: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of itself, as JSON."""
+    return {"format": _FORMAT, "config": json.loads(config.to_json()), "records": dict(records),
+            "scheme": _scheme(config)}  # fmt: skip
 
 
 def _find(checkpoint: Path) -> tuple[Path, int]:

@@ -185,9 +185,9 @@ _condition = jax.jit(make_condition, static_argnums=0)
 def _predict(config: Config, params: PyTree, frozen: Frozen, views: Views) -> Array:
     source = make_condition(config, frozen, views.source_landmarks)
     target = make_condition(config, frozen, views.landmarks)
-    posterior = infer(config, params, views.source_image, source.sketch, source.reference)
+    posterior = infer(config, params, views.source_image, source)
     z = transport(posterior.mean, source.reference, target.reference)
-    return decode(config, params, z, target.sketch, frozen.z_scale)
+    return decode(config, params, z, target, frozen.z_scale)
 
 
 class _StopFlag:

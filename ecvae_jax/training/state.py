@@ -44,7 +44,7 @@ def init_state(config: Config, landmarks: np.ndarray, first: Views) -> TrainStat
     params = init_params(params_key, config, sketch_channels(config))
     condition = make_condition(config, frozen, first.landmarks)
     params = init_unit_variance(
-        config, params, first.image, condition.sketch, condition.reference, frozen.z_scale
+        config, params, first.image, condition, frozen.z_scale
     )
     optimiser = make_optimiser(config.optim, config.train.steps)
     # A copy: the step donates its input, and a buffer may be given away only once.

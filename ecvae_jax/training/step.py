@@ -34,6 +34,25 @@ def to_views(batch: Batch) -> Views:
     )
 
 
+def jitter_colours(key: Array, views: Views, strength: float) -> Views:
+    """Returns one example's views under another exposure and tint, both changed alike; images stay in [-1, 1].
+
+    Args:
+        key: JAX key.
+        views: of one example, without the batch axis.
+        strength: see `data.colour_jitter`.
+    """
+    contrast, brightness, tint = (jax.random.uniform(one, shape, minval=-strength, maxval=strength) for one, shape in
+                                  zip(jax.random.split(key, 3), ((), (), (3,)), strict=True))  # fmt: skip
+    gain = jnp.exp(brightness + tint / 3)[None, None]
+
+    def change(image: Float[Array, "h w 3"]) -> Float[Array, "h w 3"]:
+        brighter = (image + 1.0) * gain - 1.0
+        return jnp.clip(jnp.exp(contrast) * brighter, -1.0, 1.0)
+
+    return views._replace(source_image=change(views.source_image), image=change(views.image))
+
+
 def make_train_step(config: Config) -> Step:
     """Returns `train_step(state, batch) -> (state, metrics)` for one device inside a mapped axis named `AXIS`.
 
@@ -51,6 +70,9 @@ def make_train_step(config: Config) -> Step:
         keys = jax.vmap(lambda place: jax.random.split(jax.random.fold_in(step_key, place)))(places)
         noise = jax.vmap(lambda key: jax.random.normal(key, (config.model.z_dim,)))(keys[:, 0])
         beta = jnp.asarray(beta_at(state.step), jnp.float32)
+        if config.data.colour_jitter:
+            jitter_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys[:, 0])
+            views = jax.vmap(lambda key, one: jitter_colours(key, one, config.data.colour_jitter))(jitter_keys, views)
 
         def objective(params: PyTree) -> tuple[Float[Array, ""], Terms]:
             terms, _ = loss_terms(config, params, state.frozen, views, noise, keys[:, 1], beta, AXIS)

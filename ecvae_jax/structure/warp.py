@@ -1,0 +1,113 @@
+"""Smooth maps between two faces by their landmarks, and pictures resampled along them."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+_REACH = 0.12
+"""Standard deviation of a landmark's pull in crop units: about the width of an eye."""
+_RIDGE = 0.1
+"""Added to the kernel's diagonal: landmarks that lie on one another (closed lips) must not tear the map."""
+_SMALLEST = 1e-6
+_STOPS = np.linspace(0.0, 1.0, 5)
+_BORDER = np.array([(x, y) for x in _STOPS for y in _STOPS if x in (0, 1) or y in (0, 1)])
+
+
+def smooth_map(
+    landmarks: Float[Array, "b p 2"], landmarks_to: Float[Array, "b p 2"], side: int, pinned: bool = False
+) -> Float[Array, "b side side 2"]:
+    """Returns, for each cell of a square grid over the first face's crop, the place (x, y) in the second's.
+
+    An affine map (least squares over the landmarks) carries the whole crop; what it misses at the landmarks is smoothed
+    over their surroundings by Gaussian kernel ridge regression, so that far from the face only the affine map is left.
+    Landmarks are met closely, not exactly.
+
+    Args:
+        landmarks: of the face whose crop the grid covers, crop units.
+        landmarks_to: the same points on the other face, crop units.
+        side: cells of the grid in either direction; cell i is centred at (i + 1/2) / side.
+        pinned: also maps the border of the crop onto itself, where both crops show the same surroundings.
+    """
+    if pinned:
+        border = jnp.broadcast_to(jnp.asarray(_BORDER, landmarks.dtype)[None], (len(landmarks), *_BORDER.shape))
+        landmarks, landmarks_to = (jnp.concatenate([one, border], axis=1) for one in (landmarks, landmarks_to))
+    centre = jnp.mean(landmarks, axis=1, keepdims=True)
+    centre_to = jnp.mean(landmarks_to, axis=1, keepdims=True)
+    points, points_to = landmarks - centre, landmarks_to - centre_to
+    # A TPU would multiply in bfloat16 by default, which is a pixel and more.
+    with jax.default_matmul_precision("highest"):
+        affine = _inverse_2x2(points.mT @ points) @ (points.mT @ points_to)
+        kernel = _kernel(points, points) + _RIDGE * jnp.eye(points.shape[1])[None]
+        pull = _solve(kernel, points_to - points @ affine)
+        cells = cell_centres(side).reshape(1, -1, 2) - centre
+        places = cells @ affine + _kernel(cells, points) @ pull + centre_to
+    return places.reshape(-1, side, side, 2)
+
+
+def cell_centres(side: int) -> Float[Array, "side side 2"]:
+    """Returns the places (x, y) of the cells of a grid over the crop: the map of a face onto itself."""
+    middles = (jnp.arange(side) + 0.5) / side
+    return jnp.stack(jnp.meshgrid(middles, middles, indexing="xy"), axis=-1)
+
+
+def resample(maps: Float[Array, "b h w c"], places: Float[Array, "b i j 2"]) -> Float[Array, "b i j c"]:
+    """Returns the maps read at `places` (x, y in crop units) by bilinear interpolation; beyond the edge, the edge.
+
+    Places are data here: their gradient is that of the interpolation, piecewise constant.
+    """
+    height, width = maps.shape[1:3]
+    limit = jnp.array([width - 1.0, height - 1.0], jnp.float32)
+    at = jnp.clip(places * (limit + 1.0)[None, None, None] - 0.5, 0.0, limit[None, None, None])
+    low = jnp.minimum(jnp.floor(jax.lax.stop_gradient(at)), jnp.maximum(limit - 1.0, 0.0)[None, None, None])
+    part = (at - low).astype(maps.dtype)
+    column, row = low[..., 0].astype(jnp.int32), low[..., 1].astype(jnp.int32)
+
+    def read(one: Float[Array, "h w c"], row: Array, column: Array, part: Array) -> Array:
+        cells, first = one.reshape(-1, one.shape[-1]), row * width + column
+        right, down = min(1, width - 1), width * min(1, height - 1)
+        x, y = part[..., :1], part[..., 1:]
+        upper = cells[first] * (1 - x) + cells[first + right] * x
+        return upper * (1 - y) + (cells[first + down] * (1 - x) + cells[first + down + right] * x) * y
+
+    return jax.vmap(read)(maps, row, column, part)
+
+
+def finer(places: Float[Array, "b i j 2"], side: int) -> Float[Array, "b side side 2"]:
+    """Returns a map on another grid of the same crop; beyond the outer cells it goes on in a straight line."""
+    return jax.image.scale_and_translate(
+        places - cell_centres(places.shape[1])[None],
+        (places.shape[0], side, side, 2), (1, 2),
+        jnp.full((2,), side / places.shape[1]), jnp.zeros((2,)), "linear", antialias=False,
+    ) + cell_centres(side)[None]  # fmt: skip
+
+
+def _inverse_2x2(moment: Float[Array, "b 2 2"]) -> Float[Array, "b 2 2"]:
+    a, b, c, d = moment[:, 0, 0], moment[:, 0, 1], moment[:, 1, 0], moment[:, 1, 1]
+    determinant = jnp.maximum(a * d - b * c, _SMALLEST)
+    return jnp.stack([jnp.stack([d, -b], -1), jnp.stack([-c, a], -1)], -2) / determinant[:, None, None]
+
+
+def _solve(matrix: Float[Array, "b n n"], right: Float[Array, "b n m"]) -> Float[Array, "b n m"]:
+    """Returns matrix⁻¹ · right for symmetric positive definite matrices, by Gauss-Jordan elimination.
+
+    Such matrices need no pivoting. Our own, since LAPACK's call hung in a training step on a CPU (jax 0.10.2), and
+    conjugate gradients lose their digits in float32: their result depended on the size of the batch.
+    """
+
+    def eliminate(row: Array, both: Float[Array, "b n k"]) -> Float[Array, "b n k"]:
+        column = jax.lax.dynamic_index_in_dim(both, row, axis=2)
+        pivot = jax.lax.dynamic_index_in_dim(both, row, axis=1)
+        pivot = pivot / jax.lax.dynamic_index_in_dim(column, row, axis=1)
+        others = jnp.where(jnp.arange(both.shape[1])[None, :, None] == row, 0.0, column)
+        return jax.lax.dynamic_update_slice_in_dim(both, pivot, row, axis=1) - others * pivot
+
+    size = matrix.shape[1]
+    return jax.lax.fori_loop(0, size, eliminate, jnp.concatenate([matrix, right], axis=2))[:, :, size:]
+
+
+def _kernel(first: Float[Array, "b n 2"], second: Float[Array, "b m 2"]) -> Float[Array, "b n m"]:
+    difference = first[:, :, None] - second[:, None, :]
+    return jnp.exp(-jnp.sum(jnp.square(difference), axis=-1) / (2 * _REACH**2))

@@ -1,0 +1,102 @@
+"""Adapting to a photo: fitted to it, and its own pixels where they fit."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ecvae_jax import synthesis
+from ecvae_jax.adaptation import lay_photo_over, transfer_adapted
+from ecvae_jax.config import AdaptConfig, Config
+from ecvae_jax.data.pipeline import load_faces
+from ecvae_jax.training.checkpoint import Model
+from ecvae_jax.training.state import init_state
+from ecvae_jax.training.step import to_float, to_views
+
+
+@pytest.fixture(scope="module")
+def model(tiny_config: Config, tiny_batch: dict[str, np.ndarray]) -> Model:
+    landmarks = load_faces(tiny_config.data.records, "train").landmarks
+    state = init_state(tiny_config, landmarks, to_views({k: jnp.asarray(v) for k, v in tiny_batch.items()}))
+    return Model(tiny_config, state.params, state.frozen, 0, {})
+
+
+@pytest.fixture(scope="module")
+def faces(tiny_config: Config) -> tuple[np.ndarray, np.ndarray]:
+    split = load_faces(tiny_config.data.records, "train")
+    return split.images(range(6), 32), split.landmarks[:6]
+
+
+def error(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.abs(first.astype(float) - second).mean())
+
+
+def test_without_steps_and_detail_it_is_the_plain_transfer(model: Model, faces) -> None:
+    images, landmarks = faces
+    plain = synthesis.transfer(model, images, landmarks, landmarks[::-1])
+    nothing = AdaptConfig(steps=0, detail=0.0)
+    assert np.array_equal(transfer_adapted(model, images, landmarks, landmarks[::-1], adaptation=nothing), plain)
+
+
+def test_steps_bring_the_photo_nearer_and_leave_the_model_alone(model: Model, faces) -> None:
+    images, landmarks = (array[:2] for array in faces)
+    before = synthesis.reconstruct(model, images, landmarks)
+    fitted = [
+        transfer_adapted(model, images, landmarks, landmarks, adaptation=AdaptConfig(steps=steps, detail=0.0))
+        for steps in (5, 30)
+    ]
+    assert error(before, images) > error(fitted[0], images) > error(fitted[1], images)
+    assert np.array_equal(synthesis.reconstruct(model, images, landmarks), before)
+
+
+def test_a_photo_under_its_own_landmarks_keeps_its_own_pixels(model: Model, faces) -> None:
+    images, landmarks = faces
+    kept = transfer_adapted(model, images, landmarks, landmarks, adaptation=AdaptConfig(detail=1.0))
+    # Its reconstruction agrees with the drawn image everywhere, so only the border is not the photo's.
+    assert error(kept[:, 3:-3, 3:-3], images[:, 3:-3, 3:-3]) < 2.0
+    assert error(synthesis.reconstruct(model, images, landmarks), images) > 10.0
+
+
+def test_where_model_and_warped_reconstruction_disagree_the_model_stays(faces) -> None:
+    images, landmarks = faces
+    image, drawn = to_float(jnp.asarray(images)), jnp.zeros(images.shape)
+    disagreeing = jnp.ones(images.shape)
+    mixed = lay_photo_over(image, disagreeing, drawn, landmarks, landmarks)
+    np.testing.assert_allclose(mixed, drawn, atol=1e-6)
+    agreeing = lay_photo_over(image, drawn, drawn, landmarks, landmarks, share=0.5)
+    middle = np.s_[:, 8:24, 8:24]
+    np.testing.assert_allclose(agreeing[middle], 0.5 * image[middle], atol=0.02)
+
+
+def test_equal_sources_are_fitted_once_and_alike(model: Model, faces, monkeypatch) -> None:
+    images, landmarks = faces
+    twice = np.repeat(images[:2], 2, axis=0), np.repeat(landmarks[:2], 2, axis=0)
+    from ecvae_jax import adaptation
+
+    calls = []
+    fit = adaptation._fit
+    monkeypatch.setattr(adaptation, "_fit", lambda *given: calls.append(1) or fit(*given))
+    drawn = transfer_adapted(model, *twice, landmarks[2:6], adaptation=AdaptConfig(steps=2))
+    assert len(calls) == 2
+    monkeypatch.undo()
+    alone = transfer_adapted(
+        model, images[1:2], landmarks[1:2], landmarks[5:6], adaptation=AdaptConfig(steps=2)
+    )
+    assert np.abs(drawn[3].astype(int) - alone[0]).max() <= 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("steps", -1), ("detail", 1.5), ("learning_rate", 0.0)])
+def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"adapt\.{name}={value}"):
+        dataclasses.replace(AdaptConfig(), **{name: value})
+
+
+def test_other_sizes_are_refused(model: Model, faces) -> None:
+    images, landmarks = faces
+    with pytest.raises(ValueError, match="the model reads uint8"):
+        transfer_adapted(model, images[:, ::2, ::2], landmarks, landmarks)
+    with pytest.raises(ValueError, match=r"the model reads \[n, 98, 2\]"):
+        transfer_adapted(model, images, landmarks, landmarks[:, :68])

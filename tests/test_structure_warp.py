@@ -1,0 +1,85 @@
+"""Smooth maps between faces, and pictures resampled along them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import map_coordinates
+
+from ecvae_jax.data.faces import load_faces
+from ecvae_jax.structure.warp import cell_centres, finer, resample, smooth_map
+
+
+@pytest.fixture(scope="module")
+def frontal() -> np.ndarray:
+    """68 landmarks of heads that look into the camera, in different expressions."""
+    faces = load_faces("rendered", "test")
+    chosen = [i for i, tags in enumerate(faces.tags) if abs(tags["yaw"]) < 15]
+    return faces.landmarks_as(68)[chosen][:40]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    scale=st.floats(0.5, 2.0), angle=st.floats(-1.0, 1.0), shift=st.tuples(st.floats(-0.3, 0.3), st.floats(-0.3, 0.3)),
+    seed=st.integers(0, 2**16),
+)  # fmt: skip
+def test_an_affine_map_of_the_landmarks_is_the_map_of_the_crop(scale, angle, shift, seed) -> None:
+    landmarks = np.random.default_rng(seed).uniform(0.2, 0.8, (1, 68, 2)).astype(np.float32)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]], np.float32) * scale
+    move = np.array(shift, np.float32)
+    places = smooth_map(jnp.asarray(landmarks), jnp.asarray(landmarks @ turn + move), 8)
+    expected = np.asarray(cell_centres(8)) @ turn + move
+    np.testing.assert_allclose(places[0], expected, atol=2e-4)
+
+
+def test_landmarks_of_real_structures_are_met_within_two_pixels_of_128(frontal) -> None:
+    first, second = jnp.asarray(frontal[::2]), jnp.asarray(frontal[1::2])
+    field = finer(smooth_map(first, second, 32), 128)
+    met = resample(field, first[:, None])[:, 0]
+    pixels = 128 * jnp.linalg.norm(met - second, axis=-1)
+    unmoved = 128 * jnp.linalg.norm(first - second, axis=-1)
+    assert float(pixels.mean()) < 2.0 < float(unmoved.mean())
+
+
+def test_there_and_back_is_where_it_began(frontal) -> None:
+    first, second = jnp.asarray(frontal[::2]), jnp.asarray(frontal[1::2])
+    there, back = finer(smooth_map(first, second, 32), 64), finer(smooth_map(second, first, 32), 64)
+    round_trip = 128 * jnp.linalg.norm(resample(back, there) - cell_centres(64)[None], axis=-1)
+    assert float(jnp.median(round_trip)) < 1.0
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**16), height=st.integers(1, 9), width=st.integers(1, 9))
+def test_resample_is_bilinear_and_keeps_the_edge_beyond_it(seed: int, height: int, width: int) -> None:
+    rng = np.random.default_rng(seed)
+    maps = rng.normal(size=(1, height, width, 2)).astype(np.float32)
+    places = rng.uniform(-0.5, 1.5, (1, 4, 5, 2)).astype(np.float32)
+    rows, columns = places[0, ..., 1] * height - 0.5, places[0, ..., 0] * width - 0.5
+    expected = np.stack(
+        [map_coordinates(maps[0, ..., c], [rows, columns], order=1, mode="nearest") for c in range(2)], -1
+    )
+    np.testing.assert_allclose(resample(jnp.asarray(maps), jnp.asarray(places))[0], expected, atol=2e-5)
+
+
+def test_resample_at_its_own_cells_changes_nothing() -> None:
+    maps = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
+    here = jnp.broadcast_to(cell_centres(16)[None], (2, 16, 16, 2))
+    np.testing.assert_allclose(resample(maps, here), maps, atol=1e-5)
+
+
+def test_finer_keeps_a_straight_map_straight() -> None:
+    turn = jnp.array([[0.9, 0.1], [-0.2, 1.1]])
+    np.testing.assert_allclose(
+        finer((cell_centres(8) @ turn + 0.05)[None], 64)[0, 4:-4, 4:-4], (cell_centres(64) @ turn + 0.05)[4:-4, 4:-4],
+        atol=1e-5,
+    )  # fmt: skip
+
+
+def test_the_map_is_differentiable_where_landmarks_coincide(frontal) -> None:
+    closed = np.array(frontal[:1])
+    closed[:, 61:64] = closed[:, [67, 66, 65]]  # the lips touch
+    gradient = jax.grad(lambda face: jnp.sum(smooth_map(face, jnp.asarray(frontal[1:2]), 8) ** 2))(jnp.asarray(closed))
+    assert jnp.isfinite(gradient).all()
+    assert (jnp.abs(gradient) > 0).any()
