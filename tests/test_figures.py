@@ -106,10 +106,8 @@ def test_a_page_holds_its_faces_pixel_for_pixel(tmp_path: Path) -> None:
     picture = np.asarray(Image.open(tmp_path / "p.png").convert("RGB"))
     wanted = first.repeat(2, axis=0).repeat(2, axis=1)
     places = np.lib.stride_tricks.sliding_window_view(picture[..., 0], (128, 128))
-    hits = (places[:, :, ::16, ::16] == wanted[::16, ::16, 0]).all(axis=(2, 3))
-    assert hits.sum() == 1
-    y, x = np.argwhere(hits)[0]
-    assert np.array_equal(picture[y : y + 128, x : x + 128], wanted)
+    near = np.argwhere((places[:, :, ::16, ::16] == wanted[::16, ::16, 0]).all(axis=(2, 3)))
+    assert any(np.array_equal(picture[y : y + 128, x : x + 128], wanted) for y, x in near)
 
 
 @pytest.mark.parametrize("which", ["2", "3a", "3b"])

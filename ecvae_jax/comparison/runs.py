@@ -100,6 +100,8 @@ def complete(runs: Sequence[Run], base: Config, workdir: Path, scoring: Scoring)
         _say(f"{len(runs) - len(missing)} of {len(runs)} runs are done already")
     began = time.monotonic()
     for number, run in enumerate(missing):
+        if number and run.training != missing[number - 1].training:
+            jax.clear_caches()  # dozens of trainings would otherwise keep all their compiled programs
         start = time.monotonic()
         _say(f"[{len(runs) - len(missing) + number + 1}/{len(runs)}] {run.variant.name}, seed {run.seed}")
         scores = _complete_one(run, base, folder, scoring)
@@ -120,7 +122,6 @@ def _complete_one(run: Run, base: Config, folder: Path, scoring: Scoring) -> dic
     measured = measure_run(model, scoring.faces, scoring.limit, run.variant.transport, scoring.measures)
     scores = {"format": _FORMAT, "settings": scoring.settings, "config": json.loads(config.to_json()), **measured}
     write_text(folder / run.name / SCORES, json.dumps(scores, allow_nan=False) + "\n")
-    jax.clear_caches()  # dozens of trainings would otherwise keep all their compiled programs
     return scores
 
 

@@ -57,10 +57,11 @@ VARIANTS: dict[str, Variant] = {
     variant.name: variant
     for variant in (
         _variant(REFERENCE, "Eq. 4, the paper's", prior__kind="equilibrium"),
-        _variant("mixture", "Eq. 3, Gaussian mixture", prior__kind="mixture"),
-        _variant("standard", "Eq. 2, N(0, I)", prior__kind="standard"),
+        # Right after its lender, whose compiled programs are then still there.
         _variant("no-transport", "equilibrium, z not moved to the target's prior", trained_as=REFERENCE,
                  transport=False, prior__kind="equilibrium"),
+        _variant("mixture", "Eq. 3, Gaussian mixture", prior__kind="mixture"),
+        _variant("standard", "Eq. 2, N(0, I)", prior__kind="standard"),
         _variant("literal", "equilibrium, weights as the paper says them",
                  prior__kind="equilibrium", clusters__mode="literal"),
         _variant("equilibrium-plain", "equilibrium, posterior not relative to the prior",
