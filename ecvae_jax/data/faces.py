@@ -171,7 +171,9 @@ def join_faces(parts: Sequence[Faces]) -> Faces:
     joined._source = _JoinedSource([part._source for part in parts])
     found_by = [str(part.metadata.get("detector", "")) for part in parts]
     joined.metadata = {
-        **parts[0].metadata, "points": points, "source": " + ".join(str(part.metadata.get("source")) for part in parts),
+        **{key: value for key, value in parts[0].metadata.items()
+           if all(part.metadata.get(key) == value for part in parts)},
+        "points": points, "source": " + ".join(str(part.metadata.get("source")) for part in parts),
         # Photos are to be read as the photos among the faces were; exact and given landmarks have no detector.
         "detector": next((name for name in found_by if name.startswith(("dlib", "mediapipe"))), found_by[0]),
     }  # fmt: skip
