@@ -14,6 +14,7 @@ before it:
     data           photos to records, records to batches, the embedded rendered heads
     training       state, step, its map over devices, checkpoints, the loop
     synthesis      jitted batches: infer, decode, transfer, sample
+    adaptation     going towards one source photo: steps on z and decoder, its own pixels
     evaluation     metrics, pairs with a true image, baselines
     comparison     the three priors and their variants trained alike, with intervals and a verdict
     figures        the paper's figures from a checkpoint
