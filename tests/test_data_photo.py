@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image, ImageCms
 
@@ -28,6 +29,8 @@ def test_exif_rotation_is_applied(tmp_path: Path):
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "RGB", "YCbCr", "RGBA", "LA"])
 def test_every_mode_becomes_rgb(tmp_path: Path, mode: str):
+    if mode == "YCbCr" and int(PIL.__version__.split(".")[0]) < 13:
+        pytest.skip("Pillow 12 cannot read an uncompressed YCbCr TIFF, not even its own; the extra `beam` asks for it")
     white = Image.new("RGB", (16, 12), "white")
     image = white.convert("L").convert("LA") if mode == "LA" else white.convert(mode)
     file = tmp_path / ("a.png" if mode in ("L", "1", "P", "RGB", "RGBA", "LA") else "a.tif")

@@ -219,10 +219,11 @@ def test_the_command_writes_all_that_is_asked_for(
     command += ["--markdown", str(markdown), "--figure", str(figure), "--save-images", str(images)]
     assert main(command) == 0
     shown = capsys.readouterr()
-    assert [line.split()[0] for line in shown.out.splitlines()[:4]] == ["reconstruction", "transfer", "copy", "warp"]
+    methods = ["reconstruction", "plain", "transfer", "copy", "warp"]
+    assert [line.split()[0] for line in shown.out.splitlines()[:5]] == methods
     assert "1 file left out, its name is in one folder only: alone" in shown.err
     stored = json.loads(out.read_text())
-    for method in ("model", "copy", "warp"):
+    for method in ("model", "plain", "copy", "warp"):
         assert set(stored[method]) >= KEYS
         assert stored[method]["pairs"] == 4
     assert 0 <= stored["copy"]["face_found"] <= 1
@@ -230,10 +231,8 @@ def test_the_command_writes_all_that_is_asked_for(
     assert 0 < stored["copy"]["identity"] < 0.6
     assert stored["protocol"]["no_face"] == stored["protocol"]["unpaired"] == 1
     table = markdown.read_text().splitlines()
-    assert [line.split("|")[1].strip() for line in table[2:8]] == [
-        "reconstruction", "transfer", "copy", "warp", "*transfer − copy*", "*transfer − warp*",
-    ]  # fmt: skip
-    for method in ("model", "copy", "warp", "source", "target", "reconstruction"):
+    assert [line.split("|")[1].strip() for line in table[2:9]] == [*methods, "*transfer − copy*", "*transfer − warp*"]
+    for method in ("model", "plain", "copy", "warp", "source", "target", "reconstruction"):
         assert sorted(path.name for path in (images / method).iterdir()) == ["p0.png", "p1.png", "p2.png", "p3.png"]
         assert Image.open(images / method / "p0.png").size == (32, 32)
     assert not [path for path in tmp_path.rglob("*.part")]
