@@ -133,6 +133,8 @@ def test_an_export_is_small_and_draws_the_same(tiny_config: Config, workdir: Pat
     for stored, original in zip(jax.tree.leaves(small.params), jax.tree.leaves(whole.params), strict=True):
         assert stored.dtype == original.dtype
         np.testing.assert_allclose(stored, original, rtol=1e-3, atol=1e-6)
+    told = [file for file in (tmp_path / "small").rglob("*") if file.is_file() and b"pytest" in file.read_bytes()]
+    assert not told  # nor is any path of this machine
     assert export_model(workdir, tmp_path / "exact", half=False) > size
     assert leaves_equal(load_model(tmp_path / "exact").params, whole.params)
     with pytest.raises(CheckpointError, match="exists: give the name of a new folder"):

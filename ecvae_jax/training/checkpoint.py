@@ -199,6 +199,8 @@ def export_model(checkpoint: Path, out: Path, half: bool = True) -> int:
                 inference=ocp.args.StandardSave({"ema_params": params, "frozen": model.frozen}),
             ))  # fmt: skip
             manager.wait_until_finished()
+        for mark in Path(work).rglob("commit_success.txt"):
+            mark.write_text("complete\n")  # Orbax writes where on this machine it was; that the file is there counts
         (Path(work) / "c").rename(out)
     return sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
 
