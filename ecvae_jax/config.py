@@ -162,6 +162,8 @@ class ModelConfig:
         _check(self.z_dim >= 1, "model.z_dim", self.z_dim, "must be at least 1")
         sides = [1, *self.level_sides]
         _check(self.z_grid in sides, "model.z_grid", self.z_grid, f"must be 1 or the side of a level, one of {sides}")
+        _check(self.frame == "picture" or self.z_grid > 1, "model.z_grid", self.z_grid,
+               f"model.frame='face' needs a grid of places: one of {sides[1:]}")
         _check(self.z_dim % self.z_grid**2 == 0, "model.z_dim", self.z_dim,
                f"must be a multiple of z_grid² = {self.z_grid**2}")
 

@@ -40,6 +40,7 @@ def test_config_is_frozen() -> None:
         (lambda: ModelConfig(image_size=32, widths=(8,) * 5), "too many levels"),
         (lambda: ModelConfig(z_grid=32), "z_grid=32"),
         (lambda: ModelConfig(z_dim=100), "multiple of z_grid"),
+        (lambda: ModelConfig(frame="face", z_grid=1), "z_grid=1: model.frame='face' needs a grid of places"),
         (lambda: PriorConfig(stddev=0.0), "stddev=0.0"),
         (lambda: ClusterConfig(count=0), "count=0"),
         (lambda: ClusterConfig(temperature=-1.0), "temperature=-1.0"),

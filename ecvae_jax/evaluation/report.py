@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ from ecvae_jax.evaluation.bootstrap import Score
 from ecvae_jax.evaluation.pairs import Pairs
 from ecvae_jax.evaluation.scoring import FACES, PIXELS, Method
 from ecvae_jax.evaluation.tables import report_lines, report_markdown
-from ecvae_jax.pictures import save_picture
+from ecvae_jax.pictures import save_picture, write_aside
 
 
 @dataclass(frozen=True)
@@ -91,18 +89,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OSError: the folder cannot be made or written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(aside, 0o666 & ~umask)  # mkstemp makes files that only their owner may read
-        os.replace(aside, path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
+    write_aside(path, lambda file: file.write(text.encode()))
 
 
 def _plain_method(method: Method) -> dict[str, Any]:
