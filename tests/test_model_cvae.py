@@ -14,6 +14,7 @@ from ecvae_jax.model.blocks import double, fold, unfold
 from ecvae_jax.model.conditioning import Condition, Frame, Frozen, init_frozen, make_condition, sketch_channels
 from ecvae_jax.model.cvae import decode, infer, init_params
 from ecvae_jax.structure.scheme import get_scheme
+from ecvae_jax.structure.warp import cell_centres
 from ecvae_jax.training.step import to_float
 
 
@@ -142,3 +143,24 @@ def test_image_is_moved_by_the_prior_through_z(tiny_config: Config, params, froz
     _, pull = jax.vjp(draw, condition.reference.mean)
     (gradient,) = pull(jnp.ones((1, 32, 32, 3)))
     assert (jnp.abs(gradient) > 1e-6).all()
+
+
+def test_what_is_drawn_in_the_face_frame_moves_with_the_face(tiny_config: Config, frozen, tiny_batch) -> None:
+    """Where the texture has the whole picture, a face one cell further right is the same picture there."""
+    config = dataclasses.replace(tiny_config, model=dataclasses.replace(tiny_config.model, frame="face"))
+    params = init_params(jax.random.key(0), config, sketch_channels(config))
+    silent = jax.tree.map(jnp.zeros_like, {name: params["structure"][name] for name in ("share", "flow")})
+    silent["share"]["Conv_0"]["bias"] += 50.0  # sigmoid(50) is 1
+    params = {**params, "structure": {**params["structure"], **silent}}
+    condition = make_condition(config, frozen, tiny_batch["landmarks"][:1])
+    assert condition.frame is not None
+    cell = 1.0 / condition.frame.to_face.shape[1]
+    here = jnp.broadcast_to(cell_centres(condition.frame.to_face.shape[1])[None], condition.frame.to_face.shape)
+    z = frozen.z_scale * jax.random.normal(jax.random.key(1), condition.reference.mean.shape)
+    images = [
+        decode(config, params, z, condition._replace(frame=condition.frame._replace(to_face=places)), frozen.z_scale)
+        for places in (here, here - jnp.array([[[[cell, 0.0]]]]))
+    ]
+    pixels = config.model.patch
+    np.testing.assert_allclose(images[1][:, :, 2 * pixels :], images[0][:, :, pixels:-pixels], atol=1e-4)
+    assert float(jnp.abs(images[1] - images[0]).mean()) > 0.01
