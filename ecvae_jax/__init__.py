@@ -19,7 +19,7 @@ before it:
     comparison     the three priors and their variants trained alike, with intervals and a verdict
     figures        the paper's figures from a checkpoint
     grids, information   what `ecvae transfer`, `sample` and `info` show
-    cli            the command `ecvae` (options: what its subcommands read)
+    cli            the command `ecvae` (commands: its subcommands, options: what they read)
 
 The names below are imported when they are first used, so that `import ecvae_jax` costs nothing.
 """

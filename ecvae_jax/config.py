@@ -9,34 +9,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
+
+from ecvae_jax.field_checks import check, check_types
 
 RENDERED = "rendered"
 """The value of `DataConfig.records` that names the rendered heads embedded in the package."""
-
-
-def _check(condition: bool, name: str, value: object, rule: str) -> None:
-    if not condition:
-        raise ValueError(f"{name}={value!r}: {rule}")
-
-
-def _check_types(settings: object, section: str) -> None:
-    """Refuses values of another type than the field's: experiment files and JSON are checked by nobody else."""
-    hints = get_type_hints(type(settings))
-    for item in dataclasses.fields(settings):  # type: ignore[arg-type]
-        value, hint = getattr(settings, item.name), hints[item.name]
-        if get_origin(hint) is Literal:
-            allowed = get_args(hint)
-            _check(value in allowed, f"{section}.{item.name}", value, f"must be one of {list(allowed)}")
-            continue
-        # A whole number may stand for a float; True and False are no numbers.
-        kinds = {bool: (bool,), str: (str,), int: (int,), float: (int, float), float | None: (int, float, type(None))}
-        if hint in kinds:
-            fine = isinstance(value, kinds[hint]) and (hint is bool or not isinstance(value, bool))
-            _check(fine, f"{section}.{item.name}", value, f"must be {getattr(hint, '__name__', hint)}")
-        else:  # tuple[int, ...]
-            fine = isinstance(value, tuple) and all(isinstance(one, int) and not isinstance(one, bool) for one in value)
-            _check(fine, f"{section}.{item.name}", value, "must be whole numbers")
 
 
 def _is_power_of_two(value: int) -> bool:
@@ -63,9 +41,9 @@ class DataConfig:
     """Keep decoded faces in host memory (uint8). Turn off where the data set is larger than the memory."""
 
     def __post_init__(self) -> None:
-        _check_types(self, "data")
-        _check(0.0 <= self.pairs <= 1.0, "data.pairs", self.pairs, "must lie between 0 and 1")
-        _check(0.0 <= self.colour_jitter <= 1.0, "data.colour_jitter", self.colour_jitter, "must lie between 0 and 1")
+        check_types(self, "data")
+        check(0.0 <= self.pairs <= 1.0, "data.pairs", self.pairs, "must lie between 0 and 1")
+        check(0.0 <= self.colour_jitter <= 1.0, "data.colour_jitter", self.colour_jitter, "must lie between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -80,9 +58,9 @@ class SketchConfig:
     """Straight pieces that stand for the smooth curve between two neighbouring landmarks."""
 
     def __post_init__(self) -> None:
-        _check_types(self, "sketch")
-        _check(self.sigma > 0, "sketch.sigma", self.sigma, "must be positive")
-        _check(self.samples_per_span >= 1, "sketch.samples_per_span", self.samples_per_span, "must be at least 1")
+        check_types(self, "sketch")
+        check(self.sigma > 0, "sketch.sigma", self.sigma, "must be positive")
+        check(self.samples_per_span >= 1, "sketch.samples_per_span", self.samples_per_span, "must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -100,9 +78,9 @@ class ClusterConfig:
     """Take head roll out before clustering."""
 
     def __post_init__(self) -> None:
-        _check_types(self, "clusters")
-        _check(self.count >= 1, "clusters.count", self.count, "must be at least 1")
-        _check(self.temperature > 0, "clusters.temperature", self.temperature, "must be positive")
+        check_types(self, "clusters")
+        check(self.count >= 1, "clusters.count", self.count, "must be at least 1")
+        check(self.temperature > 0, "clusters.temperature", self.temperature, "must be positive")
 
 
 @dataclass(frozen=True)
@@ -117,9 +95,9 @@ class PriorConfig:
     """Standard deviation of every cluster, frozen."""
 
     def __post_init__(self) -> None:
-        _check_types(self, "prior")
-        _check(self.mean_norm >= 0, "prior.mean_norm", self.mean_norm, "must not be negative")
-        _check(self.stddev > 0, "prior.stddev", self.stddev, "must be positive")
+        check_types(self, "prior")
+        check(self.mean_norm >= 0, "prior.mean_norm", self.mean_norm, "must not be negative")
+        check(self.stddev > 0, "prior.stddev", self.stddev, "must be positive")
 
 
 @dataclass(frozen=True)
@@ -148,23 +126,23 @@ class ModelConfig:
     """Compute type of the convolutions; parameters, KL and statistics are always float32."""
 
     def __post_init__(self) -> None:
-        _check_types(self, "model")
+        check_types(self, "model")
         size, patch = self.image_size, self.patch
-        _check(_is_power_of_two(size) and 32 <= size <= 256, "model.image_size", size, "must be 32, 64, 128 or 256")
-        _check(_is_power_of_two(patch) and patch <= 8, "model.patch", patch, "must be 1, 2, 4 or 8")
-        _check(len(self.widths) >= 2, "model.widths", self.widths, "needs at least two levels")
-        _check(min(self.widths) >= 8 and not any(w % 8 for w in self.widths), "model.widths", self.widths,
+        check(_is_power_of_two(size) and 32 <= size <= 256, "model.image_size", size, "must be 32, 64, 128 or 256")
+        check(_is_power_of_two(patch) and patch <= 8, "model.patch", patch, "must be 1, 2, 4 or 8")
+        check(len(self.widths) >= 2, "model.widths", self.widths, "needs at least two levels")
+        check(min(self.widths) >= 8 and not any(w % 8 for w in self.widths), "model.widths", self.widths,
                "every width must be a positive multiple of 8")
-        _check(self.blocks >= 1, "model.blocks", self.blocks, "must be at least 1")
+        check(self.blocks >= 1, "model.blocks", self.blocks, "must be at least 1")
         bottom = size // patch >> (len(self.widths) - 1)
-        _check(bottom >= 2, "model.widths", self.widths,
+        check(bottom >= 2, "model.widths", self.widths,
                f"too many levels: image_size {size} / patch {patch} leaves {bottom} px at the last, at least 2 needed")
-        _check(self.z_dim >= 1, "model.z_dim", self.z_dim, "must be at least 1")
+        check(self.z_dim >= 1, "model.z_dim", self.z_dim, "must be at least 1")
         sides = [1, *self.level_sides]
-        _check(self.z_grid in sides, "model.z_grid", self.z_grid, f"must be 1 or the side of a level, one of {sides}")
-        _check(self.frame == "picture" or self.z_grid > 1, "model.z_grid", self.z_grid,
+        check(self.z_grid in sides, "model.z_grid", self.z_grid, f"must be 1 or the side of a level, one of {sides}")
+        check(self.frame == "picture" or self.z_grid > 1, "model.z_grid", self.z_grid,
                f"model.frame='face' needs a grid of places: one of {sides[1:]}")
-        _check(self.z_dim % self.z_grid**2 == 0, "model.z_dim", self.z_dim,
+        check(self.z_dim % self.z_grid**2 == 0, "model.z_dim", self.z_dim,
                f"must be a multiple of z_grid² = {self.z_grid**2}")
 
     @property
@@ -190,11 +168,11 @@ class ObjectiveConfig:
     """Fraction of the training over which the weight of the KL rises linearly from 0."""
 
     def __post_init__(self) -> None:
-        _check_types(self, "objective")
-        _check(self.scale is None or self.scale > 0, "objective.scale", self.scale, "must be positive or none")
-        _check(self.ssim_weight >= 0, "objective.ssim_weight", self.ssim_weight, "must not be negative")
-        _check(self.beta >= 0, "objective.beta", self.beta, "must not be negative")
-        _check(0 <= self.beta_ramp <= 1, "objective.beta_ramp", self.beta_ramp, "must lie between 0 and 1")
+        check_types(self, "objective")
+        check(self.scale is None or self.scale > 0, "objective.scale", self.scale, "must be positive or none")
+        check(self.ssim_weight >= 0, "objective.ssim_weight", self.ssim_weight, "must not be negative")
+        check(self.beta >= 0, "objective.beta", self.beta, "must not be negative")
+        check(0 <= self.beta_ramp <= 1, "objective.beta_ramp", self.beta_ramp, "must lie between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -213,11 +191,11 @@ class OptimConfig:
     """Decay of the moving average of the parameters that synthesis and evaluation use; 0 follows the parameters."""
 
     def __post_init__(self) -> None:
-        _check_types(self, "optim")
-        _check(self.learning_rate > 0, "optim.learning_rate", self.learning_rate, "must be positive")
-        _check(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "must not be negative")
-        _check(self.clip_norm >= 0, "optim.clip_norm", self.clip_norm, "must not be negative")
-        _check(0 <= self.ema_decay < 1, "optim.ema_decay", self.ema_decay, "must lie in [0, 1)")
+        check_types(self, "optim")
+        check(self.learning_rate > 0, "optim.learning_rate", self.learning_rate, "must be positive")
+        check(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "must not be negative")
+        check(self.clip_norm >= 0, "optim.clip_norm", self.clip_norm, "must not be negative")
+        check(0 <= self.ema_decay < 1, "optim.ema_decay", self.ema_decay, "must lie in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -242,10 +220,10 @@ class TrainConfig:
     """How many of the latest checkpoints stay on disk."""
 
     def __post_init__(self) -> None:
-        _check_types(self, "train")
+        check_types(self, "train")
         for name in ("steps", "batch_size", "log_every", "images_every", "checkpoint_every", "keep_checkpoints"):
-            _check(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "must be at least 1")
-        _check(self.seed >= 0, "train.seed", self.seed, "must not be negative")
+            check(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "must be at least 1")
+        check(self.seed >= 0, "train.seed", self.seed, "must not be negative")
 
 
 @dataclass(frozen=True)
@@ -260,10 +238,10 @@ class AdaptConfig:
     """Share of the source's own pixels, warped by the landmarks, where they agree with what the model draws: 0 to 1."""
 
     def __post_init__(self) -> None:
-        _check_types(self, "adapt")
-        _check(self.steps >= 0, "adapt.steps", self.steps, "must not be negative")
-        _check(self.learning_rate > 0, "adapt.learning_rate", self.learning_rate, "must be positive")
-        _check(0 <= self.detail <= 1, "adapt.detail", self.detail, "must lie between 0 and 1")
+        check_types(self, "adapt")
+        check(self.steps >= 0, "adapt.steps", self.steps, "must not be negative")
+        check(self.learning_rate > 0, "adapt.learning_rate", self.learning_rate, "must be positive")
+        check(0 <= self.detail <= 1, "adapt.detail", self.detail, "must lie between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -294,15 +272,15 @@ class Config:
             sections = json.loads(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"config is no JSON: {error}") from None
-        _check(isinstance(sections, dict), "config", type(sections).__name__, "must be a JSON object")
+        check(isinstance(sections, dict), "config", type(sections).__name__, "must be a JSON object")
         known: dict[str, Any] = {f.name: f.default_factory for f in dataclasses.fields(cls)}
         built: dict[str, Any] = {}
         for name, values in sections.items():
-            _check(name in known, "config section", name, f"unknown; the sections are {sorted(known)}")
+            check(name in known, "config section", name, f"unknown; the sections are {sorted(known)}")
             section = known[name]
             fields = {f.name for f in dataclasses.fields(section)}
-            _check(isinstance(values, dict), f"config section {name}", values, "must be a JSON object")
+            check(isinstance(values, dict), f"config section {name}", values, "must be a JSON object")
             unknown = sorted(set(values) - fields)
-            _check(not unknown, f"config.{name}", unknown, f"unknown; the fields are {sorted(fields)}")
+            check(not unknown, f"config.{name}", unknown, f"unknown; the fields are {sorted(fields)}")
             built[name] = section(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
         return cls(**built)

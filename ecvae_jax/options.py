@@ -1,4 +1,4 @@
-"""The options of the subcommands, as dataclasses that tyro reads; `ecvae_jax.cli` has a function for each."""
+"""The options of the subcommands, as dataclasses that tyro reads; `ecvae_jax.commands` has a function for each."""
 
 from __future__ import annotations
 

@@ -1,0 +1,181 @@
+"""The subcommands of `ecvae`: each reads its options and calls one function of the package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ecvae_jax.command_line import parse, say, wrong_usage
+from ecvae_jax.config import Config
+from ecvae_jax.options import (
+    CompareOptions,
+    EvaluateOptions,
+    ExportOptions,
+    FigureOptions,
+    InfoOptions,
+    MorphOptions,
+    PrepareOptions,
+    SampleOptions,
+    TrainOptions,
+    TransferOptions,
+)
+
+DEFAULT_WORKDIR = Path("runs/rendered")
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Runs `ecvae train [CONFIG] [--workdir DIR] [--section.field VALUE ...]` and returns the exit code."""
+    from ecvae_jax.experiments import load_config
+
+    config, rest, named = Config(), list(arguments), False
+    if rest and not rest[0].startswith("-"):
+        config, named = load_config(Path(rest.pop(0))), True
+    options = parse(TrainOptions, "train [CONFIG]", rest, TrainOptions(config=config))
+    if options.workdir is None and (named or options.config.data.records != Config().data.records):
+        return wrong_usage("--workdir is required: the folder for checkpoints and logs of this training")
+    from ecvae_jax.training.loop import train as run_training
+
+    workdir = options.workdir or DEFAULT_WORKDIR
+    outcome = run_training(options.config, workdir)
+    if not outcome.finished:
+        say(f"interrupted at step {outcome.step} of {options.config.train.steps}; stored in {workdir}: "
+             "the same command goes on from there")
+        return 1
+    if outcome.images_per_second:
+        say(f"trained to step {outcome.step}, {outcome.images_per_second:.1f} images/s; checkpoint in {workdir}")
+    else:
+        say(f"{workdir} is trained to its last step, {outcome.step}, already")
+    return 0
+
+
+def prepare(arguments: Sequence[str]) -> int:
+    """Runs `ecvae prepare SOURCE OUT [options]` and returns the exit code."""
+    options = parse(PrepareOptions, "prepare", arguments)
+    from ecvae_jax.data.prepare import prepare as run_preparation
+
+    say(str(run_preparation(options.source, options.out, options.options)))
+    return 0
+
+
+def morph(arguments: Sequence[str]) -> int:
+    """Runs `ecvae morph RECORDS OUT --people N` and returns the exit code."""
+    options = parse(MorphOptions, "morph", arguments)
+    from ecvae_jax.data.morph import write_morphs
+
+    count = write_morphs(options.records, options.out, options.people, options.seed)
+    say(f"{options.people} new people, {count} faces: {options.out}")
+    return 0
+
+
+def export(arguments: Sequence[str]) -> int:
+    """Runs `ecvae export CHECKPOINT OUT` and returns the exit code."""
+    options = parse(ExportOptions, "export", arguments)
+    from ecvae_jax.training.checkpoint import export_model
+
+    size = export_model(options.checkpoint, options.out, options.half)
+    say(f"{options.out}: {size / 1e6:.1f} MB")
+    return 0
+
+
+def transfer(arguments: Sequence[str]) -> int:
+    """Runs `ecvae transfer --checkpoint C --source IMG... --target IMG... --out grid.png` and returns the exit code."""
+    options = parse(TransferOptions, "transfer", arguments)
+    from ecvae_jax.grids import write_transfer_grid
+
+    notes = write_transfer_grid(
+        options.checkpoint, options.source, options.target, options.out, options.transport, options.enlarge,
+        options.adapt,
+    )  # fmt: skip
+    say(*notes)
+    return 0
+
+
+def sample(arguments: Sequence[str]) -> int:
+    """Runs `ecvae sample --checkpoint C --structure IMG... --n 8 --out grid.png` and returns the exit code."""
+    options = parse(SampleOptions, "sample", arguments)
+    from ecvae_jax.grids import write_sample_grid
+
+    notes = write_sample_grid(
+        options.checkpoint, options.structure, options.n, options.seed, options.out, options.enlarge
+    )
+    say(*notes)
+    return 0
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """Runs `ecvae evaluate --checkpoint C [--data RECORDS | --pairs SOURCES TARGETS]` and returns the exit code."""
+    options = parse(EvaluateOptions, "evaluate", arguments)
+    from ecvae_jax.evaluation.protocol import evaluate_checkpoint
+
+    report = evaluate_checkpoint(
+        options.checkpoint, options.data, options.split, options.limit, options.seed, options.transport,
+        pairs=options.pairs, source_view=options.source_view, metrics=options.metrics, features=options.features,
+        adapt=options.adapt,
+    )  # fmt: skip
+    print("\n".join(report.to_lines()))
+    say(*report.notes, *report.write(options.out, options.markdown, options.figure, options.save_images))
+    return 0
+
+
+def compare(arguments: Sequence[str]) -> int:
+    """Runs `ecvae compare [CONFIG] --workdir DIR [options]` and returns the exit code."""
+    from ecvae_jax.experiments import load_config
+
+    config, rest = Config(), list(arguments)
+    if rest and not rest[0].startswith("-"):
+        config = load_config(Path(rest.pop(0)))
+    options = parse(CompareOptions, "compare [CONFIG]", rest, CompareOptions(config=config))
+    if options.workdir is None:
+        return wrong_usage("--workdir is required: the folder for the trainings and the table")
+    from ecvae_jax.comparison.compare import compare as run_comparison
+    from ecvae_jax.comparison.runs import InterruptedComparisonError
+    from ecvae_jax.comparison.verdict import verdict_lines
+
+    names = [name.strip() for name in options.variants.split(",") if name.strip()]
+    try:
+        results = run_comparison(
+            options.config, options.workdir, names, options.seeds, options.limit, options.split, options.metrics
+        )
+    except InterruptedComparisonError as stop:
+        say(str(stop))
+        return 1
+    print("\n".join(verdict_lines(results)))
+    say(*results.facts["notes"], f"written: comparison.md, comparison.json, comparison.png in {options.workdir}")
+    return 0
+
+
+def figure(arguments: Sequence[str]) -> int:
+    """Runs `ecvae figure 2|3a|3b --checkpoint C --out FILE.png` and returns the exit code."""
+    options = parse(FigureOptions, "figure", arguments)
+    from ecvae_jax.figures.draw import write_figure
+
+    say(write_figure(options.which, options.checkpoint, options.file, options.data, options.split))
+    return 0
+
+
+def info(arguments: Sequence[str]) -> int:
+    """Runs `ecvae info PATH` and returns the exit code."""
+    options = parse(InfoOptions, "info", arguments)
+    from ecvae_jax.information import describe
+
+    print("\n".join(describe(options.path)))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "prepare": prepare,
+    "morph": morph,
+    "train": train,
+    "transfer": transfer,
+    "sample": sample,
+    "evaluate": evaluate,
+    "compare": compare,
+    "figure": figure,
+    "export": export,
+    "info": info,
+}
+SUMMARIES = {
+    "prepare": PrepareOptions, "morph": MorphOptions, "train": TrainOptions, "transfer": TransferOptions,
+    "sample": SampleOptions, "evaluate": EvaluateOptions, "compare": CompareOptions, "figure": FigureOptions,
+    "export": ExportOptions, "info": InfoOptions,
+}  # fmt: skip
