@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034 # $PYTHON is for whoever sources this
 # Sourced by the other scripts: makes the private environment .venv once, and reuses it while pyproject.toml is the same.
 # usage: . launch/environment.sh EXTRAS     ("" or "dev,dlib"); afterwards $PYTHON runs in the environment.
 # $ECVAE_VENV names another folder for it, $ECVAE_PYTHON another Python to make it with; $ECVAE_READY_PYTHON is a Python in

@@ -1,0 +1,77 @@
+# shellcheck shell=bash disable=SC2154 # what launch/tpu_pod.sh has set
+# Sourced by launch/tpu_pod.sh: how it speaks with people, with gcloud and with the workers, for real or in a dry run. It has
+# $dry, $name, $zone and $project set.
+child='' state='' answer='' looks=0 words=()
+
+say() { printf 'launch: %s\n' "$*" >&2; }
+refuse() {
+  say "$@"
+  exit 2
+}
+
+quoted() { # the words as one line that bash reads as the same words
+  local word line=''
+  for word in "$@"; do
+    [[ $word =~ ^[A-Za-z0-9_./:=+,@%-]+$ ]] || word=${word@Q}
+    line+="${line:+ }$word"
+  done
+  printf '%s' "$line"
+}
+
+show() { # a dry run is made of these lines; a real one leaves stdout to the log of worker 0
+  if $dry; then printf '+ %s\n' "$(quoted "$@")"; else printf '+ %s\n' "$(quoted "$@")" >&2; fi
+}
+
+run() { # in the background, so that Ctrl-C reaches us at once
+  show "$@"
+  if $dry; then return; fi
+  "$@" &
+  child=$!
+  wait "$child"
+}
+
+pause() { if ! $dry; then sleep "${ECVAE_POLL:-20}" & wait $!; fi; }
+
+tpus() { # VERB ARGUMENTS…, as words for gcloud
+  words=(gcloud compute tpus "$@" "--zone=$zone" "${project[@]}" --quiet)
+}
+
+remote() { # WORKER COMMAND, which bash runs in the home folder there
+  tpus tpu-vm ssh "$name" "--worker=$1" "--command=$2" "${@:3}"
+  run "${words[@]}"
+}
+
+on_worker() { # WORKER VERB…, of launch/tpu_worker.sh
+  remote "$1" "bash ecvae/launch/tpu_worker.sh $(quoted "${@:2}")"
+}
+
+ask() { # like "$@", in $answer
+  if $dry; then
+    show "$@"
+    answer=''
+    return
+  fi
+  answer=$("$@" 2>&1)
+}
+
+look() { # $state: what the queue says, and once it has delivered the pod, what the pod says; NONE; UNKNOWN: no answer
+  local before=$state
+  if $dry; then
+    looks=$((looks + 1))
+    state=$([ "$looks" -eq 1 ] && echo NONE || echo READY)
+  fi
+  tpus queued-resources describe "$name" "--format=value(state.state)"
+  ask "${words[@]}" || answer="failed: $answer"
+  if [[ $answer == *ACTIVE ]]; then
+    tpus tpu-vm describe "$name" "--format=value(state)"
+    ask "${words[@]}" || answer="failed: $answer"
+  fi
+  if $dry; then return; fi
+  case $answer in
+    failed:*NOT_FOUND* | failed:*"not found"*) state=NONE ;;
+    failed:*) state=UNKNOWN ;;
+    *) state=${answer##*$'\n'} ;;
+  esac
+  if [[ $state != "$before" ]]; then say "$name is $state"; fi
+  if [[ $state == UNKNOWN ]]; then say "${answer#failed: }"; fi
+}

@@ -1,0 +1,247 @@
+#!/usr/bin/env bash
+# Trains on a Cloud TPU pod: requests it, ships this checkout, makes the environment on every worker, starts the training on
+# all of them, follows the log of worker 0, makes a new pod when this one is preempted, and deletes it in the end.
+# usage: bash launch/tpu_pod.sh --name NAME --zone ZONE --type v5litepod-256 (--bucket BUCKET | --nfs SERVER:/SHARE)
+#        [--spot] [--project PROJECT] [--version IMAGE] [--attempts 20] [--keep] [--dry-run]
+#        -- CONFIG --workdir /mnt/ecvae/runs/NAME [options of `ecvae train`]
+# Bucket or share appear as /mnt/ecvae on every worker. --dry-run prints every command and runs none. Ctrl-C has the training
+# store its state; the same command goes on. $ECVAE_POLL: seconds between two looks at the pod (20). docs/pods.md has more.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+shared=/mnt/ecvae
+command=("$@")
+name='' zone='' kind='' version='' attempts=20 spot=false keep=false dry=false
+project=() storage=() training=()
+state='' code='' pod=unknown phase=waiting fresh=false
+# shellcheck source=launch/tpu_gcloud.sh
+. launch/tpu_gcloud.sh
+
+read_arguments() {
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --spot) spot=true ;;
+      --keep) keep=true ;;
+      --dry-run) dry=true ;;
+      --name | --zone | --type | --version | --project | --bucket | --nfs | --attempts)
+        [ $# -ge 2 ] && [[ $2 != -* ]] || refuse "$1: a value is missing"
+        case $1 in
+          --name) name=$2 ;;
+          --zone) zone=$2 ;;
+          --type) kind=$2 ;;
+          --version) version=$2 ;;
+          --attempts) attempts=$2 ;;
+          --project) project=("--project=$2") ;;
+          --bucket | --nfs)
+            [ ${#storage[@]} -eq 0 ] || refuse "$1 $2: one of --bucket and --nfs, once: both appear as $shared"
+            storage=("$1" "${2#gs://}")
+            ;;
+        esac
+        shift
+        ;;
+      --)
+        shift
+        training=("$@")
+        return
+        ;;
+      *) refuse "$1: no such option; those of the training go behind --, and the head of launch/tpu_pod.sh lists the rest" ;;
+    esac
+    shift
+  done
+}
+
+check_arguments() {
+  [[ $name =~ ^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$ ]] || refuse "--name '$name': must be small letters, digits and -, as my-pod"
+  [[ $zone =~ ^[a-z]+-[a-z]+[0-9]+-[a-z]$ ]] || refuse "--zone '$zone': must be a zone of Google Cloud, as us-west4-a"
+  [[ $kind =~ ^[a-z0-9]+-[0-9]+$ ]] || refuse "--type '$kind': must be an accelerator type, as v5litepod-256"
+  [[ $attempts =~ ^[1-9][0-9]*$ ]] || refuse "--attempts '$attempts': must be a number, at least 1"
+  [ ${#storage[@]} -gt 0 ] || refuse "--bucket or --nfs is missing: checkpoints must outlive the pod and be seen by all workers"
+  if [ -z "$version" ]; then
+    case $kind in
+      v2-* | v3-* | v4-*) version=tpu-ubuntu2204-base ;;
+      v5litepod-*) version=v2-alpha-tpuv5-lite ;;
+      v5p-*) version=v2-alpha-tpuv5 ;;
+      v6e-*) version=v2-alpha-tpuv6e ;;
+      *) refuse "--type '$kind': no image is known for it; name one with --version" ;;
+    esac
+  fi
+  local config=${training[0]:-} word workdir=''
+  [[ $config != /* && $config != *..* && -f $config ]] || refuse "'$config': must be a config in this checkout, as -- configs/paper_256.py"
+  for word in "${training[@]}"; do
+    if [[ $workdir == next ]]; then workdir=$word; fi
+    case $word in --workdir) workdir=next ;; --workdir=*) workdir=${word#*=} ;; esac
+  done
+  [[ $workdir == "$shared"/* ]] || refuse "--workdir '$workdir': must be a folder in $shared, where --bucket and --nfs appear"
+}
+
+discard() {
+  tpus queued-resources delete "$name" --force
+  run "${words[@]}" || {
+    phase=over
+    left_behind
+    exit 1
+  }
+  pod=none
+}
+
+left_behind() {
+  say "the TPU $name may still be there, and is paid for until it is deleted"
+  say "  to go on: bash launch/tpu_pod.sh $(quoted "${command[@]}")"
+  say "  to delete: gcloud compute tpus queued-resources delete $name --force --zone=$zone ${project[*]}"
+}
+
+leave() { # CODE: the end, with the pod deleted or named
+  phase=over
+  case $pod in
+    none | unknown) ;;
+    *) if $keep; then left_behind; else discard; fi ;;
+  esac
+  exit "$1"
+}
+
+obtain() { # waits for a pod that is READY; fails where the request came to nothing
+  local asked=false silent=0
+  phase=waiting fresh=false
+  while :; do
+    look
+    case $state in
+      READY) return 0 ;;
+      NONE)
+        if $asked; then return 1; fi
+        asked=true fresh=true pod=asked
+        tpus queued-resources create "$name" "--node-id=$name" "--accelerator-type=$kind" "--runtime-version=$version"
+        if $spot; then words+=(--spot); fi
+        run "${words[@]}" || {
+          say "the TPU could not be requested; gcloud says why above"
+          exit 1
+        }
+        ;;
+      SUSPENDED | FAILED | PREEMPTED | TERMINATED | STOPPED)
+        if $asked; then return 1; fi
+        discard
+        ;;
+      UNKNOWN)
+        silent=$((silent + 1))
+        if [ $silent -gt 30 ] || ! $asked; then exit 1; fi
+        ;;
+      *) pod=asked ;;
+    esac
+    pause
+  done
+}
+
+ship() {
+  local archive=ecvae.tgz files=(pyproject.toml README.md LICENSE ecvae_jax launch configs)
+  case ${training[0]} in configs/*) ;; *) files+=("${training[0]}") ;; esac
+  if ! $dry; then archive=$(mktemp --suffix=.tgz); fi
+  run tar -czf "$archive" --exclude=__pycache__ "${files[@]}" || return
+  tpus tpu-vm scp "$archive" "$name:ecvae.tgz" --worker=all
+  run "${words[@]}" || return
+  if ! $dry; then rm -f "$archive"; fi
+  remote all "rm -rf ecvae && mkdir ecvae && tar -xzf ecvae.tgz -C ecvae" || return
+  on_worker all setup "${storage[@]}"
+}
+
+follow() { # until the training has ended: its exit code, or lost, in $code
+  local lines=+1 tries
+  phase=training
+  for ((tries = 0; tries < 30; tries++)); do
+    on_worker 0 follow "$lines" || true
+    tpus tpu-vm ssh "$name" --worker=0 "--command=bash ecvae/launch/tpu_worker.sh result"
+    ask "${words[@]}" || answer=''
+    if $dry; then answer=0; fi
+    case ${answer##*$'\n'} in
+      [0-9]*)
+        code=${answer##*$'\n'}
+        return
+        ;;
+      running) tries=0 ;;
+    esac
+    look
+    case $state in READY | UNKNOWN) ;; *) break ;; esac
+    say "the connection to worker 0 broke; the training goes on there, and is looked for again"
+    lines=20
+    pause
+  done
+  if [[ $state == UNKNOWN ]]; then
+    say "nothing answers; the training may be running"
+    exit 1
+  fi
+  code=lost
+}
+
+gone() { # a pod that is taken away may say READY for some seconds more
+  look
+  if [[ $state == READY ]]; then
+    pause
+    look
+  fi
+  [[ $state != READY ]]
+}
+
+fetch_logs() { # of every worker, before the pod is deleted
+  local folder=logs/$name/attempt-$attempt
+  if $dry; then show mkdir -p "$folder"; else mkdir -p "$folder"; fi
+  remote all "bash ecvae/launch/tpu_worker.sh log" "--output-directory=$folder" || true
+}
+
+attempt() {
+  code=lost
+  obtain || return 0
+  pod=there
+  if ! $fresh; then phase=training; fi
+  # A training that an earlier call has started is only followed.
+  if $fresh || ! on_worker 0 running 2>/dev/null; then
+    { ship && phase=training && on_worker all start "${training[@]}"; } || {
+      if gone; then return 0; fi
+      say "the workers could not be made ready; what they said is above"
+      leave 1
+    }
+  fi
+  follow
+}
+
+# shellcheck disable=SC2329 # the trap calls it
+interrupted() {
+  trap 'exit 130' INT TERM
+  if [ -n "$child" ]; then kill "$child" 2>/dev/null || true; fi
+  case $phase in
+    waiting) leave 130 ;;
+    training)
+      say "stopping: the training stores its state on all workers; a second Ctrl-C leaves at once"
+      on_worker all stop || say "not all workers answered"
+      ;;
+  esac
+  exit 130
+}
+
+read_arguments "$@"
+check_arguments
+if ! $dry && ! command -v gcloud >/dev/null; then
+  say "gcloud is needed and was not found; install the Google Cloud CLI"
+  exit 1
+fi
+trap interrupted INT TERM
+trap 'case $pod$phase in *over | none* | unknown*) ;; *) left_behind ;; esac' EXIT
+
+for ((attempt = 1; attempt <= attempts; attempt++)); do
+  if [ "$attempt" -gt 1 ]; then say "attempt $attempt of $attempts: a new pod"; fi
+  attempt
+  if [[ $code != lost ]]; then fetch_logs; fi
+  case $code in
+    0)
+      if $dry; then say "nothing was run; after a preemption all of it comes again, at most $attempts times"; fi
+      leave 0
+      ;;
+    2) leave 2 ;;
+    lost | 75) ;;
+    *)
+      if ! gone; then
+        say "the training failed with exit code $code; the logs of all workers are in logs/$name/attempt-$attempt"
+        leave "$code"
+      fi
+      ;;
+  esac
+  discard
+done
+say "the pod was lost $attempts times; the same command goes on from the last checkpoint"
+exit 75
