@@ -115,10 +115,7 @@ obtain() { # waits for a pod that is READY; fails where the request came to noth
           exit 1
         }
         ;;
-      SUSPENDED | FAILED | PREEMPTED | TERMINATED | STOPPED)
-        if $asked; then return 1; fi
-        discard
-        ;;
+      SUSPENDED | FAILED | PREEMPTED | TERMINATED | STOPPED) return 1 ;;
       UNKNOWN)
         silent=$((silent + 1))
         if [ $silent -gt 30 ] || ! $asked; then exit 1; fi

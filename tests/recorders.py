@@ -68,13 +68,17 @@ match words[2:4]:
                 os.kill(int(pid.read_text()), signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        shutil.rmtree(world / "homes")
+        shutil.rmtree(world / "homes", ignore_errors=True)
         queue.unlink()
     case ["tpu-vm", "scp"]:
         for home in workers():
             shutil.copy(words[4], home / words[5].split(":")[1])
     case ["tpu-vm", "ssh"]:
-        sys.exit(ssh() if connected() else 255)
+        code = ssh() if connected() else 255
+        outcome = (world / "outcomes").read_text().split()[made() - 1]
+        if outcome.startswith("late") and option("--command").endswith("result"):
+            queue.write_text("SUSPENDED")  # the pod is taken away, and the training has failed of it just before
+        sys.exit(code)
     case other:
         sys.exit(f"what is gcloud {other}?")
 """
@@ -98,7 +102,7 @@ if outcome.startswith("preempted"):
 if outcome == "runs":
     while True:
         time.sleep(60)
-sys.exit(int(outcome))
+sys.exit(int(outcome.removeprefix("late-")))
 """
 
 
