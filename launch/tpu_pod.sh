@@ -132,8 +132,10 @@ ship() {
   if ! $dry; then archive=$(mktemp --suffix=.tgz); fi
   run tar -czf "$archive" --exclude=__pycache__ "${files[@]}" || return
   tpus tpu-vm scp "$archive" "$name:ecvae.tgz" --worker=all
-  run "${words[@]}" || return
+  local failed=false
+  run "${words[@]}" || failed=true
   if ! $dry; then rm -f "$archive"; fi
+  if $failed; then return 1; fi
   remote all "rm -rf ecvae && mkdir ecvae && tar -xzf ecvae.tgz -C ecvae" || return
   on_worker all setup "${storage[@]}"
 }
