@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ecvae_jax.options import (
     TrainOptions,
     TransferOptions,
 )
+from ecvae_jax.training.watched import ALONE, TRY_AGAIN, is_watched, watch_over
 
 DEFAULT_WORKDIR = Path("runs/rendered")
 
@@ -33,19 +35,35 @@ def train(arguments: Sequence[str]) -> int:
     options = parse(TrainOptions, "train [CONFIG]", rest, TrainOptions(config=config))
     if options.workdir is None and (named or options.config.data.records != Config().data.records):
         return wrong_usage("--workdir is required: the folder for checkpoints and logs of this training")
+    workdir = options.workdir or DEFAULT_WORKDIR
+    if options.hosts != ALONE and not is_watched():
+        code, from_within = watch_over(["train", *arguments])
+        return _lost(workdir) if from_within else code
+    from ecvae_jax.training.hosts import is_lost_host, join_hosts
     from ecvae_jax.training.loop import train as run_training
 
-    workdir = options.workdir or DEFAULT_WORKDIR
-    outcome = run_training(options.config, workdir)
+    join_hosts(options.hosts)
+    try:
+        outcome = run_training(options.config, workdir)
+    except Exception as error:
+        if not is_lost_host(error):
+            raise
+        return _lost(workdir)
     if not outcome.finished:
         say(f"interrupted at step {outcome.step} of {options.config.train.steps}; stored in {workdir}: "
              "the same command goes on from there")
-        return 1
+        return 1 if outcome.stopped_by == signal.SIGINT else TRY_AGAIN
     if outcome.images_per_second:
         say(f"trained to step {outcome.step}, {outcome.images_per_second:.1f} images/s; checkpoint in {workdir}")
     else:
         say(f"{workdir} is trained to its last step, {outcome.step}, already")
     return 0
+
+
+def _lost(workdir: Path) -> int:
+    say(f"error: another host of this training was lost: stopped here too; what is stored in {workdir} is good, start "
+        "all hosts again with the same command")
+    return TRY_AGAIN
 
 
 def prepare(arguments: Sequence[str]) -> int:

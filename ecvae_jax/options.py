@@ -10,6 +10,7 @@ import tyro
 
 from ecvae_jax.config import AdaptConfig, Config
 from ecvae_jax.data.options import PrepareConfig
+from ecvae_jax.training.watched import check_hosts
 
 
 def _check_picture(out: Path, enlarge: int, name: str = "out") -> None:
@@ -24,8 +25,16 @@ class TrainOptions:
     """Trains a model; the same command goes on where an interrupted training stopped."""
 
     workdir: Path | None = None
-    """Folder for checkpoints, TensorBoard files and first_batch.png; runs/rendered for the embedded default."""
+    """Folder for checkpoints, TensorBoard files and first_batch.png; runs/rendered for the embedded default.
+    With several hosts: one that all of them see."""
+    hosts: str = "one"
+    """How this process meets those on other hosts, each started with the same command: "auto" under Cloud TPU, GKE,
+    Slurm or Open MPI; else INDEX/COUNT@ADDRESS:PORT, the address being that of host 0."""
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+
+    def __post_init__(self) -> None:
+        """Refuses hosts that cannot be read, before anything is loaded."""
+        check_hosts(self.hosts)
 
 
 @dataclass(frozen=True)

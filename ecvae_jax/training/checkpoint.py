@@ -30,7 +30,7 @@ from ecvae_jax.model.cvae import init_params
 from ecvae_jax.structure.clusters import Clusters
 from ecvae_jax.structure.scheme import get_scheme
 from ecvae_jax.training.optim import make_optimiser
-from ecvae_jax.training.parallel import replicate
+from ecvae_jax.training.parallel import replicate, replicated_sharding
 from ecvae_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
@@ -119,7 +119,7 @@ class Checkpoints:
         step = self.latest_step
         if step is None:
             raise CheckpointError(f"{self.directory}: no checkpoint")
-        abstract = _abstract_state(self._config)
+        abstract = _abstract_state(self._config, replicated_sharding())
         targets = ocp.args.Composite(
             inference=ocp.args.StandardRestore({"ema_params": abstract.ema_params, "frozen": abstract.frozen}),
             training=ocp.args.StandardRestore({"params": abstract.params, "opt_state": abstract.opt_state}),
@@ -128,14 +128,12 @@ class Checkpoints:
             items = self._manager.restore(step, args=targets)
             totals: dict[str, float] = _read_json(self._manager, step)["totals"]
         inference, training = items["inference"], items["training"]
-        state = replicate(
-            TrainState(
-                jnp.asarray(step, jnp.int32),
-                training["params"],
-                inference["ema_params"],
-                training["opt_state"],
-                inference["frozen"],
-            )
+        state = TrainState(
+            replicate(jnp.asarray(step, jnp.int32)),
+            training["params"],
+            inference["ema_params"],
+            training["opt_state"],
+            inference["frozen"],
         )
         return state, totals
 
@@ -164,7 +162,7 @@ def load_model(checkpoint: Path | None = None) -> Model:
         manager = ocp.CheckpointManager(root, options=options, item_names=_ITEMS)
     with manager:
         config, records = _read_config(manager, step, root)
-        abstract = _abstract_state(config)
+        abstract = _abstract_state(config, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
         target = ocp.args.StandardRestore({"ema_params": abstract.ema_params, "frozen": abstract.frozen})
         with _readable(root / str(step)):
             items = manager.restore(step, args=ocp.args.Composite(inference=target))
@@ -272,8 +270,8 @@ def _check_same_records(wanted: Mapping[str, Any], stored: Mapping[str, Any], wo
             )
 
 
-def _abstract_state(config: Config) -> TrainState:
-    """Shapes and types of the state, each on one device of this process: what Orbax restores into."""
+def _abstract_state(config: Config, sharding: jax.sharding.Sharding) -> TrainState:
+    """Shapes and types of the state and where it is to lie: what Orbax restores into."""
     points, count = config.data.points, config.clusters.count
 
     def build() -> TrainState:
@@ -287,7 +285,6 @@ def _abstract_state(config: Config) -> TrainState:
         )
         return TrainState(jnp.zeros((), jnp.int32), params, params, optimiser.init(params), frozen)
 
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), jax.eval_shape(build)
     )

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import NamedTuple
 
 import jax
@@ -25,10 +23,12 @@ from ecvae_jax.objective import Views
 from ecvae_jax.pictures import save_picture, sketch_picture, tile, to_uint8
 from ecvae_jax.prior import transport
 from ecvae_jax.training.checkpoint import Checkpoints
-from ecvae_jax.training.parallel import check_batch_size, map_step, replicate
+from ecvae_jax.training.hosts import is_first_host
+from ecvae_jax.training.parallel import check_batch_size, map_step, on_one_device, over_hosts, replicate
 from ecvae_jax.training.report import Reporter
 from ecvae_jax.training.state import TrainState, count_params, init_state
 from ecvae_jax.training.step import Metrics, make_train_step, to_views
+from ecvae_jax.training.stopping import StopRequest
 from ecvae_jax.training.window import Window
 
 HostBatch = Mapping[str, np.ndarray]
@@ -47,23 +47,23 @@ class Outcome(NamedTuple):
     metrics: Mapping[str, float]
     """Means since the last line of the log, or over it."""
     images_per_second: float
+    stopped_by: signal.Signals | None = None
+    """The signal that interrupted it: Ctrl-C (SIGINT), or SIGTERM, with which a machine is taken away."""
 
 
 def train(config: Config, workdir: Path) -> Outcome:
     """Returns how the training ended, its checkpoints and TensorBoard files left in `workdir`.
 
     Where `workdir` holds a checkpoint of the same experiment, the training goes on from it, bit for bit as if it had
-    not stopped. Ctrl-C and SIGTERM store the state after the running step and return.
+    not stopped. Ctrl-C and SIGTERM store the state after the running step and return. With several hosts
+    (`training.hosts`) each runs this function with the same arguments, and sees the same folder `workdir`.
 
     Raises:
         DataError: the records cannot be used.
         CheckpointError: `workdir` belongs to another experiment, or its checkpoint cannot be read.
-        ValueError: batch size and devices do not fit, several processes, or the first batch cannot initialise the
-            network.
+        ValueError: batch size and devices do not fit, or the first batch cannot initialise the network.
         TrainingError: a term of the loss is not finite.
     """
-    if jax.process_count() > 1:
-        raise ValueError(f"{jax.process_count()} processes: training runs in one process so far, on all its devices")
     check_batch_size(config.train.batch_size)
     faces = load_faces(config.data.records, "train")
     landmarks = faces.landmarks_as(config.data.points)
@@ -87,27 +87,30 @@ def _run(
     start = int(state.step)
     step_over_devices = map_step(make_train_step(config), config.train.parallel)
     batches = training_batches(
-        faces, config.data, config.model.image_size, config.train.batch_size, config.train.seed, start
-    )
-    stop = _StopFlag()
-    with Reporter(config.train, workdir, start) as report, stop.catching():
+        faces, config.data, config.model.image_size, config.train.batch_size, config.train.seed, start,
+        jax.process_index(), jax.process_count(),
+    )  # fmt: skip
+    first_host = is_first_host()
+    stop = StopRequest()
+    with Reporter(config.train, workdir, start, writes=first_host) as report, stop.catching():
         if start:
             report.say(f"{workdir}: going on from step {start} of {config.train.steps}")
         else:
             report.say(
                 f"{len(faces)} faces of {len(set(faces.identities))} identities, {faces.points} landmarks; "
                 f"{count_params(state.params):,} parameters; {jax.device_count()} {jax.default_backend()} device(s)"
+                + (f" of {jax.process_count()} hosts" if jax.process_count() > 1 else "")
             )
             few = faces.landmarks_as(config.data.points)[:: len(faces) // 1000 + 1]
-            counts = mean_effective_clusters(config, state.frozen, few)
+            counts = mean_effective_clusters(config, on_one_device(state.frozen), few)
             report.say(
                 f"{config.clusters.count} structure clusters; effective number in a face: "
                 + ", ".join(f"{count:.2f} {mode}" for mode, count in counts.items())
                 + f" ({config.clusters.mode} is used)"
             )
-        watched = first_examples(config, faces)
-        if not start:
-            picture = draw_views(config, state.frozen, watched, None)
+        watched = first_examples(config, faces) if first_host else {}
+        if first_host and not start:
+            picture = draw_views(config, on_one_device(state.frozen), watched, None)
             save_picture(picture, workdir / "first_batch.png")
             report.image(0, "first_batch", picture)
         recent: list[Metrics] = []
@@ -116,7 +119,7 @@ def _run(
             state, metrics = step_over_devices(state, next(batches))
             recent.append(metrics)
             # Read once: a signal that comes later belongs to the next step, whose loss is then looked at first.
-            stopping = stop.requested
+            stopping = stop.reached(step)
             last = step == config.train.steps
             due = checkpoints.is_due(step) or last or stopping
             logged = step % config.train.log_every == 0 or last
@@ -128,17 +131,17 @@ def _run(
                 report.metrics(step, means)
                 window = Window({})
             report.advance(step)
-            if step % config.train.images_every == 0 or step == config.train.steps:
-                report.image(step, "prediction", draw_views(config, state.frozen, watched, state.ema_params))
+            if first_host and (step % config.train.images_every == 0 or last):
+                frozen, params = on_one_device((state.frozen, state.ema_params))
+                report.image(step, "prediction", draw_views(config, frozen, watched, params))
             if due:
-                checkpoints.save(state, window.totals)
+                checkpoints.save(over_hosts(state), window.totals)
             if stopping:
                 break
         seconds = report.seconds
     done = int(state.step)
-    return Outcome(
-        done, done >= config.train.steps, means, (done - start) * config.train.batch_size / max(seconds, 1e-9)
-    )
+    finished, speed = done >= config.train.steps, (done - start) * config.train.batch_size / max(seconds, 1e-9)
+    return Outcome(done, finished, means, speed, None if finished else stop.signal or signal.SIGTERM)
 
 
 def first_examples(config: Config, faces: Faces) -> HostBatch:
@@ -188,28 +191,3 @@ def _predict(config: Config, params: PyTree, frozen: Frozen, views: Views) -> Ar
     posterior = infer(config, params, views.source_image, source)
     z = transport(posterior.mean, source.reference, target.reference)
     return decode(config, params, z, target, frozen.z_scale)
-
-
-class _StopFlag:
-    """Turns the first Ctrl-C or SIGTERM into a request to stop after the running step; the second one is obeyed."""
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-
-    @contextmanager
-    def catching(self) -> Iterator[None]:
-        """Holds the signals inside the block; does nothing outside the main thread, where Python sends none."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

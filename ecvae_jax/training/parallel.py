@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -44,9 +45,32 @@ def make_mesh() -> jax.sharding.Mesh:
     return jax.sharding.Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
+def replicated_sharding() -> NamedSharding:
+    """Returns the sharding of an array of which every device of every host holds a copy."""
+    return NamedSharding(make_mesh(), PartitionSpec())
+
+
 def replicate(tree: PyTree) -> PyTree:
-    """Returns the tree with a copy of every array on each device of every host."""
-    return jax.device_put(tree, NamedSharding(make_mesh(), PartitionSpec()))
+    """Returns the tree with a copy of every array on each device of every host.
+
+    Raises:
+        AssertionError: the hosts have not the same values.
+    """
+    if jax.process_count() > 1:  # an array that lies on a device of this host cannot be put on another's
+        tree = jax.device_get(tree)
+    return jax.device_put(tree, replicated_sharding())
+
+
+def over_hosts(tree: PyTree) -> PyTree:
+    """Returns replicated arrays as ones that all hosts share: what `pmap` gives back belongs to one host each."""
+    if not all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree)) or jax.process_count() == 1:
+        return tree
+    return multihost_utils.host_local_array_to_global_array(on_one_device(tree), make_mesh(), PartitionSpec())
+
+
+def on_one_device(tree: PyTree) -> PyTree:
+    """Returns this host's first copy of replicated arrays: what a program that is not mapped can work with."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
 def map_step(step: Step, kind: Literal["shard_map", "pmap"]) -> MappedStep:

@@ -18,15 +18,18 @@ from ecvae_jax.config import TrainConfig
 class Reporter:
     """Progress on the terminal, TensorBoard files in the working directory."""
 
-    def __init__(self, config: TrainConfig, workdir: Path, start_step: int) -> None:
-        """Opens the TensorBoard file, and a bar where there is a terminal."""
-        from ecvae_jax.data.host_tf import load_tensorflow
-
+    def __init__(self, config: TrainConfig, workdir: Path, start_step: int, writes: bool = True) -> None:
+        """Opens the TensorBoard file, and a bar where there is a terminal; nothing at all where `writes` is off."""
+        self._writes = writes
         self._config = config
         self._began = time.monotonic()
         self._window = (start_step, self._began)
         self._bar: Any = None
         self._task: Any = None
+        if not writes:
+            return
+        from ecvae_jax.data.host_tf import load_tensorflow
+
         self._tf = load_tensorflow()
         self._writer: Any = self._tf.summary.create_file_writer(str(workdir / "tensorboard"))
         if sys.stderr.isatty():
@@ -45,7 +48,8 @@ class Reporter:
         """Stops the bar and writes out what TensorBoard still holds."""
         if self._bar is not None:
             self._bar.stop()
-        self._writer.close()
+        if self._writes:
+            self._writer.close()
 
     def advance(self, step: int) -> None:
         """Moves the bar to `step`."""
@@ -54,6 +58,8 @@ class Reporter:
 
     def say(self, line: str) -> None:
         """Prints a line, above the bar where there is one."""
+        if not self._writes:
+            return
         if self._bar is not None:
             self._bar.console.print(line, highlight=False, markup=False)
         else:
@@ -61,6 +67,8 @@ class Reporter:
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Writes the metrics of the steps since the last call, with images per second and the time that is left."""
+        if not self._writes:
+            return
         now = time.monotonic()
         steps, seconds = step - self._window[0], now - self._window[1]
         self._window = (step, now)

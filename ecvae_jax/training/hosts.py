@@ -1,0 +1,62 @@
+"""Several hosts in one training: how a process joins the others, and how it learns that one of them is lost.
+
+Every host runs the same command; JAX's own distributed runtime (`jax.distributed`) connects them.
+"""
+
+from __future__ import annotations
+
+import jax
+
+from ecvae_jax.training.watched import ALONE, BY_HAND, check_hosts
+
+SILENCE = 30
+"""Seconds without a sign of life after which a host counts as lost; the others then stop."""
+
+_PATIENCE = 300  # seconds for all hosts to come up: a pod's do not start together
+_LOST = ("heartbeat", "connection closed by peer", "connection reset by peer", "broken pipe", "gloo",
+         "coordination service", "unavailable", "deadline_exceeded")  # fmt: skip
+
+
+def join_hosts(hosts: str) -> None:
+    """Connects this process to the others; does nothing for "one". To be called before JAX computes anything.
+
+    Args:
+        hosts: "one", INDEX/COUNT@ADDRESS:PORT, or "auto": ask what started the processes (Cloud TPU, GKE, Slurm, MPI).
+
+    Raises:
+        ValueError: hosts are asked for that nothing here knows of, or do not answer.
+    """
+    check_hosts(hosts)
+    if hosts == ALONE:
+        return
+    found = BY_HAND.fullmatch(hosts)
+    address, count, index = (found[3], int(found[2]), int(found[1])) if found else (None, None, None)
+    try:
+        jax.distributed.initialize(
+            address, count, index,
+            initialization_timeout=_PATIENCE, heartbeat_timeout_seconds=SILENCE, shutdown_timeout_seconds=SILENCE,
+        )  # fmt: skip
+    except (ValueError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        if not found:
+            raise ValueError(
+                f"hosts=auto: nothing here tells of other hosts ({said}); start it under Cloud TPU, GKE, Slurm or Open "
+                "MPI, or give INDEX/COUNT@ADDRESS:PORT"
+            ) from error
+        raise ValueError(f"hosts={hosts!r}: cannot meet the others ({said}); is every host started, and can each reach "
+                         f"host 0 at {address}?") from error  # fmt: skip
+
+
+def is_first_host() -> bool:
+    """Returns whether this process is the one that writes logs and pictures."""
+    return jax.process_index() == 0
+
+
+def is_lost_host(error: BaseException) -> bool:
+    """Returns whether an error of JAX's runtime, in a training on several hosts, means that one of them is lost."""
+    said = str(error).lower()
+    return (
+        jax.process_count() > 1
+        and isinstance(error, jax.errors.JaxRuntimeError)
+        and any(word in said for word in _LOST)
+    )
