@@ -5,14 +5,15 @@ appearance under any structure. The rooms, in the order in which a face goes thr
 before it:
 
     config         every setting, with its default (experiments: files that hold one)
-    pictures, cpu  PNG files; settings for CPUs. They import nothing of ours
+    pictures, cpu, compile_cache   PNG files; settings for CPUs; where compiled programs are kept. They import nothing
+                   of ours
     gaussian       diagonal Gaussians and their KL (Eq. 5)
     prior          the priors of Eqs. 2, 3 and 4, transport between them
     structure      landmark schemes, alignment, the sketch, clusters and their weights
     model          appearance encoder, structure U-Net, LSUV initialisation, conditioning on landmarks
     objective      recon_nll + beta · kl
     data           photos to records, records to batches, the embedded rendered heads
-    training       state, step, its map over devices, checkpoints, the loop
+    training       state, step, its map over devices, checkpoints, the loop and what watches it
     synthesis      jitted batches: infer, decode, transfer, sample
     adaptation     going towards one source photo: steps on z and decoder, its own pixels
     evaluation     metrics, pairs with a true image, baselines

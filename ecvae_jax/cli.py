@@ -10,7 +10,8 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from ecvae_jax.command_line import say, wrong_usage
-from ecvae_jax.commands import COMMANDS, SUMMARIES
+from ecvae_jax.commands import COMMANDS, COMPILE_NOTHING, SUMMARIES
+from ecvae_jax.compile_cache import use_compilation_cache
 from ecvae_jax.cpu import keep_freed_memory, set_cpu_flags
 
 
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return wrong_usage(f"no command {words[0]!r}; {hint}")
     set_cpu_flags()
     keep_freed_memory()
+    note = None if words[0] in COMPILE_NOTHING else use_compilation_cache()
+    if note:
+        say(note)
     try:
         with _stopping_cleanly():
             return COMMANDS[words[0]](words[1:])

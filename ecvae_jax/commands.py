@@ -44,7 +44,7 @@ def train(arguments: Sequence[str]) -> int:
 
     join_hosts(options.hosts)
     try:
-        outcome = run_training(options.config, workdir)
+        outcome = run_training(options.config, workdir, options.span())
     except Exception as error:
         if not is_lost_host(error):
             raise
@@ -54,7 +54,9 @@ def train(arguments: Sequence[str]) -> int:
              "the same command goes on from there")
         return 1 if outcome.stopped_by == signal.SIGINT else TRY_AGAIN
     if outcome.images_per_second:
-        say(f"trained to step {outcome.step}, {outcome.images_per_second:.1f} images/s; checkpoint in {workdir}")
+        gib, of = outcome.peak_memory
+        say(f"trained to step {outcome.step}, {outcome.images_per_second:.1f} images/s, peak memory of the {of} "
+            f"{gib:.2f} GiB; checkpoint in {workdir}")  # fmt: skip
     else:
         say(f"{workdir} is trained to its last step, {outcome.step}, already")
     return 0
@@ -180,6 +182,7 @@ def info(arguments: Sequence[str]) -> int:
     return 0
 
 
+COMPILE_NOTHING = ("prepare", "morph", "export", "info")
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "prepare": prepare,
     "morph": morph,

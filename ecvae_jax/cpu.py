@@ -7,7 +7,6 @@ import importlib.util
 import os
 import sys
 from importlib import metadata
-from pathlib import Path
 
 # Without it XLA's CPU convolutions go through a fusion that is slow on large maps; on small ones it matters little
 # (benchmarks/cpu.py, --image-size).
@@ -50,13 +49,6 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     return all(set_option(option, value) for option, value in _MALLOC_OPTIONS.items())
-
-
-def use_compilation_cache(folder: Path) -> None:
-    """Keeps compiled programs in `folder`, so that the same command starts in a fraction of the time next time."""
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
 def _runs_on_cpu() -> bool:

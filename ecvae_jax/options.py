@@ -10,6 +10,7 @@ import tyro
 
 from ecvae_jax.config import AdaptConfig, Config
 from ecvae_jax.data.options import PrepareConfig
+from ecvae_jax.training.span import Span
 from ecvae_jax.training.watched import check_hosts
 
 
@@ -25,16 +26,23 @@ class TrainOptions:
     """Trains a model; the same command goes on where an interrupted training stopped."""
 
     workdir: Path | None = None
-    """Folder for checkpoints, TensorBoard files and first_batch.png; runs/rendered for the embedded default.
-    With several hosts: one that all of them see."""
+    """Folder for checkpoints, metrics.jsonl, TensorBoard files and first_batch.png; runs/rendered for the embedded
+    default. With several hosts: one that all of them see."""
     hosts: str = "one"
     """How this process meets those on other hosts, each started with the same command: "auto" under Cloud TPU, GKE,
     Slurm or Open MPI; else INDEX/COUNT@ADDRESS:PORT, the address being that of host 0."""
+    profile: str | None = None
+    """A:B writes an XLA trace of the steps A to B into the folder's `profile`."""
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
     def __post_init__(self) -> None:
-        """Refuses hosts that cannot be read, before anything is loaded."""
+        """Refuses hosts that cannot be read and steps that cannot be traced, before anything is loaded."""
         check_hosts(self.hosts)
+        self.span()
+
+    def span(self) -> Span | None:
+        """Returns the steps to be traced."""
+        return None if self.profile is None else Span.parse(self.profile, self.config.train.steps)
 
 
 @dataclass(frozen=True)

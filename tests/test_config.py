@@ -52,6 +52,7 @@ def test_config_is_frozen() -> None:
         (lambda: OptimConfig(ema_decay=1.0), "ema_decay=1.0"),
         (lambda: TrainConfig(steps=0), "steps=0"),
         (lambda: TrainConfig(batch_size=0), "batch_size=0"),
+        (lambda: TrainConfig(hang_after=-1.0), "hang_after=-1.0"),
         (lambda: ObjectiveConfig(likelihood="Laplace"), r"objective.likelihood='Laplace': must be one of"),
         (lambda: TrainConfig(parallel="shardmap"), "train.parallel='shardmap'"),
         (lambda: ModelConfig(posterior="Plain"), "model.posterior='Plain'"),

@@ -10,8 +10,8 @@ import ecvae_jax
 PACKAGE = Path(ecvae_jax.__file__).parent
 
 # Lower layers first; a module may import its own room and those in rows above it. `config` (with its
-# `field_checks`), `cpu` and `pictures` import nothing of ours and may be imported by all.
-FREE = {"config", "cpu", "field_checks", "pictures"}
+# `field_checks`), `cpu`, `compile_cache` and `pictures` import nothing of ours and may be imported by all.
+FREE = {"compile_cache", "config", "cpu", "field_checks", "pictures"}
 LAYERS = [
     {"gaussian"},
     {"prior"},

@@ -98,7 +98,7 @@ def test_interrupted_and_continued_is_bitwise_the_same(
     whole, broken = restored(tiny_config, undisturbed), restored(tiny_config, tmp_path)
     assert all(map(np.array_equal, jax.tree.leaves(whole), jax.tree.leaves(broken)))
     ours, theirs = scalars(tmp_path), scalars(undisturbed)
-    for name in theirs.keys() - {"images_per_second"}:
+    for name in theirs.keys() - {"images_per_second", "seconds", "compile_seconds", "peak_memory_gib"}:
         assert ours[name] == theirs[name], name  # every point of every curve
 
 

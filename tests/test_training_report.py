@@ -21,7 +21,7 @@ def tell(workdir: Path, start: int = 0) -> None:
     with Reporter(config, workdir, start) as report:
         report.say("a line")
         report.advance(start + 10)
-        report.metrics(start + 10, VALUES)
+        report.metrics(start + 10, VALUES, {"peak_memory_gib": 1.5})
         report.image(start + 10, "prediction", np.zeros((4, 4, 3), np.uint8))
 
 
@@ -37,7 +37,7 @@ def test_tensorboard_holds_scalars_and_pictures(tmp_path: Path) -> None:
     tell(tmp_path)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    assert {*VALUES, "images_per_second", "prediction"} <= set(events.Tags()["tensors"])
+    assert {*VALUES, "images_per_second", "peak_memory_gib", "prediction"} <= set(events.Tags()["tensors"])
     assert [point.step for point in events.Tensors("prediction")] == [10]
 
 
@@ -53,3 +53,15 @@ def test_a_terminal_gets_a_bar(
     assert "training" in shown
     assert "10/100" in shown
     assert "loss 12.5" in shown
+
+
+def test_a_silent_reporter_tells_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """That of every process but the first."""
+    with Reporter(TrainConfig(steps=100, batch_size=4), tmp_path, 0, writes=False) as report:
+        report.say("a line")
+        report.advance(10)
+        report.metrics(10, VALUES, {})
+        report.image(10, "prediction", np.zeros((4, 4, 3), np.uint8))
+        assert report.seconds > 0
+    assert not list(tmp_path.iterdir())
+    assert capsys.readouterr() == ("", "")

@@ -248,7 +248,7 @@ def _scheme(config: Config) -> dict[str, Any]:
 def _check_same_experiment(wanted: Config, stored: Config, workdir: Path) -> None:
     """A training is continued only as what it began; what cannot change its result may be set anew."""
     free = {"data.cache", "train.log_every", "train.images_every", "train.checkpoint_every", "train.keep_checkpoints",
-            "train.parallel"}  # fmt: skip
+            "train.parallel", "train.hang_after", "train.hang_exit"}  # fmt: skip
     wanted_sections, stored_sections = (json.loads(config.to_json()) for config in (wanted, stored))
     for section, fields in wanted_sections.items():
         for name, value in fields.items():

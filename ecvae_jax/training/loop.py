@@ -24,11 +24,14 @@ from ecvae_jax.pictures import save_picture, sketch_picture, tile, to_uint8
 from ecvae_jax.prior import transport
 from ecvae_jax.training.checkpoint import Checkpoints
 from ecvae_jax.training.hosts import is_first_host
+from ecvae_jax.training.memory import peak_memory
 from ecvae_jax.training.parallel import check_batch_size, map_step, on_one_device, over_hosts, replicate
 from ecvae_jax.training.report import Reporter
+from ecvae_jax.training.span import Span
 from ecvae_jax.training.state import TrainState, count_params, init_state
 from ecvae_jax.training.step import Metrics, make_train_step, to_views
 from ecvae_jax.training.stopping import StopRequest
+from ecvae_jax.training.watching import Watch
 from ecvae_jax.training.window import Window
 
 HostBatch = Mapping[str, np.ndarray]
@@ -49,10 +52,12 @@ class Outcome(NamedTuple):
     images_per_second: float
     stopped_by: signal.Signals | None = None
     """The signal that interrupted it: Ctrl-C (SIGINT), or SIGTERM, with which a machine is taken away."""
+    peak_memory: tuple[float, str] = (0.0, "process")
+    """See `training.memory.peak_memory`."""
 
 
-def train(config: Config, workdir: Path) -> Outcome:
-    """Returns how the training ended, its checkpoints and TensorBoard files left in `workdir`.
+def train(config: Config, workdir: Path, profile: Span | None = None) -> Outcome:
+    """Returns how the training ended, its checkpoints, curves and (of the steps `profile`) trace left in `workdir`.
 
     Where `workdir` holds a checkpoint of the same experiment, the training goes on from it, bit for bit as if it had
     not stopped. Ctrl-C and SIGTERM store the state after the running step and return. With several hosts
@@ -61,7 +66,8 @@ def train(config: Config, workdir: Path) -> Outcome:
     Raises:
         DataError: the records cannot be used.
         CheckpointError: `workdir` belongs to another experiment, or its checkpoint cannot be read.
-        ValueError: batch size and devices do not fit, or the first batch cannot initialise the network.
+        ValueError: batch size and devices do not fit, the first batch cannot initialise the network, or the steps of
+            `profile` are done already.
         TrainingError: a term of the loss is not finite.
     """
     check_batch_size(config.train.batch_size)
@@ -75,13 +81,19 @@ def train(config: Config, workdir: Path) -> Outcome:
             return Outcome(latest, True, {}, 0.0)
         if latest is not None:
             state, totals = checkpoints.restore()
-            return _run(config, workdir, faces, checkpoints, state, Window(totals))
+            return _run(config, workdir, faces, checkpoints, state, Window(totals), profile)
         state = init_state(config, landmarks, device_views(first_examples(config, faces)))
-        return _run(config, workdir, faces, checkpoints, replicate(state), Window({}))
+        return _run(config, workdir, faces, checkpoints, replicate(state), Window({}), profile)
 
 
 def _run(
-    config: Config, workdir: Path, faces: Faces, checkpoints: Checkpoints, state: TrainState, window: Window
+    config: Config,
+    workdir: Path,
+    faces: Faces,
+    checkpoints: Checkpoints,
+    state: TrainState,
+    window: Window,
+    profile: Span | None,
 ) -> Outcome:
     """Takes the steps from `state` to the end, or to an interruption; `window` goes on from the last checkpoint's."""
     start = int(state.step)
@@ -92,7 +104,11 @@ def _run(
     )  # fmt: skip
     first_host = is_first_host()
     stop = StopRequest()
-    with Reporter(config.train, workdir, start, writes=first_host) as report, stop.catching():
+    with (
+        Reporter(config.train, workdir, start, writes=first_host) as report,
+        stop.catching(),
+        Watch(config.train, workdir, start, profile, report.say) as watch,
+    ):
         if start:
             report.say(f"{workdir}: going on from step {start} of {config.train.steps}")
         else:
@@ -116,7 +132,9 @@ def _run(
         recent: list[Metrics] = []
         means: Mapping[str, float] = {}
         for step in range(start + 1, config.train.steps + 1):
-            state, metrics = step_over_devices(state, next(batches))
+            with watch.step(step):
+                state, metrics = step_over_devices(state, next(batches))
+            watch.dispatched(step, metrics)
             recent.append(metrics)
             # Read once: a signal that comes later belongs to the next step, whose loss is then looked at first.
             stopping = stop.reached(step)
@@ -128,7 +146,7 @@ def _run(
                 window.add(jax.device_get(recent), step, workdir)
                 recent, means = [], window.means()
             if logged:
-                report.metrics(step, means)
+                report.metrics(step, means, watch.readings())
                 window = Window({})
             report.advance(step)
             if first_host and (step % config.train.images_every == 0 or last):
@@ -141,7 +159,8 @@ def _run(
         seconds = report.seconds
     done = int(state.step)
     finished, speed = done >= config.train.steps, (done - start) * config.train.batch_size / max(seconds, 1e-9)
-    return Outcome(done, finished, means, speed, None if finished else stop.signal or signal.SIGTERM)
+    stopped_by = None if finished else stop.signal or signal.SIGTERM
+    return Outcome(done, finished, means, speed, stopped_by, peak_memory())
 
 
 def first_examples(config: Config, faces: Faces) -> HostBatch:

@@ -1,4 +1,4 @@
-"""What a training tells while it runs: a progress bar or lines, TensorBoard scalars and image grids."""
+"""What a training tells while it runs: a progress bar or lines, the curves and image grids."""
 
 from __future__ import annotations
 
@@ -13,26 +13,21 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ecvae_jax.config import TrainConfig
+from ecvae_jax.training.curves import Curves
 
 
 class Reporter:
-    """Progress on the terminal, TensorBoard files in the working directory."""
+    """Progress on the terminal, `training.curves` in the working directory."""
 
     def __init__(self, config: TrainConfig, workdir: Path, start_step: int, writes: bool = True) -> None:
-        """Opens the TensorBoard file, and a bar where there is a terminal; nothing at all where `writes` is off."""
-        self._writes = writes
+        """Opens the files, and a bar where there is a terminal; tells nothing at all where not `writes`."""
         self._config = config
         self._began = time.monotonic()
         self._window = (start_step, self._began)
         self._bar: Any = None
         self._task: Any = None
-        if not writes:
-            return
-        from ecvae_jax.data.host_tf import load_tensorflow
-
-        self._tf = load_tensorflow()
-        self._writer: Any = self._tf.summary.create_file_writer(str(workdir / "tensorboard"))
-        if sys.stderr.isatty():
+        self._curves = Curves(workdir, start_step) if writes else None
+        if writes and sys.stderr.isatty():
             self._bar = _make_bar()
             self._task = self._bar.add_task("training", total=config.steps, completed=start_step, note="")
 
@@ -45,11 +40,11 @@ class Reporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stops the bar and writes out what TensorBoard still holds."""
+        """Stops the bar and closes the files."""
         if self._bar is not None:
             self._bar.stop()
-        if self._writes:
-            self._writer.close()
+        if self._curves is not None:
+            self._curves.close()
 
     def advance(self, step: int) -> None:
         """Moves the bar to `step`."""
@@ -58,26 +53,24 @@ class Reporter:
 
     def say(self, line: str) -> None:
         """Prints a line, above the bar where there is one."""
-        if not self._writes:
-            return
         if self._bar is not None:
             self._bar.console.print(line, highlight=False, markup=False)
-        else:
+        elif self._curves is not None:
             print(line, file=sys.stderr, flush=True)
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes the metrics of the steps since the last call, with images per second and the time that is left."""
-        if not self._writes:
+    def metrics(self, step: int, values: Mapping[str, float], readings: Mapping[str, float]) -> None:
+        """Writes the metrics of the steps since the last call, with their speed, and other `readings` beside them.
+
+        The line for people has the time that is left as well.
+        """
+        if self._curves is None:
             return
         now = time.monotonic()
         steps, seconds = step - self._window[0], now - self._window[1]
         self._window = (step, now)
         speed = steps * self._config.batch_size / max(seconds, 1e-9)
         left = (self._config.steps - step) * self._config.batch_size / speed if speed else float("inf")
-        with self._writer.as_default(step):
-            for name, value in {**values, "images_per_second": speed}.items():
-                self._tf.summary.scalar(name, value)
-        self._writer.flush()
+        self._curves.point(step, {**values, "images_per_second": speed, "seconds": seconds, **readings})
         line = (
             f"step {step}/{self._config.steps}  loss {values['loss']:.1f}  recon_nll {values['recon_nll']:.1f}  "
             f"kl {values['kl']:.1f}  ssim {values['ssim']:.3f}  clusters {values['effective_clusters']:.1f}  "
@@ -90,8 +83,8 @@ class Reporter:
 
     def image(self, step: int, name: str, picture: UInt8[np.ndarray, "h w 3"]) -> None:
         """Writes a picture to TensorBoard."""
-        with self._writer.as_default(step):
-            self._tf.summary.image(name, picture[None])
+        if self._curves is not None:
+            self._curves.image(step, name, picture)
 
     @property
     def seconds(self) -> float:

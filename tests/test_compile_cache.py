@@ -1,0 +1,128 @@
+"""The folder of compiled programs: filled, read, turned off, never in the way; each case in its own process."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ecvae_jax.compile_cache import _prune
+from ecvae_jax.config import Config
+
+OURS = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "ECVAE_COMPILATION_CACHE")
+
+COMPILE = """
+from ecvae_jax.compile_cache import use_compilation_cache
+print(use_compilation_cache())
+import jax
+from ecvae_jax.training.compiling import CompileLog
+with CompileLog() as log:
+    @jax.jit
+    def program(x):
+        return jax.numpy.sin(x) + 1
+    log.mark()
+    print(program(jax.numpy.arange(3.0)).tolist())
+    print(log.since_mark())
+"""
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if name not in OURS}
+    return subprocess.run(
+        [sys.executable, "-c", code], env={**clean, **environment}, capture_output=True, text=True, check=True
+    )
+
+
+def entries(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*-cache"))
+
+
+def test_second_process_reads_what_the_first_compiled(tmp_path: Path) -> None:
+    first = run(COMPILE, XDG_CACHE_HOME=str(tmp_path)).stdout.splitlines()
+    stored = entries(tmp_path / "ecvae_jax" / "xla")
+    assert any(path.name.startswith("jit_program-") for path in stored)
+    second = run(COMPILE, XDG_CACHE_HOME=str(tmp_path)).stdout.splitlines()
+    assert entries(tmp_path) == stored
+    assert re.fullmatch(r"compiled in \d+\.\d s \(not yet in the compile cache .*/ecvae_jax/xla\)", first[2])
+    assert re.fullmatch(r"compiled in \d+\.\d s \(read from the compile cache .*/ecvae_jax/xla\)", second[2])
+    assert first[:2] == second[:2]
+    assert first[0] == "None"
+
+
+@pytest.mark.parametrize("value", ["off", "OFF"])
+def test_off_keeps_nothing(tmp_path: Path, value: str) -> None:
+    shown = run(COMPILE, XDG_CACHE_HOME=str(tmp_path), ECVAE_COMPILATION_CACHE=value).stdout
+    assert shown.startswith("None\n")
+    assert "(no compile cache)" in shown
+    assert not list(tmp_path.iterdir())
+
+
+def test_own_folder_and_jaxs_own_variable(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    run(COMPILE, ECVAE_COMPILATION_CACHE=str(ours))
+    assert entries(ours)
+    before = entries(ours)
+    code = f"{COMPILE}print(jax.config.jax_compilation_cache_dir)"
+    shown = run(code, ECVAE_COMPILATION_CACHE=str(ours), JAX_COMPILATION_CACHE_DIR=str(theirs)).stdout
+    assert shown.splitlines()[-1] == str(theirs)
+    assert entries(ours) == before
+
+
+@pytest.mark.parametrize(
+    "environment", [{"ECVAE_COMPILATION_CACHE": "FILE/below"}, {"ECVAE_COMPILATION_CACHE": "/proc/here"}]
+)
+def test_folder_that_cannot_be_written_is_a_note_and_no_failure(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "file").write_text("")
+    values = {name: value.replace("FILE", str(tmp_path / "file")) for name, value in environment.items()}
+    note, result, how = run(COMPILE, **values).stdout.splitlines()
+    assert note.startswith("compiled programs are not kept (")
+    assert note.endswith(": set ECVAE_COMPILATION_CACHE to a folder that can be written, or to off")
+    assert result.startswith("[1.0, ")
+    assert how.endswith("(no compile cache)")
+
+
+def test_a_damaged_entry_is_compiled_anew_and_replaced(tmp_path: Path) -> None:
+    good = run(COMPILE, ECVAE_COMPILATION_CACHE=str(tmp_path)).stdout.splitlines()
+    (entry,) = tmp_path.glob("jit_program-*-cache")
+    whole = entry.read_bytes()
+    entry.write_bytes(whole[: len(whole) // 2])
+    damaged = run(COMPILE, ECVAE_COMPILATION_CACHE=str(tmp_path))
+    assert damaged.stdout.splitlines()[1] == good[1]
+    assert damaged.stderr == ""
+    assert entry.stat().st_size > len(whole) // 2
+    assert "read from" in run(COMPILE, ECVAE_COMPILATION_CACHE=str(tmp_path)).stdout
+
+
+def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
+    for age, name in enumerate("abcd"):
+        path = tmp_path / f"{name}-cache"
+        path.write_bytes(b"x" * 10)
+        os.utime(path, (1000 - age, 1000 - age))
+    os.utime(tmp_path / "d-cache", (2000, 500))  # made first, read last
+    _prune(tmp_path, most_bytes=25)
+    assert [path.name for path in entries(tmp_path)] == ["a-cache", "d-cache"]
+    _prune(tmp_path / "missing", most_bytes=25)
+
+
+def test_trainings_are_bitwise_the_same_with_and_without_the_cache(tiny_config: Config, tmp_path: Path) -> None:
+    experiment = tmp_path / "config.json"
+    experiment.write_text(tiny_config.to_json())
+    code = (
+        "import os, hashlib\nfrom pathlib import Path\nfrom ecvae_jax.cli import main\n"
+        f"work = Path({str(tmp_path)!r}) / os.environ['NAME']\n"
+        f"assert main(['train', {str(experiment)!r}, '--workdir', str(work), '--train.steps', '3']) == 0\n"
+        "import jax\nfrom ecvae_jax.training.checkpoint import load_model\n"
+        "model = load_model(work)\n"
+        "leaves = [leaf.tobytes() for leaf in jax.tree.leaves(jax.device_get(model.params))]\n"
+        "print(hashlib.sha256(b''.join(leaves)).hexdigest())\n"
+    )
+    cache = str(tmp_path / "cache")
+    runs = {name: run(code, NAME=name, ECVAE_COMPILATION_CACHE="off" if name == "off" else cache)
+            for name in ("off", "miss", "hit")}  # fmt: skip
+    assert len({each.stdout for each in runs.values()}) == 1
+    for name, words in {"off": "no compile cache", "miss": "not yet in", "hit": "read from"}.items():
+        assert words in runs[name].stderr
