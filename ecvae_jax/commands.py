@@ -20,7 +20,7 @@ from ecvae_jax.options import (
     TrainOptions,
     TransferOptions,
 )
-from ecvae_jax.training.watched import ALONE, TRY_AGAIN, is_watched, watch_over
+from ecvae_jax.training.host_process import ALONE, TRY_AGAIN, is_watched, watch_over
 
 DEFAULT_WORKDIR = Path("runs/rendered")
 

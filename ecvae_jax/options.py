@@ -10,8 +10,8 @@ import tyro
 
 from ecvae_jax.config import AdaptConfig, Config
 from ecvae_jax.data.options import PrepareConfig
+from ecvae_jax.training.host_process import check_hosts
 from ecvae_jax.training.span import Span
-from ecvae_jax.training.watched import check_hosts
 
 
 def _check_picture(out: Path, enlarge: int, name: str = "out") -> None:

@@ -19,8 +19,8 @@ import pytest
 from ecvae_jax.cli import main
 from ecvae_jax.config import Config
 from ecvae_jax.training.checkpoint import load_model
+from ecvae_jax.training.host_process import TRY_AGAIN, check_hosts
 from ecvae_jax.training.loop import train
-from ecvae_jax.training.watched import TRY_AGAIN, check_hosts
 
 ROOT = Path(__file__).parent.parent
 STEPS, STORED = 16, 8

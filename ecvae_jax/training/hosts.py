@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import jax
 
-from ecvae_jax.training.watched import ALONE, BY_HAND, check_hosts
+from ecvae_jax.training.host_process import ALONE, BY_HAND, check_hosts
 
 SILENCE = 30
 """Seconds without a sign of life after which a host counts as lost; the others then stop."""
