@@ -19,6 +19,7 @@ before it:
     evaluation     metrics, pairs with a true image, baselines
     comparison     the three priors and their variants trained alike, with intervals and a verdict
     figures        the paper's figures from a checkpoint
+    plan           the step and synthesis compiled for a TPU that is not there: memory, work, predicted speed
     grids, information   what `ecvae transfer`, `sample` and `info` show
     cli            the command `ecvae` (commands: its subcommands, options: what they read)
 

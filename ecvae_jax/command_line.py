@@ -33,8 +33,9 @@ def parse(kind: type[_T], command: str, arguments: Sequence[str], default: _T | 
         if stop.code:  # tyro explains itself in a box of several lines; one is enough
             word = command.split()[0]
             hint = f"see `ecvae {word} --help`"
-            if word in ("train", "compare") and any(Path(a).suffix in (".py", ".json") for a in arguments):
-                hint = f"CONFIG comes first: ecvae {word} CONFIG --workdir DIR"
+            needed = {"train": "--workdir DIR", "compare": "--workdir DIR", "plan": "--topology v5e:4x4"}
+            if word in needed and any(Path(a).suffix in (".py", ".json") for a in arguments):
+                hint = f"CONFIG comes first: ecvae {word} CONFIG {needed[word]}"
             wrong_usage(f"{_unboxed(said.getvalue())}; {hint}")
         raise
 

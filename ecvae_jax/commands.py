@@ -15,6 +15,7 @@ from ecvae_jax.options import (
     FigureOptions,
     InfoOptions,
     MorphOptions,
+    PlanOptions,
     PrepareOptions,
     SampleOptions,
     TrainOptions,
@@ -173,6 +174,33 @@ def figure(arguments: Sequence[str]) -> int:
     return 0
 
 
+def plan(arguments: Sequence[str]) -> int:
+    """Runs `ecvae plan [CONFIG] --topology v5e:4x4 [options]` and returns the exit code."""
+    from ecvae_jax.experiments import load_config
+    from ecvae_jax.plan.chips import Topology
+    from ecvae_jax.plan.environment import use_compiler_only
+
+    config, rest = Config(), list(arguments)
+    if rest and not rest[0].startswith("-"):
+        config = load_config(Path(rest.pop(0)))
+    options = parse(PlanOptions, "plan [CONFIG]", rest, PlanOptions(config=config))
+    if options.topology is None:
+        return wrong_usage("--topology is required: GENERATION:SHAPE, such as v5e:4x4")
+    topology = Topology.parse(options.topology)
+    use_compiler_only(topology.chip)
+    from ecvae_jax.plan.planning import make_plan
+    from ecvae_jax.plan.report import to_lines, write_json
+
+    made = make_plan(
+        options.config, topology, options.what, options.batch_per_chip, options.largest_batch, options.efficiency
+    )
+    print("\n".join(to_lines(made)))
+    if options.json is not None:
+        write_json(made, options.json)
+        say(f"written: {options.json}")
+    return 0
+
+
 def info(arguments: Sequence[str]) -> int:
     """Runs `ecvae info PATH` and returns the exit code."""
     options = parse(InfoOptions, "info", arguments)
@@ -193,10 +221,11 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": compare,
     "figure": figure,
     "export": export,
+    "plan": plan,
     "info": info,
 }
 SUMMARIES = {
     "prepare": PrepareOptions, "morph": MorphOptions, "train": TrainOptions, "transfer": TransferOptions,
     "sample": SampleOptions, "evaluate": EvaluateOptions, "compare": CompareOptions, "figure": FigureOptions,
-    "export": ExportOptions, "info": InfoOptions,
+    "export": ExportOptions, "plan": PlanOptions, "info": InfoOptions,
 }  # fmt: skip

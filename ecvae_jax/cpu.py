@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import glob
 import importlib.util
 import os
 import sys
@@ -14,7 +15,11 @@ _CPU_FLAG = "xla_cpu_experimental_ynn_fusion_type"
 _CPU_VALUE = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 # XLA aborts the process on a flag that it does not know; these are the versions the flag was tested with.
 _FIRST, _BEYOND = (0, 10), (0, 13)
-_ACCELERATOR_PLUGINS = ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm60_plugin", "jax_rocm7_plugin")
+_GPU_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm60_plugin", "jax_rocm7_plugin")
+# Where Linux lists the makers of the devices on the PCI bus, and Google's number: JAX too looks for TPUs there. The
+# drivers' files are asked as well: a TPU that is missed would train on the CPU.
+_PCI_VENDORS, _GOOGLE = "/sys/bus/pci/devices/*/vendor", "0x1ae0"
+_DRIVERS = ("/dev/accel*", "/dev/vfio/*")
 
 
 # glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, at the largest values that it takes.
@@ -24,13 +29,19 @@ _MALLOC_OPTIONS = {-3: 32 * 2**20, -1: 2**31 - 1, -2: 256 * 2**20}
 def set_cpu_flags() -> bool:
     """Returns whether the CPU flags are set, having added them to XLA_FLAGS where no accelerator can be used.
 
-    Call it first in a program. Nothing happens where JAX is already imported (too late), where a TPU or GPU plugin is
-    installed and JAX_PLATFORMS does not ask for the CPU, or with a version of jaxlib that was not tested with the flag.
+    Call it first in a program. Nothing happens where JAX is already imported (too late), where a GPU plugin is
+    installed, or libtpu and the machine has a TPU, and JAX_PLATFORMS does not ask for the CPU, or with a version of
+    jaxlib that was not tested with the flag. Where libtpu is there without a TPU, as for `ecvae plan`, JAX_PLATFORMS
+    is set to the CPU, so that JAX does not look for one.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if _CPU_FLAG in flags:
         return True
-    if "jax" in sys.modules or not _runs_on_cpu() or not _is_tested_version():
+    if "jax" in sys.modules or not _runs_on_cpu():
+        return False
+    if not os.environ.get("JAX_PLATFORMS") and importlib.util.find_spec("libtpu"):
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    if not _is_tested_version():
         return False
     os.environ["XLA_FLAGS"] = f"{flags} --{_CPU_FLAG}={_CPU_VALUE}".strip()
     return True
@@ -55,7 +66,15 @@ def _runs_on_cpu() -> bool:
     wanted = os.environ.get("JAX_PLATFORMS", "")
     if wanted:
         return wanted.split(",")[0] == "cpu"
-    return not any(importlib.util.find_spec(plugin) for plugin in _ACCELERATOR_PLUGINS)
+    if any(importlib.util.find_spec(plugin) for plugin in _GPU_PLUGINS):
+        return False
+    return importlib.util.find_spec("libtpu") is None or not _has_tpu()
+
+
+def _has_tpu() -> bool:
+    if any(glob.glob(driver) for driver in _DRIVERS):
+        return True
+    return any(Path(vendor).read_text().strip() == _GOOGLE for vendor in glob.glob(_PCI_VENDORS))
 
 
 def _is_tested_version() -> bool:

@@ -257,3 +257,36 @@ class FigureOptions:
     def file(self) -> Path:
         """The PNG to be written."""
         return self.out or Path(f"figure{self.which}.png")
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """Compiles the training step, or synthesis, for a TPU without having one: memory, work, exchange, speed.
+
+    docs/plan.md tells how to read it.
+    """
+
+    topology: str | None = None
+    """Required: GENERATION:SHAPE of v4, v5e, v5p or v6e: v5e:4x4, v5p:2x2x2."""
+    what: Literal["train", "synthesis"] = "train"
+    """The training step over all chips, or what `ecvae transfer` computes, on one chip."""
+    batch_per_chip: int | None = None
+    """Images a chip; left out: train.batch_size over all chips, or synthesis' own batch."""
+    largest_batch: bool = False
+    """Search the largest batch that fits as well: three compilations or so more."""
+    efficiency: float = 0.5
+    """Share of peak and bandwidth that a chip is expected to reach on its own work, an assumption of yours."""
+    json: Path | None = None
+    """JSON file to be written as well."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be planned, before anything is loaded."""
+        if self.batch_per_chip is not None and self.batch_per_chip < 1:
+            raise ValueError(f"batch_per_chip={self.batch_per_chip}: must be at least 1")
+        if self.largest_batch and self.what != "train":
+            raise ValueError("largest_batch: is for --what train")
+        if not 0 < self.efficiency <= 1:
+            raise ValueError(f"efficiency={self.efficiency}: must lie above 0 and not above 1")
+        if self.json is not None and self.json.is_dir():
+            raise ValueError(f"json={str(self.json)!r}: is a folder; give the name of a file")

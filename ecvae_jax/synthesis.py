@@ -162,6 +162,10 @@ def _sample(config: Config, frozen: Frozen, key_data: Array, landmarks: Array) -
     return jax.vmap(draw)(jax.random.wrap_key_data(key_data), landmarks)
 
 
+PROGRAMS = {"infer": _infer, "move": _move, "decode": _decode}
+"""The jitted programs that `transfer` runs one after the other; the config is static, the first argument of each."""
+
+
 def in_batches(call: Callable[..., Any], *arrays: np.ndarray) -> Any:
     """Returns what `call` gives over the leading axis of `arrays`, run in padded batches of `BATCH`, as host arrays."""
     count = len(arrays[0])

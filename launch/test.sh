@@ -3,7 +3,7 @@
 # The whole suite runs in two processes, which share the files of tests and their compiled programs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. launch/environment.sh dev,dlib,mediapipe,render,video,beam
+. launch/environment.sh dev,dlib,mediapipe,render,video,beam,tpu
 
 "$PYTHON" -m ruff check .
 "$PYTHON" -m pyright --pythonpath "$PYTHON"

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +56,31 @@ def test_freed_memory_is_kept_on_cpus_only() -> None:
     glibc = sys.platform.startswith("linux") and platform.libc_ver()[0] == "glibc"
     assert flags_after(code, JAX_PLATFORMS="cpu") == str(glibc)
     assert flags_after(code, JAX_PLATFORMS="cuda") == "False"
+
+
+@pytest.mark.parametrize("vendor", ["0x1ae0", "0x8086", "no such device"])
+def test_libtpu_without_a_tpu_trains_on_the_cpu(tmp_path: Path, vendor: str) -> None:
+    """As on a machine that plans for a pod: JAX does not look for a TPU, and a real one is not overlooked."""
+    (tmp_path / "libtpu").mkdir()
+    (tmp_path / "libtpu" / "__init__.py").touch()
+    if vendor.startswith("0x"):
+        (tmp_path / "vendor").write_text(f"{vendor}\n")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import os; from ecvae_jax import cpu; "
+        f"cpu._PCI_VENDORS, cpu._DRIVERS = {str(tmp_path / 'vendor')!r}, (); "
+        "print(cpu.set_cpu_flags(), cpu.keep_freed_memory(), os.environ.get('JAX_PLATFORMS'))"
+    )
+    glibc = sys.platform.startswith("linux") and platform.libc_ver()[0] == "glibc"
+    said = flags_after(code).splitlines()[0]
+    assert said == ("False False None" if vendor == "0x1ae0" else f"True {glibc} cpu")
+
+
+def test_a_tpus_driver_is_enough(tmp_path: Path) -> None:
+    (tmp_path / "libtpu").mkdir()
+    (tmp_path / "libtpu" / "__init__.py").touch()
+    (tmp_path / "accel0").touch()
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from ecvae_jax import cpu; "
+        f"cpu._PCI_VENDORS, cpu._DRIVERS = '', ({str(tmp_path / 'accel*')!r},); cpu.set_cpu_flags()"
+    )
+    assert flags_after(code) == ""

@@ -23,7 +23,7 @@ LAYERS = [
     {"synthesis"},
     {"adaptation"},
     {"evaluation"},
-    {"comparison", "figures"},
+    {"comparison", "figures", "plan"},
     {"grids", "information", "experiments", "options"},
     {"command_line"},
     {"commands"},

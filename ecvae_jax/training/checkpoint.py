@@ -19,19 +19,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers as policies
 
 from ecvae_jax.config import Config
-from ecvae_jax.model.conditioning import Frozen, sketch_channels
-from ecvae_jax.model.cvae import init_params
-from ecvae_jax.structure.clusters import Clusters
+from ecvae_jax.model.conditioning import Frozen
 from ecvae_jax.structure.scheme import get_scheme
-from ecvae_jax.training.optim import make_optimiser
 from ecvae_jax.training.parallel import replicate, replicated_sharding
-from ecvae_jax.training.state import TrainState
+from ecvae_jax.training.state import TrainState, abstract_state
 
 FOLDER = "checkpoints"
 """Name of the folder of checkpoints inside a working directory."""
@@ -272,21 +268,8 @@ def _check_same_records(wanted: Mapping[str, Any], stored: Mapping[str, Any], wo
 
 def _abstract_state(config: Config, sharding: jax.sharding.Sharding) -> TrainState:
     """Shapes and types of the state and where it is to lie: what Orbax restores into."""
-    points, count = config.data.points, config.clusters.count
-
-    def build() -> TrainState:
-        params = init_params(jax.random.key(0), config, sketch_channels(config))
-        optimiser: optax.GradientTransformation = make_optimiser(config.optim, config.train.steps)
-        frozen = Frozen(
-            Clusters(jnp.zeros((count, points, 2)), jnp.zeros((points, 2))),
-            jnp.zeros((count, config.model.z_dim)),
-            jnp.zeros((count,)),
-            jnp.zeros(()),
-        )
-        return TrainState(jnp.zeros((), jnp.int32), params, params, optimiser.init(params), frozen)
-
     return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), jax.eval_shape(build)
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract_state(config)
     )
 
 

@@ -5,8 +5,8 @@ Both compile to the same program; shard_map is what JAX's notes recommend for ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
@@ -18,6 +18,9 @@ from ecvae_jax.training.state import TrainState
 from ecvae_jax.training.step import AXIS, Metrics, Step
 
 HostBatch = Mapping[str, np.ndarray]
+
+# The TPU's compiler joins at most 256 arrays into one all-reduce, unless told otherwise; deep networks have more.
+_ONE_ALL_REDUCE = {"xla_jf_crs_combiner_threshold_count": 65536}
 
 
 class MappedStep(Protocol):
@@ -38,11 +41,11 @@ def check_batch_size(batch_size: int) -> None:
         )
 
 
-def make_mesh() -> jax.sharding.Mesh:
-    """Returns the mesh of all devices along the one axis `AXIS`."""
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+    """Returns the mesh of all devices, or of those given, along the one axis `AXIS`."""
     # Not jax.make_mesh, which may reorder devices: rows of a host's batch must lie where a single host has them.
-    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-    return jax.sharding.Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+    ordered = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
+    return jax.sharding.Mesh(np.array(ordered), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicated_sharding() -> NamedSharding:
@@ -83,16 +86,22 @@ def map_step(step: Step, kind: Literal["shard_map", "pmap"]) -> MappedStep:
     return _shard_mapped(step) if kind == "shard_map" else _pmapped(step)
 
 
-def _shard_mapped(step: Step) -> MappedStep:
-    mesh = make_mesh()
-    spread = NamedSharding(mesh, PartitionSpec(AXIS))
-    mapped = jax.jit(
+def shard_step(step: Step, mesh: jax.sharding.Mesh) -> Any:
+    """Returns the per-device step as one jitted call over the mesh's devices, which consumes the state given."""
+    options = _ONE_ALL_REDUCE if mesh.devices.flat[0].platform == "tpu" else None
+    return jax.jit(
         # check_vma off: the outputs are replicated because the step averages them, which the checker cannot see
         # through optax's update.
         jax.shard_map(step, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
                       out_specs=(PartitionSpec(), PartitionSpec()), check_vma=False),
         donate_argnums=0,
-    )
+        compiler_options=options,
+    )  # fmt: skip
+
+
+def _shard_mapped(step: Step) -> MappedStep:
+    mesh = make_mesh()
+    spread, mapped = NamedSharding(mesh, PartitionSpec(AXIS)), shard_step(step, mesh)
 
     def call(state: TrainState, batch: HostBatch) -> tuple[TrainState, Metrics]:
         arrays = {name: jax.make_array_from_process_local_data(spread, value) for name, value in batch.items()}

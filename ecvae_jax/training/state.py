@@ -15,6 +15,7 @@ from ecvae_jax.model.conditioning import Frozen, init_frozen, make_condition, sk
 from ecvae_jax.model.cvae import init_params
 from ecvae_jax.model.lsuv import init_unit_variance
 from ecvae_jax.objective import Views
+from ecvae_jax.structure.clusters import Clusters
 from ecvae_jax.training.optim import make_optimiser
 
 
@@ -50,6 +51,24 @@ def init_state(config: Config, landmarks: np.ndarray, first: Views) -> TrainStat
     # A copy: the step donates its input, and a buffer may be given away only once.
     ema_params = jax.tree.map(jnp.copy, params)
     return TrainState(jnp.zeros((), jnp.int32), params, ema_params, optimiser.init(params), frozen)
+
+
+def abstract_state(config: Config) -> TrainState:
+    """Returns the shapes and types of the state, as `jax.ShapeDtypeStruct`s; nothing is computed."""
+    points, count = config.data.points, config.clusters.count
+
+    def build() -> TrainState:
+        params = init_params(jax.random.key(0), config, sketch_channels(config))
+        frozen = Frozen(
+            Clusters(jnp.zeros((count, points, 2)), jnp.zeros((points, 2))),
+            jnp.zeros((count, config.model.z_dim)),
+            jnp.zeros((count,)),
+            jnp.zeros(()),
+        )
+        opt_state = make_optimiser(config.optim, config.train.steps).init(params)
+        return TrainState(jnp.zeros((), jnp.int32), params, params, opt_state, frozen)
+
+    return jax.eval_shape(build)
 
 
 def count_params(params: PyTree) -> int:

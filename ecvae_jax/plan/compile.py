@@ -1,0 +1,154 @@
+"""The training step and the programs of synthesis, compiled for a TPU that is not there."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
+from jaxtyping import PyTree
+
+from ecvae_jax.config import Config
+from ecvae_jax.plan.chips import Topology
+from ecvae_jax.plan.errors import PlanError, TooLargeError
+from ecvae_jax.plan.hlo import Collective, collectives, hbm_bytes
+from ecvae_jax.synthesis import PROGRAMS
+from ecvae_jax.training.parallel import make_mesh, shard_step
+from ecvae_jax.training.state import TrainState, abstract_state
+from ecvae_jax.training.step import AXIS, make_train_step
+
+
+@dataclass(frozen=True)
+class Program:
+    """The compiler's figures of one program on one chip, bytes and FLOPs."""
+
+    arguments: int
+    """State and batch."""
+    outputs: int
+    """Results that do not take the place of an argument: what the step is given it may overwrite."""
+    temporaries: int
+    """Everything else alive at the worst moment: activations, gradients, exchanged buffers."""
+    code: int
+    """The program itself."""
+    flops: float
+    hbm_bytes: int
+    """Read from and written to HBM, counted from the program's text (`plan.hlo.hbm_bytes`)."""
+    xla_bytes: float
+    """"bytes accessed" of XLA's own cost analysis, which counts memory on the core as well."""
+    collectives: tuple[Collective, ...]
+    compile_seconds: float
+
+    @property
+    def memory(self) -> int:
+        """Bytes of HBM at the worst moment."""
+        return self.arguments + self.outputs + self.temporaries + self.code
+
+
+def tpu_devices(topology: Topology) -> list[Any]:
+    """Returns the devices to compile for, one a chip.
+
+    Raises:
+        PlanError: the compiler does not know the topology.
+    """
+    options: dict[str, Any] = {"chip_config_name": "megacore"} if topology.chip.two_cores else {}
+    # Hosts matter to no program here; a slice smaller than a host has to be said to be one.
+    options["chips_per_host_bounds"] = tuple(min(side, 2) for side in (*topology.sides, 1)[:3])
+    try:
+        devices = topologies.get_topology_desc(platform="tpu", topology_name=str(topology), **options).devices
+    except (jax.errors.JaxRuntimeError, RuntimeError) as error:
+        raise PlanError(f"topology {topology}: the compiler refuses it: {str(error).splitlines()[0]}") from error
+    if len(devices) != topology.chips:
+        raise PlanError(f"topology {topology}: {len(devices)} devices for {topology.chips} chips")
+    return devices
+
+
+def compile_step(config: Config, topology: Topology, batch_size: int) -> Program:
+    """Returns the figures of the training step, mapped over the topology as `ecvae train` maps it over its devices.
+
+    Args:
+        config: the experiment.
+        topology: the chips.
+        batch_size: global, a multiple of the chips.
+
+    Raises:
+        PlanError: batch and chips do not fit, or the compiler does not know the topology.
+        TooLargeError: the chip's memory is too small.
+    """
+    if batch_size < 1 or batch_size % topology.chips:
+        raise PlanError(
+            f"train.batch_size={batch_size}: must be a multiple of the {topology.chips} chips of {topology}; "
+            f"take {max(1, batch_size // topology.chips) * topology.chips}, or --batch-per-chip"
+        )
+    mesh = make_mesh(tpu_devices(topology))
+    state = _placed(abstract_state(config), NamedSharding(mesh, PartitionSpec()))
+    batch = _placed(abstract_batch(config, batch_size), NamedSharding(mesh, PartitionSpec(AXIS)))
+    return _compile(shard_step(make_train_step(config), mesh), topology, state, batch)
+
+
+def compile_synthesis(config: Config, topology: Topology, batch_size: int) -> dict[str, Program]:
+    """Returns the figures of the programs that `transfer` runs one after the other, on one chip.
+
+    Raises:
+        PlanError: the compiler does not know the topology.
+        TooLargeError: the chip's memory is too small.
+    """
+    place = SingleDeviceSharding(tpu_devices(topology)[0])
+    state: TrainState = _placed(abstract_state(config), place)
+    batch = _placed(abstract_batch(config, batch_size), place)
+    z = jax.ShapeDtypeStruct((batch_size, config.model.z_dim), jnp.float32, sharding=place)
+    inputs = {
+        "infer": (state.ema_params, state.frozen, batch["image"], batch["landmarks"]),
+        "move": (state.frozen, z, batch["source_landmarks"], batch["landmarks"]),
+        "decode": (state.ema_params, state.frozen, z, batch["landmarks"]),
+    }
+    return {name: _compile(PROGRAMS[name], topology, config, *given) for name, given in inputs.items()}
+
+
+def abstract_batch(config: Config, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes and types of a batch, as `data.pipeline` gives it."""
+    size, points = config.model.image_size, config.data.points
+    image = jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8)
+    landmarks = jax.ShapeDtypeStruct((batch_size, points, 2), jnp.float32)
+    return {"source_image": image, "source_landmarks": landmarks, "image": image, "landmarks": landmarks}
+
+
+def state_bytes(config: Config) -> dict[str, int]:
+    """Returns the bytes of each part of the state, without the padding that a chip's layouts add."""
+    return {
+        name: sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(part))
+        for name, part in abstract_state(config)._asdict().items()
+        if name != "step"
+    }
+
+
+def _placed(tree: PyTree, sharding: jax.sharding.Sharding) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
+def _compile(call: Any, topology: Topology, *arguments: Any) -> Program:
+    start = time.monotonic()
+    lowered = call.lower(*arguments)
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        said = " ".join(str(error).split())
+        if "RESOURCE_EXHAUSTED" in said:
+            raise TooLargeError(f"it does not fit the memory of a {topology.chip.name}: {said[:300]}") from error
+        raise PlanError(f"{topology}: the compiler gives up: {said[:300]}") from error
+    memory, cost, text = compiled.memory_analysis(), compiled.cost_analysis(), compiled.as_text()
+    return Program(
+        arguments=memory.argument_size_in_bytes,
+        outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        code=memory.generated_code_size_in_bytes,
+        flops=float(cost["flops"]),
+        hbm_bytes=hbm_bytes(text),
+        xla_bytes=float(cost["bytes accessed"]),
+        collectives=tuple(collectives(text)),
+        compile_seconds=time.monotonic() - start,
+    )
