@@ -37,6 +37,7 @@ def test_a_topology_is_read_and_written(text: str) -> None:
         ("v5e:2x2x2", "the shape of a v5e"),
         ("v5p:2x2", "three multiples of 4, at most 6144 chips"),
         ("v4:4x4x0", "the shape of a v4"),
+        ("v4:4x4x6", "the shape of a v4"),
         ("v4:16x16x32", "at most 4096 chips"),
     ],
 )
@@ -131,3 +132,15 @@ def test_a_batch_that_just_fits_is_the_largest() -> None:
 
     found = find_largest_batch(memory_of, 1000, 10, 1000)
     assert (found.batch_per_chip, found.memory) == (10, 1000)
+
+
+def test_small_batches_are_not_trusted_far() -> None:
+    """Two of them may take the same memory, which says little about a hundred times as much."""
+
+    def memory_of(batch: int) -> int:
+        if batch > 200:
+            raise TooLargeError("too large")
+        return max(100 + batch, 50 * batch)
+
+    found = find_largest_batch(memory_of, 10_000, 1, 101)
+    assert found.batch_per_chip == 200

@@ -50,7 +50,7 @@ CHIPS = {
         Chip("v4", 275e12, "32 GiB", int(30.75 * _GIB), 1200e9, 3, 50e9, 4096, two_cores=True),
         Chip("v5e", 197e12, "16 GB", int(15.75 * _GIB), 819e9, 2, 50e9, 256),
         Chip("v5p", 459e12, "95 GB", int(95.74 * _GIB), 2765e9, 3, 100e9, 6144),
-        Chip("v6e", 918e12, "32 GB", int(31.25 * _GIB), 1638e9, 2, 100e9, 256, first_jax=(0, 12)),
+        Chip("v6e", 918e12, "32 GB", int(31.24 * _GIB), 1638e9, 2, 100e9, 256, first_jax=(0, 12)),
     )
 }
 

@@ -41,7 +41,7 @@ def check_batch_size(batch_size: int) -> None:
         )
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+def make_mesh(devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
     """Returns the mesh of all devices, or of those given, along the one axis `AXIS`."""
     # Not jax.make_mesh, which may reorder devices: rows of a host's batch must lie where a single host has them.
     ordered = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
