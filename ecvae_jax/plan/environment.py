@@ -9,9 +9,11 @@ from importlib import metadata
 from ecvae_jax.plan.chips import Chip
 from ecvae_jax.plan.errors import PlanError
 
-# The last two are asked of a metadata server, and complained about, where they are not set.
+# A program for a chip that is not there can be written to JAX's cache and not read back from it. The last two are asked
+# of a metadata server, and complained about, where they are not set.
 _SETTINGS = {
     "JAX_PLATFORMS": "cpu",
+    "JAX_ENABLE_COMPILATION_CACHE": "false",
     "TPU_SKIP_MDS_QUERY": "1",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-1",
