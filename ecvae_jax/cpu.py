@@ -8,6 +8,7 @@ import importlib.util
 import os
 import sys
 from importlib import metadata
+from pathlib import Path
 
 # Without it XLA's CPU convolutions go through a fusion that is slow on large maps; on small ones it matters little
 # (benchmarks/cpu.py, --image-size).
