@@ -16,7 +16,7 @@ from ecvae_jax.cpu import keep_freed_memory, set_cpu_flags
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs `ecvae` and returns its exit code: 0 done, 1 failed, 2 wrong usage."""
+    """Runs `ecvae` and returns its exit code: 0 done, 1 failed, 2 wrong usage, 75 a training to be started again."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     verbose = any(word in ("-v", "--verbose") for word in words)
     words = [word for word in words if word not in ("-v", "--verbose")]
@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         expected = isinstance(error, (ValueError, OSError)) or type(error).__module__.startswith("ecvae_jax")
         kind = "" if expected else f"{type(error).__name__}: "
         say(f"error: {kind}{lines}" + ("" if expected else "  (-v shows where)"))
+        say(*(f"    {note}" for note in getattr(error, "__notes__", ())))
         return 1
 
 

@@ -45,7 +45,7 @@ def train(arguments: Sequence[str]) -> int:
 
     join_hosts(options.hosts)
     try:
-        outcome = run_training(options.config, workdir, options.span())
+        outcome = run_training(options.config, workdir, options.span(), options.allowed())
     except Exception as error:
         if not is_lost_host(error):
             raise
@@ -91,7 +91,7 @@ def morph(arguments: Sequence[str]) -> int:
 def export(arguments: Sequence[str]) -> int:
     """Runs `ecvae export CHECKPOINT OUT` and returns the exit code."""
     options = parse(ExportOptions, "export", arguments)
-    from ecvae_jax.training.checkpoint import export_model
+    from ecvae_jax.training.export import export_model
 
     size = export_model(options.checkpoint, options.out, options.half)
     say(f"{options.out}: {size / 1e6:.1f} MB")

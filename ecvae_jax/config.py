@@ -218,6 +218,8 @@ class TrainConfig:
     """Steps between two checkpoints; the last step is always kept."""
     keep_checkpoints: int = 3
     """How many of the latest checkpoints stay on disk."""
+    max_skipped: int = 5
+    """A step whose loss or gradient is not finite is skipped; so many in a row stop the training."""
     hang_after: float = 300.0
     """Seconds without a finished step (six times as many for the first, which compiles) after which a hang is reported
     with the stacks of all threads, once per hang; 0: never."""
@@ -226,7 +228,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_types(self, "train")
-        for name in ("steps", "batch_size", "log_every", "images_every", "checkpoint_every", "keep_checkpoints"):
+        for name in ("steps", "batch_size", "log_every", "images_every", "checkpoint_every", "keep_checkpoints",
+                     "max_skipped"):
             check(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "must be at least 1")
         check(self.seed >= 0, "train.seed", self.seed, "must not be negative")
         check(self.hang_after >= 0, "train.hang_after", self.hang_after, "must not be negative; 0 turns it off")

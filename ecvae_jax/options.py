@@ -10,6 +10,7 @@ import tyro
 
 from ecvae_jax.config import AdaptConfig, Config
 from ecvae_jax.data.options import PrepareConfig
+from ecvae_jax.training.continuation import check_allowed
 from ecvae_jax.training.host_process import check_hosts
 from ecvae_jax.training.span import Span
 
@@ -33,16 +34,24 @@ class TrainOptions:
     Slurm or Open MPI; else INDEX/COUNT@ADDRESS:PORT, the address being that of host 0."""
     profile: str | None = None
     """A:B writes an XLA trace of the steps A to B into the folder's `profile`."""
+    allow_change: str = ""
+    """Settings, with commas between them, that may differ from those the training was begun with:
+    train.steps,optim.learning_rate. Others are refused: docs/faults.md."""
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
     def __post_init__(self) -> None:
-        """Refuses hosts that cannot be read and steps that cannot be traced, before anything is loaded."""
+        """Refuses hosts, steps to be traced and settings to be changed that cannot be, before anything is loaded."""
         check_hosts(self.hosts)
         self.span()
+        check_allowed(self.allowed())
 
     def span(self) -> Span | None:
         """Returns the steps to be traced."""
         return None if self.profile is None else Span.parse(self.profile, self.config.train.steps)
+
+    def allowed(self) -> list[str]:
+        """Returns the settings that may differ."""
+        return [name.strip() for name in self.allow_change.split(",") if name.strip()]
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,7 @@ def test_version_and_no_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["evaluate", "--checkpoint", "nowhere", "--metrics", "lpips"], 2, "--metrics"),
         (["sample", "--checkpoint", "nowhere", "--structure", "a", "--seed", "-1"], 2, "seed=-1"),
         (["train", "--train.stepz", "5"], 2, "train.stepz"),
+        (["train", "--allow-change", "train.steps,model.z_dim"], 2, "allow-change 'model.z_dim': cannot be changed"),
         (["transfer", "--checkpoint", "c"], 2, "--source"),
         (["sample", "--checkpoint", "c", "--structure", "a", "--n", "x"], 2, "--n"),
         (["sample", "--checkpoint", "c", "--structure", "a", "--n", "0"], 2, "n=0: must be at least 1"),
@@ -116,6 +117,17 @@ def test_training_went_on_to_the_end(workdir: Path, capsys: pytest.CaptureFixtur
     shown = capsys.readouterr().out
     assert "step 10 of 10" in shown
     assert "98 landmarks, 6 clusters" in shown
+
+
+def test_every_setting_that_differs_has_a_line(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", str(workdir.parent / "experiment.py"), "--workdir", str(workdir)]
+    assert main([*command, "--model.z-dim", "64", "--train.steps", "12", "--allow-change", "train.steps"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "other settings, stored -> given: model.z_dim: 32 -> 64 (cannot be changed)" in line
+    assert main([*command, "--optim.learning-rate", "0.001", "--train.steps", "12"]) == 1
+    first, *others = capsys.readouterr().err.splitlines()
+    assert "--allow-change optim.learning_rate,train.steps`" in first
+    assert others == ["ecvae:     optim.learning_rate: 0.003 -> 0.001", "ecvae:     train.steps: 10 -> 12"]
 
 
 def test_info_of_records(tiny_records: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -137,7 +137,7 @@ def test_other_scoring_scores_the_same_trainings_again(
 
 def test_another_experiment_is_refused(base: Config, folder: Path) -> None:
     other = with_settings(base, {"objective.beta": 0.5})
-    with pytest.raises(CheckpointError, match=r"equilibrium-seed0 holds a training with objective\.beta=1\.0"):
+    with pytest.raises(CheckpointError, match=r"equilibrium-seed0 holds .* other settings.*objective\.beta: 1\.0"):
         compare(other, folder, ASKED, seeds=2, limit=24, metrics="pixels")
     assert (folder / "runs" / f"{REFERENCE}-seed0" / SCORES).is_file()
 

@@ -36,7 +36,7 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 DOORS = {
     "flax": {"model"},
     "sklearn": {"structure/clusters.py"},
-    "orbax": {"training/checkpoint.py"},
+    "orbax": {"training/checkpoint.py", "training/export.py", "training/facts.py"},
     "dlib": {"data/detect.py", "evaluation/face_meter.py"},
     "ai_edge_litert": {"data/mediapipe/networks.py"},
     "apache_beam": {"data/beam/pipelines.py"},

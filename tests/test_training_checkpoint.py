@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 
 from ecvae_jax.config import Config
-from ecvae_jax.training.checkpoint import CheckpointError, Checkpoints, export_model, load_model
+from ecvae_jax.training.checkpoint import CheckpointError, Checkpoints, load_model
+from ecvae_jax.training.export import export_model
+from ecvae_jax.training.integrity import MANIFEST, find_damage, write_manifest
 from ecvae_jax.training.loop import train
 
 
@@ -60,9 +63,9 @@ def test_restored_state_is_the_stored_one(tiny_config: Config, workdir: Path) ->
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"model": {"z_dim": 64}}, r"model\.z_dim=32 and this one has 64"),
-        ({"train": {"seed": 7}}, r"train\.seed=0 and this one has 7"),
-        ({"prior": {"stddev": 0.2}}, r"prior\.stddev=0\.1 and this one has 0\.2"),
+        ({"model": {"z_dim": 64}}, r"model\.z_dim: 32 -> 64 \(cannot be changed\)"),
+        ({"train": {"seed": 7}}, r"train\.seed: 0 -> 7 \(cannot be changed\)"),
+        ({"prior": {"stddev": 0.2}}, r"prior\.stddev: 0\.1 -> 0\.2 \(cannot be changed\)"),
     ],
 )
 def test_another_experiment_is_not_continued(tiny_config: Config, workdir: Path, change, words: str) -> None:
@@ -86,10 +89,16 @@ def test_missing_folder_empty_folder_and_file_are_refused(tmp_path: Path) -> Non
         load_model(tmp_path / "file")
 
 
-def test_damaged_checkpoint_is_named_in_one_line(workdir: Path, tmp_path: Path) -> None:
+def test_checkpoint_that_cannot_be_read_though_whole_is_named_in_one_line(workdir: Path, tmp_path: Path) -> None:
+    """One without checksums, as older versions wrote them; others are tests of `integrity`."""
     copy = shutil.copytree(workdir, tmp_path / "copy")
+    step = copy / "checkpoints" / "10"
+    (step / MANIFEST).unlink()
+    facts = json.loads((step / "config" / "metadata").read_text())
+    del facts["checksums"]
+    (step / "config" / "metadata").write_text(json.dumps(facts))
     damaged = 0
-    for file in (copy / "checkpoints" / "10" / "inference").rglob("*"):
+    for file in (step / "inference").rglob("*"):
         if file.is_file() and file.stat().st_size > 2000:
             file.write_bytes(file.read_bytes()[:100])
             damaged += 1
@@ -97,8 +106,36 @@ def test_damaged_checkpoint_is_named_in_one_line(workdir: Path, tmp_path: Path) 
     with pytest.raises(CheckpointError, match=r"10 cannot be read: [^\n]*; delete that folder") as caught:
         load_model(copy)
     assert "\n" not in str(caught.value)
-    shutil.rmtree(copy / "checkpoints" / "10")
+    shutil.rmtree(step)
     assert load_model(copy).step == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda facts: facts["config"]["train"].update(turbo=True), r"it has train\.turbo, which this version does"),
+        (lambda facts: facts.update(format=2), "its format is 2, which this version does not know"),
+    ],
+)
+def test_checkpoint_of_a_newer_version_is_refused(workdir: Path, tmp_path: Path, change, words: str) -> None:
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    step = copy / "checkpoints" / "10"
+    facts = json.loads((step / "config" / "metadata").read_text())
+    change(facts)
+    (step / "config" / "metadata").write_text(json.dumps(facts))
+    write_manifest(step)
+    with pytest.raises(CheckpointError, match=f"10 was written by another version of ecvae_jax: {words}"):
+        load_model(copy)
+
+
+def test_what_was_asked_to_change_is_told_and_goes_on(tiny_config: Config, workdir: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    longer = dataclasses.replace(tiny_config, train=dataclasses.replace(tiny_config.train, steps=12))
+    with pytest.raises(CheckpointError, match=r"train\.steps: 10 -> 12; .* --allow-change train\.steps`$"):
+        train(longer, copy)
+    assert train(longer, copy, allowed=["train.steps"]).step == 12
+    assert load_model(copy).config.train.steps == 12
+    assert train(longer, copy).finished  # it is stored now, and need not be asked for again
 
 
 def test_half_written_checkpoint_is_not_taken(workdir: Path, tmp_path: Path) -> None:
@@ -126,6 +163,8 @@ def test_an_export_is_small_and_draws_the_same(tiny_config: Config, workdir: Pat
     size = export_model(workdir, tmp_path / "small")
     assert size < sum(file.stat().st_size for file in (workdir / "checkpoints" / "10").rglob("*") if file.is_file()) / 3
     small = load_model(tmp_path / "small")
+    assert find_damage(tmp_path / "small" / "10") is None
+    assert (tmp_path / "small" / "10" / MANIFEST).is_file()
     assert small.step == 10
     assert small.config.data.records == Path(tiny_config.data.records).name  # where it lay is not told
     assert small.config.model == tiny_config.model

@@ -1,4 +1,4 @@
-"""Whole trainings: interrupted and continued, killed, and stopped by a loss that is no number."""
+"""Whole trainings: interrupted and continued, killed, and with losses that are no number."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_interrupted_and_continued_is_bitwise_the_same(
 
     monkeypatch.setattr(loop, "map_step", interrupting)
     outcome = train(tiny_config, tmp_path)
-    assert (outcome.step, outcome.finished) == (4, False)
+    assert (outcome.step, outcome.finished, outcome.stopped_by) == (4, False, number)
     monkeypatch.undo()
     assert loop.make_train_step is make_step
     assert train(tiny_config, tmp_path).finished
@@ -138,26 +138,72 @@ def test_killed_training_goes_on_from_its_last_checkpoint(
     assert all(map(np.array_equal, jax.tree.leaves(whole), jax.tree.leaves(broken)))
 
 
-def test_loss_that_is_no_number_stops_and_stores_nothing_of_it(
+def plant(monkeypatch: pytest.MonkeyPatch, steps: set[int], stop_after: int | None = None) -> None:
+    """Gives the batches of some steps landmarks that are no number; Ctrl-C while a batch is fetched, if asked for."""
+
+    def planted(*arguments, **named):
+        first = arguments[5] + 1 if len(arguments) > 5 else 1
+        for step, batch in enumerate(training_batches(*arguments, **named), first):
+            if step == stop_after:
+                os.kill(os.getpid(), signal.SIGINT)
+            if step in steps:
+                batch = {**batch, "landmarks": np.where(np.arange(8)[:, None, None] == 3, np.nan, batch["landmarks"])}
+            yield batch
+
+    monkeypatch.setattr(loop, "training_batches", planted)
+
+
+def with_train(config: Config, **changes: int) -> Config:
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
+
+
+def test_steps_that_are_no_number_are_skipped_counted_and_told(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where it is interrupted in the middle of them: the same state and curves, to the last bit."""
+    plant(monkeypatch, {3, 4, 7})
+    whole = train(tiny_config, tmp_path / "whole")
+    assert whole.finished
+    assert all(map(np.isfinite, whole.metrics.values()))
+    said = capsys.readouterr().err
+    assert "2 steps since the last line were skipped; step 4: recon_nll is nan\n" in said
+    assert "1 steps since the last line were skipped; step 7: recon_nll is nan\n" in said
+    assert scalars(tmp_path / "whole")["skipped"] == {5: 2.0, 10: 1.0}
+    plant(monkeypatch, {3, 4, 7}, stop_after=3)
+    stopped = train(tiny_config, tmp_path / "broken")
+    assert not stopped.finished
+    plant(monkeypatch, {3, 4, 7})
+    assert train(tiny_config, tmp_path / "broken").finished
+    first, second = (restored(tiny_config, tmp_path / name) for name in ("whole", "broken"))
+    assert all(map(np.array_equal, jax.tree.leaves(first), jax.tree.leaves(second)))
+    ours, theirs = scalars(tmp_path / "broken"), scalars(tmp_path / "whole")
+    for name in theirs.keys() - {"images_per_second"}:
+        assert ours[name] == theirs[name], name
+
+
+def test_too_many_skipped_in_a_row_stop_and_keep_the_batch(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    map_step = loop.map_step
-
-    def poisoned(step, kind):
-        mapped, calls = map_step(step, kind), []
-
-        def call(state, batch):
-            calls.append(1)
-            if len(calls) == 7:
-                batch = {**batch, "landmarks": np.full_like(batch["landmarks"], np.nan)}
-            return mapped(state, batch)
-
-        return call
-
-    monkeypatch.setattr(loop, "map_step", poisoned)
-    with pytest.raises(TrainingError, match=r"step 7: \w+ is nan; nothing of this was stored"):
-        train(tiny_config, tmp_path)
-    assert load_model(tmp_path).step == 5
+    """Those that were skipped before an interruption count."""
+    config = with_train(tiny_config, max_skipped=3)
+    plant(monkeypatch, {2, 3, 6, 7, 8}, stop_after=7)
+    outcome = train(config, tmp_path)
+    assert outcome.step == 7
+    plant(monkeypatch, {2, 3, 6, 7, 8})
+    stop = (r"^step 8: recon_nll is nan; it is the last of 3 steps in a row that were skipped \(train\.max_skipped\); "
+            r"the last checkpoint, of step 7, is good; the batch is in .*bad_batch-8\.npz: look at it")  # fmt: skip
+    with pytest.raises(TrainingError, match=stop):
+        train(config, tmp_path)
+    with np.load(tmp_path / "bad_batch-8.npz") as kept:
+        batch = dict(kept)
+    assert np.flatnonzero(np.isnan(batch["landmarks"]).any(axis=(1, 2))).tolist() == [3]
+    faces = load_faces(config.data.records, "train")
+    true = next(training_batches(faces, config.data, 32, 8, config.train.seed, 7))
+    assert all(np.array_equal(batch[name], true[name]) for name in ("image", "source_image", "source_landmarks"))
+    assert np.asarray(Image.open(tmp_path / "bad_batch-8.png")).shape == (4 * 34 + 2, 8 * 34 + 2, 3)
+    assert load_model(tmp_path).step == 7
+    forgiving = with_train(config, max_skipped=4)
+    assert train(forgiving, tmp_path).finished
 
 
 def test_first_batch_is_that_of_step_0_whatever_its_size(tiny_config: Config) -> None:

@@ -8,6 +8,7 @@ from itertools import pairwise
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AxisType, Mesh
 
@@ -16,6 +17,7 @@ from ecvae_jax.data.pipeline import load_faces, training_batches
 from ecvae_jax.model.conditioning import make_condition
 from ecvae_jax.synthesis import infer_posterior
 from ecvae_jax.training import parallel
+from ecvae_jax.training import step as step_module
 from ecvae_jax.training.checkpoint import Model
 from ecvae_jax.training.optim import kl_weight, learning_rate
 from ecvae_jax.training.state import TrainState, count_params, init_state
@@ -207,3 +209,54 @@ def test_a_model_in_the_face_frame_with_jittered_colours_is_the_same_on_eight_de
     plain = dataclasses.replace(config, data=tiny_config.data)
     _, unjittered = run(plain, fresh_state(plain), tiny_batch, "shard_map", monkeypatch, 1)
     assert unjittered[0]["recon_nll"] != one[0]["recon_nll"]
+
+
+@pytest.mark.parametrize(("place", "kind"), [("batch", "shard_map"), ("batch", "pmap"), ("gradient", "shard_map")])
+def test_a_step_that_is_no_number_changes_nothing_on_any_device(
+    tiny_config: Config, tiny_batch, fresh_state, monkeypatch: pytest.MonkeyPatch, place: str, kind: str
+) -> None:
+    """One example of eight, so one device of eight, is bad: in its landmarks, or only in the gradient of its loss."""
+    bad = {name: value.copy() for name, value in tiny_batch.items()}
+    bad["landmarks"][5] = np.nan
+    if place == "gradient":
+        bad["landmarks"][5] = 7.0  # marks the example
+        loss_terms = step_module.loss_terms
+
+        def without_slope(config, params, frozen, views, *rest):
+            terms, prediction = loss_terms(config, params, frozen, views, *rest)
+            marked = (views.landmarks == 7.0).all(axis=(1, 2))
+            weight = jax.tree.leaves(params)[0].reshape(-1)[0]
+            # The root at 0 has the value 0 and an infinite slope.
+            root = jnp.sqrt(jnp.where(marked, weight - jax.lax.stop_gradient(weight), 1.0))
+            return terms._replace(loss=terms.loss + jnp.where(marked, root, 0.0)), prediction
+
+        monkeypatch.setattr(step_module, "loss_terms", without_slope)
+    step = parallel.map_step(make_train_step(tiny_config), kind)
+    state, metrics = step(parallel.replicate(fresh_state()), tiny_batch)
+    assert float(metrics["skipped"]) == 0.0
+    before = jax.device_get(state)
+    state, metrics = step(state, bad)
+    assert float(metrics["skipped"]) == 1.0
+    assert np.isnan(metrics["recon_nll"]) == (place == "batch")
+    assert not np.isfinite(metrics["gradient_norm"])
+    for name, old, new in zip(TrainState._fields, before, state, strict=True):
+        for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(old), jax.tree.leaves(new), strict=True):
+            copies = [np.asarray(shard.data) for shard in b.addressable_shards]
+            moved = name == "step" or (name == "opt_state" and _is_schedule(old, path))
+            assert len(copies) == 8
+            assert all(np.array_equal(copy, a + 1 if moved else a) for copy in copies), (name, path)
+    state, metrics = step(state, tiny_batch)
+    assert float(metrics["skipped"]) == 0.0
+    changed = [not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(before.params), jax.tree.leaves(state.params),
+                                                        strict=True)]  # fmt: skip
+    assert all(changed)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.ema_params))
+
+
+def _is_schedule(opt_state, path) -> bool:
+    """Whether a leaf of the optimiser's state is the place in the learning rate's schedule, which the step moves on."""
+    for key in path:
+        if isinstance(opt_state, optax.ScaleByScheduleState):
+            return True
+        opt_state = opt_state[key.idx] if hasattr(key, "idx") else getattr(opt_state, getattr(key, "name", ""), None)
+    return False

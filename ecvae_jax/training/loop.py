@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from ecvae_jax.model.cvae import decode, infer
 from ecvae_jax.objective import Views
 from ecvae_jax.pictures import save_picture, sketch_picture, tile, to_uint8
 from ecvae_jax.prior import transport
+from ecvae_jax.training.bad_batch import save_bad_batch
 from ecvae_jax.training.checkpoint import Checkpoints
 from ecvae_jax.training.hosts import is_first_host
 from ecvae_jax.training.memory import peak_memory
@@ -32,7 +33,8 @@ from ecvae_jax.training.state import TrainState, count_params, init_state
 from ecvae_jax.training.step import Metrics, make_train_step, to_views
 from ecvae_jax.training.stopping import StopRequest
 from ecvae_jax.training.watching import Watch
-from ecvae_jax.training.window import Window
+from ecvae_jax.training.window import SkippedStep, TrainingError, Window
+from ecvae_jax.training.workdir import hold_workdir
 
 HostBatch = Mapping[str, np.ndarray]
 
@@ -56,26 +58,32 @@ class Outcome(NamedTuple):
     """See `training.memory.peak_memory`."""
 
 
-def train(config: Config, workdir: Path, profile: Span | None = None) -> Outcome:
+def train(config: Config, workdir: Path, profile: Span | None = None, allowed: Collection[str] = ()) -> Outcome:
     """Returns how the training ended, its checkpoints, curves and (of the steps `profile`) trace left in `workdir`.
 
     Where `workdir` holds a checkpoint of the same experiment, the training goes on from it, bit for bit as if it had
     not stopped. Ctrl-C and SIGTERM store the state after the running step and return. With several hosts
     (`training.hosts`) each runs this function with the same arguments, and sees the same folder `workdir`.
 
+    Args:
+        config: the experiment.
+        workdir: folder for all that is left; one training at a time.
+        profile: steps of which a trace is written.
+        allowed: settings, as section.field, that may differ from those stored in `workdir` (`continuation.CHANGEABLE`).
+
     Raises:
         DataError: the records cannot be used.
-        CheckpointError: `workdir` belongs to another experiment, or its checkpoint cannot be read.
+        CheckpointError: `workdir` belongs to another experiment, or none of its checkpoints is whole.
+        WorkdirError: another training is at work in `workdir`, or it cannot be written.
         ValueError: batch size and devices do not fit, the first batch cannot initialise the network, or the steps of
             `profile` are done already.
-        TrainingError: a term of the loss is not finite.
+        TrainingError: `train.max_skipped` steps in a row had a term of the loss, or a gradient, that is not finite.
     """
     check_batch_size(config.train.batch_size)
     faces = load_faces(config.data.records, "train")
     landmarks = faces.landmarks_as(config.data.points)
-    workdir.mkdir(parents=True, exist_ok=True)
     facts = {**faces.metadata, "faces": len(faces), "fingerprint": faces.fingerprint}
-    with closing(Checkpoints(workdir, config, facts)) as checkpoints:
+    with hold_workdir(workdir), closing(Checkpoints(workdir, config, facts, allowed)) as checkpoints:
         latest = checkpoints.latest_step
         if latest is not None and latest >= config.train.steps:
             return Outcome(latest, True, {}, 0.0)
@@ -98,10 +106,11 @@ def _run(
     """Takes the steps from `state` to the end, or to an interruption; `window` goes on from the last checkpoint's."""
     start = int(state.step)
     step_over_devices = map_step(make_train_step(config), config.train.parallel)
-    batches = training_batches(
-        faces, config.data, config.model.image_size, config.train.batch_size, config.train.seed, start,
-        jax.process_index(), jax.process_count(),
+    batches_from = partial(
+        training_batches, faces, config.data, config.model.image_size, config.train.batch_size, config.train.seed,
+        process_index=jax.process_index(), process_count=jax.process_count(),
     )  # fmt: skip
+    batches = batches_from(start)
     first_host = is_first_host()
     stop = StopRequest()
     with (
@@ -109,6 +118,8 @@ def _run(
         stop.catching(),
         Watch(config.train, workdir, start, profile, report.say) as watch,
     ):
+        for note in checkpoints.notes:
+            report.say(note)
         if start:
             report.say(f"{workdir}: going on from step {start} of {config.train.steps}")
         else:
@@ -142,12 +153,19 @@ def _run(
             due = checkpoints.is_due(step) or last or stopping
             logged = step % config.train.log_every == 0 or last
             if logged or due:
-                # Before anything is stored: a state that is not finite must not push a good one off the disk.
-                window.add(jax.device_get(recent), step, workdir)
+                # Before anything is stored: a training that goes nowhere must not push a good state off the disk.
+                failed = window.add(jax.device_get(recent), step, config.train.max_skipped)
+                if failed is not None:
+                    draw = partial(draw_views, config, on_one_device(state.frozen), params=None)
+                    batch = save_bad_batch(next(batches_from(failed.step - 1)), failed.step, workdir, draw)
+                    raise _too_many_skipped(failed, batch, config, checkpoints)
                 recent, means = [], window.means()
             if logged:
-                report.metrics(step, means, watch.readings())
-                window = Window({})
+                if means:
+                    report.metrics(step, means, watch.readings())
+                if window.skipped:
+                    report.say(f"{window.skipped} steps since the last line were skipped; {window.last_skipped}")
+                window = window.next()
             report.advance(step)
             if first_host and (step % config.train.images_every == 0 or last):
                 frozen, params = on_one_device((state.frozen, state.ema_params))
@@ -161,6 +179,16 @@ def _run(
     finished, speed = done >= config.train.steps, (done - start) * config.train.batch_size / max(seconds, 1e-9)
     stopped_by = None if finished else stop.signal or signal.SIGTERM
     return Outcome(done, finished, means, speed, stopped_by, peak_memory())
+
+
+def _too_many_skipped(failed: SkippedStep, batch: Path, config: Config, checkpoints: Checkpoints) -> TrainingError:
+    latest = checkpoints.latest_step
+    stored = "no checkpoint was stored" if latest is None else f"the last checkpoint, of step {latest}, is good"
+    return TrainingError(
+        f"{failed}; it is the last of {config.train.max_skipped} steps in a row that were skipped "
+        f"(train.max_skipped); {stored}; the batch is in {batch}: look at it, or lower optim.learning_rate or "
+        "optim.clip_norm"
+    )
 
 
 def first_examples(config: Config, faces: Faces) -> HostBatch:

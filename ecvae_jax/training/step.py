@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +59,9 @@ def make_train_step(config: Config) -> Step:
 
     Gradients, metrics and the likelihood's scale are averaged over the axis in float32. Noise is drawn for each image
     from its place in the global batch, so the result does not depend on how many devices share it.
+
+    Where a term or the gradient is not finite, the step is skipped: only `step` and the place in the learning rate's
+    schedule move on, and the metric `skipped` is 1. All devices decide alike, for they look at what was averaged.
     """
     optimiser = make_optimiser(config.optim, config.train.steps)
     rate, beta_at = learning_rate(config.optim, config.train.steps), kl_weight(config)
@@ -87,11 +91,36 @@ def make_train_step(config: Config) -> Step:
         metrics["learning_rate"] = jnp.asarray(rate(state.step), jnp.float32)
         metrics["beta"] = beta
 
-        updates, opt_state = optimiser.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        # The gradient's norm is infinite or no number where any part of the gradient is.
+        finite = jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))
+        metrics["skipped"] = 1.0 - finite
+
         # A young average would remember the initial draw for 1/(1 - decay) steps: its decay grows with the step.
         decay = jnp.minimum(config.optim.ema_decay, (1.0 + state.step) / (10.0 + state.step))
-        ema_params = optax.incremental_update(params, state.ema_params, 1.0 - decay)
+
+        def take(params: PyTree, ema_params: PyTree, opt_state: optax.OptState) -> tuple[PyTree, ...]:
+            updates, opt_state = optimiser.update(gradient, opt_state, params)
+            params = optax.apply_updates(params, updates)
+            return params, optax.incremental_update(params, ema_params, 1.0 - decay), opt_state
+
+        def skip(params: PyTree, ema_params: PyTree, opt_state: optax.OptState) -> tuple[PyTree, ...]:
+            return params, ema_params, _move_schedule(opt_state)
+
+        # A choice by jnp.where costs as little time but needs room for the old and the new state at once.
+        params, ema_params, opt_state = jax.lax.cond(
+            finite, take, skip, state.params, state.ema_params, state.opt_state
+        )
         return TrainState(state.step + 1, params, ema_params, opt_state, state.frozen), metrics
 
     return train_step
+
+
+def _move_schedule(opt_state: optax.OptState) -> optax.OptState:
+    """The optimiser's state with nothing changed but the place in the learning rate's schedule, which is the step."""
+
+    def move(part: Any) -> Any:
+        if isinstance(part, optax.ScaleByScheduleState):
+            return optax.ScaleByScheduleState(optax.safe_increment(part.count))
+        return part
+
+    return jax.tree.map(move, opt_state, is_leaf=lambda part: isinstance(part, optax.ScaleByScheduleState))

@@ -1,0 +1,117 @@
+"""What a checkpoint says of itself, the shapes of what it holds, and Orbax's many errors in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import orbax.checkpoint as ocp
+
+from ecvae_jax.config import Config
+from ecvae_jax.model.conditioning import Frozen, sketch_channels
+from ecvae_jax.model.cvae import init_params
+from ecvae_jax.structure.clusters import Clusters
+from ecvae_jax.structure.scheme import get_scheme
+from ecvae_jax.training.continuation import unknown_settings
+from ecvae_jax.training.integrity import MARK, CheckpointError
+from ecvae_jax.training.optim import make_optimiser
+from ecvae_jax.training.state import TrainState
+
+ITEMS = ("config", "inference", "training")
+"""The parts of a checkpoint; an exported one lacks the last."""
+
+_FORMAT = 1
+
+
+def facts_to_store(config: Config, records: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a checkpoint says of itself, as JSON."""
+    return {"format": _FORMAT, "config": json.loads(config.to_json()), "records": dict(records),
+            "scheme": _scheme(config), MARK: True}  # fmt: skip
+
+
+def read_facts(manager: ocp.CheckpointManager, step: int, root: Path) -> dict[str, Any]:
+    """Returns what a checkpoint says of itself; its `config` may lack settings that are newer than it.
+
+    Raises:
+        CheckpointError: it cannot be read, or another version of ecvae_jax wrote it.
+    """
+    with readable(root / str(step)):
+        facts = read_json(manager, step)
+        stored_format, config = facts["format"], facts["config"]
+        unknown = unknown_settings(config)
+    if stored_format != _FORMAT or unknown:
+        what = f"it has {', '.join(unknown)}" if unknown else f"its format is {stored_format}"
+        raise CheckpointError(
+            f"checkpoint {root / str(step)} was written by another version of ecvae_jax: {what}, "
+            "which this version does not know; take the version that wrote it, or a newer one"
+        )
+    with readable(root / str(step)):
+        if facts["scheme"] != _scheme(Config.from_json(json.dumps(config))):
+            raise ValueError("its landmark scheme has other boundaries than this version of ecvae_jax draws")
+    return facts
+
+
+def read_json(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+    """Returns the item `config` as it was stored."""
+    return manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
+
+
+def _scheme(config: Config) -> dict[str, Any]:
+    """The landmark scheme as JSON: other boundaries would draw sketches that the network was not trained on."""
+    return json.loads(json.dumps(dataclasses.asdict(get_scheme(config.data.points))))
+
+
+def abstract_state(config: Config, sharding: jax.sharding.Sharding) -> TrainState:
+    """Returns shapes and types of the state and where it is to lie: what Orbax restores into."""
+    points, count = config.data.points, config.clusters.count
+
+    def build() -> TrainState:
+        params = init_params(jax.random.key(0), config, sketch_channels(config))
+        optimiser: optax.GradientTransformation = make_optimiser(config.optim, config.train.steps)
+        frozen = Frozen(
+            Clusters(jnp.zeros((count, points, 2)), jnp.zeros((points, 2))),
+            jnp.zeros((count, config.model.z_dim)),
+            jnp.zeros((count,)),
+            jnp.zeros(()),
+        )
+        return TrainState(jnp.zeros((), jnp.int32), params, params, optimiser.init(params), frozen)
+
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), jax.eval_shape(build)
+    )
+
+
+@contextmanager
+def readable(folder: Path) -> Iterator[None]:
+    """Turns what goes wrong with reading a checkpoint inside the block into a CheckpointError of one line."""
+    try:
+        yield
+    except Exception as error:  # Orbax and TensorStore raise many kinds; the user needs the folder and one line
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(
+            f"checkpoint {folder} cannot be read: {lines[0]}; delete that folder to go back to the one before"
+        ) from error
+
+
+@contextmanager
+def quiet_orbax(least: int = logging.ERROR) -> Iterator[None]:
+    """Keeps what Orbax tells below a level of importance off the terminal: each start of a manager is a warning."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return record.levelno >= least or "orbax" not in record.pathname
+
+    # A filter, not the logger's level, which whoever loads TensorFlow sets as well.
+    logger = logging.getLogger("absl")
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)

@@ -1,0 +1,108 @@
+"""The working directory of a training: one training at a time in it, and one line where it cannot be written."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ecvae_jax.training.agreement import decide_once
+from ecvae_jax.training.integrity import stored_steps
+
+LOCK = "training.lock"
+"""File of a working directory that a running training holds locked; it says which process that is."""
+
+
+class WorkdirError(RuntimeError):
+    """A working directory that another training uses, or that cannot be written."""
+
+
+# What a full, read-only or vanished disk answers. EFBIG is a limit on the size of files (ulimit -f).
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE,
+         errno.ENOTDIR, errno.EEXIST}  # fmt: skip
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def hold_workdir(workdir: Path) -> Iterator[None]:
+    """Makes the folder, keeps it locked inside the block, and puts a disk's refusals into one line.
+
+    The lock is the system's: it ends with the process, however that ends, so a killed training blocks nobody. With
+    several processes the first one holds it.
+
+    Raises:
+        WorkdirError: another training is at work there, or the folder cannot be written.
+        OtherProcessError: the same, in all processes but the first.
+    """
+    handle: int | None = None
+
+    def lock() -> None:
+        nonlocal handle
+        workdir.mkdir(parents=True, exist_ok=True)
+        handle = _lock(workdir)
+
+    try:
+        decide_once(lock)
+        yield
+    except WorkdirError:
+        raise
+    except Exception as error:
+        line = disk_refusal(error, workdir)
+        if line is None:
+            raise
+        raise WorkdirError(line) from error
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def disk_refusal(error: BaseException, workdir: Path) -> str | None:
+    """Returns the line for an error that says that the disk did not take what was written; None for any other."""
+    if isinstance(error, OSError):
+        number = error.errno if error.filename is None or _concerns(Path(str(error.filename)), workdir) else None
+    else:
+        # TensorStore and TensorFlow have error types of their own, and the system's words inside a long message.
+        number = next((code for code in _FULL | {errno.EROFS} if os.strerror(code) in str(error)), None)
+    if number not in _DISK:
+        return None
+    steps = stored_steps(workdir / "checkpoints")
+    stored = f"the state of step {max(steps)} is stored" if steps else "nothing is stored yet"
+    free = ""
+    if number in _FULL and workdir.is_dir():
+        free = f" ({shutil.disk_usage(workdir).free / 1e6:.0f} MB are free there)"
+    cure = "make room" if number in _FULL else "make it writable, or give another --workdir"
+    return (f"{workdir} cannot be written: {os.strerror(number)}{free}; {stored}: {cure}, "
+            "then the same command goes on from there")  # fmt: skip
+
+
+def _concerns(path: Path, workdir: Path) -> bool:
+    path, workdir = path.absolute(), workdir.absolute()
+    return path.is_relative_to(workdir) or workdir.is_relative_to(path)
+
+
+def _lock(workdir: Path) -> int:
+    handle = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        # Any other error: a file system without locks, such as a mounted bucket. There one has to take care oneself.
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            owner = os.read(handle, 1000).decode(errors="replace").strip() or "another process"
+            os.close(handle)
+            raise WorkdirError(
+                f"{workdir} is being trained by {owner}: wait for it, stop it, or give another --workdir"
+            ) from None
+    owner = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
+    try:
+        os.ftruncate(handle, 0)
+        os.write(handle, owner.encode())
+    except OSError:
+        os.close(handle)
+        raise
+    return handle

@@ -1,0 +1,225 @@
+"""Damaged checkpoints: recognised, named, passed over and kept; another training at work; a disk that takes nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from ecvae_jax.config import Config
+from ecvae_jax.training.checkpoint import CheckpointError, Checkpoints, load_model
+from ecvae_jax.training.integrity import MANIFEST, SET_ASIDE, choose_checkpoint, find_damage, set_damaged_aside
+from ecvae_jax.training.loop import train
+from ecvae_jax.training.workdir import LOCK, WorkdirError, hold_workdir
+
+
+@pytest.fixture(scope="module")
+def workdir(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished training of 10 steps, checkpoints at 5 and 10."""
+    folder = tmp_path_factory.mktemp("training")
+    assert train(tiny_config, folder).finished
+    return folder
+
+
+@pytest.fixture
+def copy(workdir: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(workdir, tmp_path / "copy")
+
+
+def restored(config: Config, workdir: Path):
+    checkpoints = Checkpoints(workdir, config, {})
+    try:
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(checkpoints.restore()[0])]
+    finally:
+        checkpoints.close()
+
+
+def same(first, second) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def largest(folder: Path) -> Path:
+    return max((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+
+
+def truncate(step: Path) -> None:
+    file = largest(step / "inference")
+    file.write_bytes(file.read_bytes()[:812])
+
+
+def flip(step: Path) -> None:
+    file = largest(step / "inference")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 4
+    file.write_bytes(data)
+
+
+def half_delete(step: Path) -> None:
+    """As `rm -r` or a removal of old checkpoints leaves it when it is killed: the list of checksums is gone as well."""
+    shutil.rmtree(step / "inference" / "d")
+    (step / MANIFEST).unlink()
+
+
+def forget_config(step: Path) -> None:
+    shutil.rmtree(step / "config")
+    (step / MANIFEST).unlink()
+
+
+def spoil_list(step: Path) -> None:
+    (step / MANIFEST).write_text((step / MANIFEST).read_text()[:100])
+
+
+DAMAGES = [
+    (truncate, r"inference/ocdbt.process_0/d/\w+ has 812 bytes, \d{5,} were written"),
+    (flip, r"inference/ocdbt.process_0/d/\w+ is not what was written \(its checksum differs\)"),
+    (half_delete, "checksums.json is missing"),
+    (forget_config, "checksums.json is missing, and config/metadata is missing or unreadable"),
+    (spoil_list, "checksums.json is no list of checksums any more"),
+]
+
+
+def test_one_flipped_bit_or_a_missing_file_anywhere_is_found(copy: Path) -> None:
+    step = copy / "checkpoints" / "10"
+    assert find_damage(step) is None
+    listed = json.loads((step / MANIFEST).read_text())["files"]
+    assert {name.split("/")[0] for name in listed} == {"config", "inference", "training"}
+    data = {name: (step / name).read_bytes() for name in listed}
+    everything = {file.relative_to(step).as_posix() for file in step.rglob("*") if file.is_file()}
+    assert everything - data.keys() == {MANIFEST, "_CHECKPOINT_METADATA", "commit_success.txt"}  # nothing of the state
+    rng = np.random.default_rng(0)
+    for name, whole in data.items():
+        bit = int(rng.integers(8 * len(whole)))
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        (step / name).write_bytes(changed)
+        assert find_damage(step) == f"{name} is not what was written (its checksum differs)"
+        (step / name).unlink()
+        assert find_damage(step) == f"{name} is missing"
+        (step / name).write_bytes(whole)
+    assert find_damage(step) is None
+
+
+@pytest.mark.parametrize(("damage", "words"), DAMAGES)
+def test_synthesis_takes_the_one_before_and_names_the_damaged_one(
+    copy: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None], words: str
+) -> None:
+    step = copy / "checkpoints" / "10"
+    damage(step)
+    with caplog.at_level(logging.WARNING):
+        assert load_model(copy).step == 5
+    (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("ecvae_jax")]
+    assert line.startswith(f"{step} is damaged: ")
+    assert line.endswith("; going back to step 5")
+    with pytest.raises(CheckpointError, match=rf"10 is damaged: {words}; take another step's folder"):
+        load_model(step)
+    assert step.is_dir()  # reading changes nothing
+
+
+def test_training_goes_on_from_the_one_before_to_the_same_end(
+    tiny_config: Config, workdir: Path, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flip(copy / "checkpoints" / "10")
+    assert train(tiny_config, copy).finished
+    said = capsys.readouterr().err
+    assert "checkpoints/10 is damaged: inference" in said
+    assert f"going back to step 5; it lies in {copy / SET_ASIDE / '10'} now" in said
+    assert find_damage(copy / SET_ASIDE / "10") is not None
+    assert same(restored(tiny_config, copy), restored(tiny_config, workdir))
+
+
+def test_damaged_ones_are_kept_under_names_of_their_own(copy: Path) -> None:
+    folder = copy / "checkpoints"
+    shutil.copytree(folder / "10", copy / "spare")
+    truncate(folder / "10")
+    assert len(set_damaged_aside(folder)) == 1
+    shutil.move(copy / "spare", folder / "10")
+    truncate(folder / "10")
+    assert len(set_damaged_aside(folder)) == 1
+    assert sorted(path.name for path in (copy / SET_ASIDE).iterdir()) == ["10", "10-2"]
+    assert set_damaged_aside(folder) == []
+    assert choose_checkpoint(folder).step == 5
+
+
+def test_where_none_is_whole_nothing_is_begun_anew(tiny_config: Config, copy: Path) -> None:
+    for step in ("5", "10"):
+        truncate(copy / "checkpoints" / step)
+    for attempt in (lambda: train(tiny_config, copy), lambda: load_model(copy)):
+        with pytest.raises(CheckpointError, match=r"no checkpoint in it is whole \(10: inference/.*; 5: inference/"):
+            attempt()
+    assert sorted(path.name for path in (copy / "checkpoints").iterdir() if path.name.isdigit()) == ["10", "5"]
+
+
+def test_checkpoint_of_an_older_version_has_no_list_and_is_taken(copy: Path, workdir: Path) -> None:
+    step = copy / "checkpoints" / "10"
+    (step / MANIFEST).unlink()
+    facts = json.loads((step / "config" / "metadata").read_text())
+    del facts["checksums"]
+    (step / "config" / "metadata").write_text(json.dumps(facts))
+    model = load_model(copy)
+    assert model.step == 10
+    assert same(jax.tree.leaves(model.params), jax.tree.leaves(load_model(workdir).params))
+
+
+def test_second_training_in_a_workdir_is_refused(tiny_config: Config, copy: Path) -> None:
+    with hold_workdir(copy):
+        owner = rf"is being trained by process {os.getpid()} on \S+ since [-\d]+ [:\d]+: wait for it, stop it, or"
+        with pytest.raises(WorkdirError, match=owner):
+            train(tiny_config, copy)
+        assert load_model(copy).step == 10  # reading is free
+    assert train(tiny_config, copy).finished
+
+
+def test_lock_of_a_killed_training_is_gone(tmp_path: Path) -> None:
+    holding = (
+        "import sys, time; from pathlib import Path; from ecvae_jax.training.workdir import hold_workdir\n"
+        f"with hold_workdir(Path({str(tmp_path)!r})):\n    print('held', flush=True); time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", holding], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(WorkdirError, match=f"by process {process.pid} on"), hold_workdir(tmp_path):
+            pass
+        process.send_signal(signal.SIGKILL)
+    assert (tmp_path / LOCK).read_text().startswith(f"process {process.pid} ")
+    with hold_workdir(tmp_path):
+        assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} ")
+
+
+@pytest.mark.parametrize("folder", ["/sys/kernel", "/sys/kernel/run"])  # there nobody can make files, not even root
+def test_workdir_that_cannot_be_written_is_one_line(tiny_config: Config, folder: str) -> None:
+    with pytest.raises(WorkdirError) as caught:
+        train(tiny_config, Path(folder))
+    assert str(caught.value).startswith(f"{folder} cannot be written: ")
+    assert "; nothing is stored yet: make it writable, or give another --workdir" in str(caught.value)
+
+
+def test_full_disk_costs_nothing_but_the_steps_since_the_last_checkpoint(
+    tiny_config: Config, workdir: Path, copy: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The system refuses to let any file grow beyond 90 kB, as a full disk would; Orbax has larger ones to write."""
+    shutil.rmtree(copy / "checkpoints" / "10")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, hard))
+    try:
+        with pytest.raises(WorkdirError) as caught:
+            train(tiny_config, copy)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    line = str(caught.value)
+    assert line.startswith(f"{copy} cannot be written: File too large (")
+    assert "; the state of step 5 is stored: make room, then the same command goes on from there" in line
+    assert "Traceback" not in capfd.readouterr().err
+    assert sorted(path.name for path in (copy / "checkpoints").iterdir()) == ["5"]
+    assert train(tiny_config, copy).finished
+    assert same(restored(tiny_config, copy), restored(tiny_config, workdir))
