@@ -26,7 +26,7 @@ from ecvae_jax.config import Config
 from ecvae_jax.model.conditioning import Frozen
 from ecvae_jax.training.agreement import decide_once
 from ecvae_jax.training.continuation import check_continuation, check_same_records
-from ecvae_jax.training.facts import ITEMS, abstract_state, facts_to_store, quiet_orbax, read_facts, read_json, readable
+from ecvae_jax.training.facts import ITEMS, facts_to_store, quiet_orbax, read_facts, read_json, readable
 from ecvae_jax.training.integrity import (
     MANIFEST,
     CheckpointError,
@@ -36,7 +36,7 @@ from ecvae_jax.training.integrity import (
     write_manifest,
 )
 from ecvae_jax.training.parallel import replicate, replicated_sharding
-from ecvae_jax.training.state import TrainState
+from ecvae_jax.training.state import TrainState, abstract_state
 
 FOLDER = "checkpoints"
 """Name of the folder of checkpoints inside a working directory."""
@@ -139,7 +139,7 @@ class Checkpoints:
         step = self.latest_step
         if step is None:
             raise CheckpointError(f"{self.directory}: no checkpoint")
-        abstract = abstract_state(self._config, replicated_sharding())
+        abstract = _placed(abstract_state(self._config), replicated_sharding())
         targets = ocp.args.Composite(
             inference=ocp.args.StandardRestore({"ema_params": abstract.ema_params, "frozen": abstract.frozen}),
             training=ocp.args.StandardRestore({"params": abstract.params, "opt_state": abstract.opt_state}),
@@ -211,7 +211,7 @@ def load_model(checkpoint: Path | None = None) -> Model:
     with manager:
         facts = read_facts(manager, step, root)
         config = Config.from_json(json.dumps(facts["config"]))
-        abstract = abstract_state(config, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
+        abstract = _placed(abstract_state(config), jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
         target = ocp.args.StandardRestore({"ema_params": abstract.ema_params, "frozen": abstract.frozen})
         with readable(root / str(step)):
             items = manager.restore(step, args=ocp.args.Composite(inference=target))
@@ -241,3 +241,6 @@ def _find(checkpoint: Path) -> tuple[Path, int]:
     return root, choice.step
 
 
+def _placed(state: TrainState, sharding: jax.sharding.Sharding) -> TrainState:
+    """Shapes and types of the state and where it is to lie: what Orbax restores into."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state)

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, the shapes of what it holds, and Orbax's many errors in one line."""
+"""What a checkpoint says of itself, and Orbax's many errors in one line."""
 
 from __future__ import annotations
 
@@ -10,20 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import optax
 import orbax.checkpoint as ocp
 
 from ecvae_jax.config import Config
-from ecvae_jax.model.conditioning import Frozen, sketch_channels
-from ecvae_jax.model.cvae import init_params
-from ecvae_jax.structure.clusters import Clusters
 from ecvae_jax.structure.scheme import get_scheme
 from ecvae_jax.training.continuation import unknown_settings
 from ecvae_jax.training.integrity import MARK, CheckpointError
-from ecvae_jax.training.optim import make_optimiser
-from ecvae_jax.training.state import TrainState
 
 ITEMS = ("config", "inference", "training")
 """The parts of a checkpoint; an exported one lacks the last."""
@@ -67,26 +59,6 @@ def read_json(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
 def _scheme(config: Config) -> dict[str, Any]:
     """The landmark scheme as JSON: other boundaries would draw sketches that the network was not trained on."""
     return json.loads(json.dumps(dataclasses.asdict(get_scheme(config.data.points))))
-
-
-def abstract_state(config: Config, sharding: jax.sharding.Sharding) -> TrainState:
-    """Returns shapes and types of the state and where it is to lie: what Orbax restores into."""
-    points, count = config.data.points, config.clusters.count
-
-    def build() -> TrainState:
-        params = init_params(jax.random.key(0), config, sketch_channels(config))
-        optimiser: optax.GradientTransformation = make_optimiser(config.optim, config.train.steps)
-        frozen = Frozen(
-            Clusters(jnp.zeros((count, points, 2)), jnp.zeros((points, 2))),
-            jnp.zeros((count, config.model.z_dim)),
-            jnp.zeros((count,)),
-            jnp.zeros(()),
-        )
-        return TrainState(jnp.zeros((), jnp.int32), params, params, optimiser.init(params), frozen)
-
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), jax.eval_shape(build)
-    )
 
 
 @contextmanager
