@@ -132,6 +132,7 @@ def test_synthesis_is_planned_for_one_chip(
     plan = json.loads(out.read_text())
     assert "synthesis (transfer) on one chip of v5e: 2 images" in capsys.readouterr().out
     assert list(plan["programs"]) == ["infer", "move", "decode"]
+    assert list(plan["state"]) == ["ema_params", "frozen"]  # no optimiser
     assert not any(program["collectives"] for program in plan["programs"].values())
     seconds = sum(times["step"] for times in plan["prediction"]["bound"]["programs"].values())
     assert plan["prediction"]["bound"]["images_per_second"] == pytest.approx(2 / seconds)

@@ -15,6 +15,8 @@ from ecvae_jax.synthesis import BATCH
 
 What = Literal["train", "synthesis"]
 
+_READ_BY_SYNTHESIS = ("ema_params", "frozen")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -85,7 +87,8 @@ def make_plan(
     bounds, expected = ({name: _times(topology, program, fraction) for name, program in programs.items()}
                         for fraction in (1.0, efficiency))  # fmt: skip
     compiler = f"libtpu {metadata.version('libtpu')}, jax {metadata.version('jax')}"
-    return Plan(what, topology, batch_size, state_bytes(config), programs, bounds, expected, found, compiler)
+    state = {name: size for name, size in state_bytes(config).items() if what == "train" or name in _READ_BY_SYNTHESIS}
+    return Plan(what, topology, batch_size, state, programs, bounds, expected, found, compiler)
 
 
 def _times(topology: Topology, program: Program, efficiency: float) -> Roofline:

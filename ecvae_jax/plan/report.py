@@ -127,8 +127,9 @@ def _prediction(plan: Plan) -> list[str]:
     ]  # fmt: skip
     for name, bound in plan.bounds.items():
         lines.append(
-            f"  {name:<12} compute {_ms(bound.compute)}, memory {_ms(bound.memory)}, collectives "
-            f"{_ms(bound.collective)}; limit: {_LIMITS[bound.limit]}"
+            f"  {name:<12} compute {_ms(bound.compute)}, memory {_ms(bound.memory)}"
+            + (f", collectives {_ms(bound.collective)}" if plan.what == "train" else "")
+            + f"; limit: {_LIMITS[bound.limit]}"
         )
     for title, times in (("at best", plan.bounds), (f"at {assumed:.0%}", plan.expected)):
         total = sum(one.step for one in times.values())
