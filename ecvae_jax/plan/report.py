@@ -13,7 +13,7 @@ from ecvae_jax.plan.planning import Plan
 from ecvae_jax.plan.roofline import HOP_SECONDS
 
 _LIMITS = {"compute": "the matrix units", "memory": "the HBM's bandwidth", "collectives": "the links between chips"}
-_STATE = {"params": "parameters", "ema_params": "their average", "opt_state": "optimiser", "frozen": "frozen"}
+_STATE = {"params": "parameters", "ema_params": "averaged parameters", "opt_state": "optimiser", "frozen": "frozen"}
 
 
 def to_lines(plan: Plan) -> list[str]:
