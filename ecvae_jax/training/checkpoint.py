@@ -23,7 +23,7 @@ from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers as policies
 
 from ecvae_jax.config import Config
-from ecvae_jax.model.conditioning import Frozen
+from ecvae_jax.model.conditioning import Frozen, with_learned_means
 from ecvae_jax.training.agreement import decide_once
 from ecvae_jax.training.continuation import check_continuation, check_same_records
 from ecvae_jax.training.facts import ITEMS, facts_to_store, quiet_orbax, read_facts, read_json, readable
@@ -54,6 +54,7 @@ class Model(NamedTuple):
     params: PyTree
     """The moving average of the parameters."""
     frozen: Frozen
+    """Of means that are trained it has the averages (`conditioning.with_learned_means`)."""
     step: int
     """Training steps taken."""
     records: dict[str, Any]
@@ -215,8 +216,8 @@ def load_model(checkpoint: Path | None = None) -> Model:
         target = ocp.args.StandardRestore({"ema_params": abstract.ema_params, "frozen": abstract.frozen})
         with readable(root / str(step)):
             items = manager.restore(step, args=ocp.args.Composite(inference=target))
-    inference = items["inference"]
-    return Model(config, inference["ema_params"], inference["frozen"], step, facts["records"])
+    params, frozen = items["inference"]["ema_params"], items["inference"]["frozen"]
+    return Model(config, params, with_learned_means(config, params, frozen), step, facts["records"])
 
 
 def _find(checkpoint: Path) -> tuple[Path, int]:
