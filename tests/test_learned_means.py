@@ -27,7 +27,8 @@ from ecvae_jax.model.cvae import init_params
 from ecvae_jax.objective import Terms, loss_terms
 from ecvae_jax.synthesis import move, sample
 from ecvae_jax.training import loop
-from ecvae_jax.training.checkpoint import Checkpoints, export_model, load_model
+from ecvae_jax.training.checkpoint import Checkpoints, load_model
+from ecvae_jax.training.export import export_model
 from ecvae_jax.training.loop import device_views, draw_views, first_examples, train
 from ecvae_jax.training.state import TrainState
 
