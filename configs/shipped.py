@@ -13,7 +13,7 @@ the folders (`assign_splits` goes by name): 018 032 094 096 119 120 121 125 127,
     ecvae morph records/views records/views-morphs --people 60
     ecvae morph records/views-exact records/views-exact-morphs --people 40
     ecvae train configs/shipped.py --workdir runs/shipped
-    ecvae export runs/shipped ecvae_jax/pretrained
+    ecvae export runs/shipped ecvae_jax/pretrained --density 64
 
 Hardware: 2 cores of a CPU, 30 to 36 images/s; 80 minutes, beside other work. Expected: docs/evaluation.md.
 """

@@ -7,7 +7,7 @@ before it:
     config         every setting, with its default (experiments: files that hold one)
     pictures, cpu, compile_cache   PNG files; settings for CPUs; where compiled programs are kept. They import nothing
                    of ours
-    gaussian       diagonal Gaussians and their KL (Eq. 5)
+    gaussian       diagonal Gaussians and their KL (Eq. 5), Gaussians of low rank
     prior          the priors of Eqs. 2, 3 and 4, transport between them
     structure      landmark schemes, alignment, the sketch, clusters and their weights
     model          appearance encoder, structure U-Net, LSUV initialisation, conditioning on landmarks
@@ -16,6 +16,7 @@ before it:
     training       state, step, its map over devices, checkpoints, the loop and what watches it
     synthesis      jitted batches: infer, decode, transfer, sample
     adaptation     going towards one source photo: steps on z and decoder, its own pixels
+    density        of the training faces' appearances, fitted after training, to sample from beside the prior
     evaluation     metrics, pairs with a true image, baselines
     comparison     the three priors and their variants trained alike, with intervals and a verdict
     figures        the paper's figures from a checkpoint

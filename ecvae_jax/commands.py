@@ -91,9 +91,15 @@ def morph(arguments: Sequence[str]) -> int:
 def export(arguments: Sequence[str]) -> int:
     """Runs `ecvae export CHECKPOINT OUT` and returns the exit code."""
     options = parse(ExportOptions, "export", arguments)
+    from ecvae_jax.density import density_of
+    from ecvae_jax.training.checkpoint import load_model
     from ecvae_jax.training.export import export_model
 
-    size = export_model(options.checkpoint, options.out, options.half)
+    density = None
+    if options.density:
+        density, note = density_of(load_model(options.checkpoint), options.data, options.density, anew=True)
+        say(note)
+    size = export_model(options.checkpoint, options.out, options.half, density)
     say(f"{options.out}: {size / 1e6:.1f} MB")
     return 0
 
@@ -117,8 +123,9 @@ def sample(arguments: Sequence[str]) -> int:
     from ecvae_jax.grids import write_sample_grid
 
     notes = write_sample_grid(
-        options.checkpoint, options.structure, options.n, options.seed, options.out, options.enlarge
-    )
+        options.checkpoint, options.structure, options.n, options.seed, options.out, options.enlarge, options.source,
+        options.data, options.temperature,
+    )  # fmt: skip
     say(*notes)
     return 0
 

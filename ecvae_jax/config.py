@@ -93,6 +93,9 @@ class PriorConfig:
     """Euclidean length of every frozen cluster mean."""
     stddev: float = 0.1
     """Standard deviation of every cluster, frozen."""
+    learned: bool = False
+    """Train the cluster means with the network, from where they would be fixed; the paper fixes them. Nothing to train
+    with "standard"."""
 
     def __post_init__(self) -> None:
         check_types(self, "prior")

@@ -1,4 +1,4 @@
-"""Diagonal Gaussians and the KL divergence of Eq. (5): pure functions of arrays, in the float type of the inputs."""
+"""Gaussians and the KL divergence of Eq. (5): pure functions of arrays, in the float type of the inputs."""
 
 from __future__ import annotations
 
@@ -34,6 +34,19 @@ class DiagGaussian(NamedTuple):
         """Returns log N(z | mean, exp(logvar)) in nats, summed over d."""
         standardised = (z - self.mean) * jnp.exp(-0.5 * self.logvar)
         return -0.5 * jnp.sum(jnp.square(standardised) + self.logvar + math.log(2 * math.pi), axis=-1)
+
+
+class LowRankGaussian(NamedTuple):
+    """A Gaussian that has all its variance along a few directions: mean + Σ_i e_i axes_i, each e_i ~ N(0, 1)."""
+
+    mean: Float[Array, " d"]
+    axes: Float[Array, "r d"]
+    """Orthogonal to each other, each as long as its standard deviation, the longest first."""
+
+    def sample(self, key: Array, temperature: Float[Array, ""] | float = 1.0) -> Float[Array, " d"]:
+        """Returns one draw; temperature is a factor on its way from the mean."""
+        along = jax.random.normal(key, self.axes.shape[:1], self.axes.dtype)
+        return self.mean + temperature * jnp.matmul(along, self.axes, precision=jax.lax.Precision.HIGHEST)
 
 
 def standard_normal(shape: tuple[int, ...]) -> DiagGaussian:

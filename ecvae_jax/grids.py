@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from ecvae_jax.adaptation import transfer_adapted
 from ecvae_jax.config import AdaptConfig
 from ecvae_jax.data.detect import choose_detector
 from ecvae_jax.data.portraits import DEFAULT_MARGIN, Portraits, load_portraits
+from ecvae_jax.density import density_of
 from ecvae_jax.model.conditioning import make_condition
 from ecvae_jax.pictures import enlarge, save_picture, sketch_picture, tile
 from ecvae_jax.synthesis import sample
@@ -45,9 +47,21 @@ def write_transfer_grid(
 
 
 def write_sample_grid(
-    checkpoint: Path | None, structures: Sequence[str], count: int, seed: int, out: Path, factor: int
-) -> list[str]:
+    checkpoint: Path | None, structures: Sequence[str], count: int, seed: int, out: Path, factor: int,
+    source: Literal["prior", "posterior"] = "prior", data: str | None = None, temperature: float = 1.0,
+) -> list[str]:  # fmt: skip
     """Returns notes for the user, having written the grid: a structure a row, its sketch first, then the samples.
+
+    Args:
+        checkpoint: see `load_model`.
+        structures: photos, or faces of records.
+        count: samples of each.
+        seed: of the draws.
+        out: PNG.
+        factor: of enlargement.
+        source: draw from the prior, or from a density of the training faces' posteriors (`ecvae_jax.density`).
+        data: records to fit that on.
+        temperature: see `synthesis.sample`.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
@@ -56,10 +70,11 @@ def write_sample_grid(
     """
     model = load_model(checkpoint)
     portraits = _portraits(model, structures)
-    drawn = sample(jax.random.key(seed), model, portraits.landmarks, count)
+    density, note = density_of(model, data) if source == "posterior" else (None, "drawn from the prior")
+    drawn = sample(jax.random.key(seed), model, portraits.landmarks, count, density, temperature)
     sketches = _sketches(model, portraits.landmarks)
     save_picture(enlarge(tile([[sketches[i], *drawn[i]] for i in range(len(drawn))]), factor), out)
-    return [*portraits.notes, f"{len(portraits.names)} structures × {count} samples: {out}"]
+    return [*portraits.notes, note, f"{len(portraits.names)} structures × {count} samples: {out}"]
 
 
 def _portraits(model: Model, specs: Sequence[str]) -> Portraits:

@@ -120,9 +120,11 @@ def _describe_checkpoint(path: Path) -> list[str]:
         f"z of {config.model.z_dim}, {config.model.posterior} posterior",
         f"  structure   {config.data.points} landmarks, {config.clusters.count} clusters ({config.clusters.mode}, "
         f"temperature {config.clusters.temperature})",
-        f"  prior       {config.prior.kind}, cluster means of length "
+        f"  prior       {config.prior.kind}, {'trained' * config.prior.learned} cluster means of length "
         f"{float(np.linalg.norm(frozen.cluster_means, axis=-1).mean()):.3f}, stddev {config.prior.stddev}, "
         f"median σ(c) {float(frozen.z_scale):.4f}",
+        *([] if model.density is None else [f"  density     of the training faces' appearances, rank "
+                                            f"{len(model.density.axes)}"]),
         f"  records     {config.data.records}: {model.records}",
         *config.to_json().splitlines(),
     ]

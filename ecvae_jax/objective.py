@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree
 from ecvae_jax import prior as priors
 from ecvae_jax.config import Config, ObjectiveConfig
 from ecvae_jax.gaussian import DiagGaussian
-from ecvae_jax.model.conditioning import Frozen, make_condition, stop_gradient
+from ecvae_jax.model.conditioning import Frozen, make_condition, with_learned_means
 from ecvae_jax.model.cvae import decode, infer
 
 # The analytic scale of a likelihood goes to 0 with the error; 1/255 of the range is finer than 8-bit images are.
@@ -136,15 +136,17 @@ def loss_terms(
     Args:
         config: the experiment.
         params: parameters of the network.
-        frozen: clusters, cluster means and scales, fixed.
+        frozen: clusters, cluster means and scales, fixed; means that are trained are taken from the parameters.
         views: the batch.
         noise: standard normal, for the reparametrisation.
         component_key: one key an image, for the mixture prior's draw of a component (Eq. 3); others do not use it.
         beta: weight of the KL.
         axis_name: mapped axis over which the batch is spread, if any.
     """
-    source = stop_gradient(make_condition(config, frozen, views.source_landmarks))
-    target = stop_gradient(make_condition(config, frozen, views.landmarks))
+    # Landmarks and what is frozen are data here; of the prior only means that are among the parameters are trained.
+    fixed, faces, others = jax.lax.stop_gradient((frozen, views.source_landmarks, views.landmarks))
+    prior_parts = with_learned_means(config, params, fixed)
+    source, target = (make_condition(config, prior_parts, landmarks) for landmarks in (faces, others))
     posterior = infer(config, params, views.source_image, source)
     z = posterior.mean + posterior.stddev * noise
     if isinstance(source.prior, DiagGaussian):

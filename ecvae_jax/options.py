@@ -96,6 +96,18 @@ class ExportOptions:
     """Folder to be written; --checkpoint takes it."""
     half: bool = True
     """Store float16 instead of float32; what is read is float32 again."""
+    density: int = 0
+    """Store a density of the training faces' appearances with the model, of this rank (64), for `ecvae sample --from
+    posterior` where the records are not at hand. 0: keep the one that is there, if any."""
+    data: str | None = None
+    """Records to fit it on; those of the training by default."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be fitted, before anything is loaded."""
+        if self.density < 0:
+            raise ValueError(f"density={self.density}: must be 0 (none) or a rank of at least 1")
+        if self.data is not None and not self.density:
+            raise ValueError(f"data={self.data!r}: is for a density; give its rank too, --density 64")
 
 
 @dataclass(frozen=True)
@@ -123,7 +135,7 @@ class TransferOptions:
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """Draws appearances from the prior under given structures, as one PNG."""
+    """Draws appearances from the prior, or like the training faces', under given structures, as one PNG."""
 
     structure: tuple[str, ...]
     """Structures: photos, or faces of records as RECORDS:SPLIT:INDICES."""
@@ -133,6 +145,14 @@ class SampleOptions:
     """Samples per structure."""
     seed: int = 0
     """Seed of the draws."""
+    source: Annotated[Literal["prior", "posterior"], tyro.conf.arg(name="from")] = "prior"
+    """prior: as the paper has it. posterior: from a density fitted to the posteriors of the training faces, after the
+    training (Ghosh et al. 2020): faces like those of the training people, and far more often faces."""
+    data: str | None = None
+    """Records to fit that density on (split train); by default it is the one stored with the model, or fitted on the
+    records of the training."""
+    temperature: float = 1.0
+    """How far from the mean it is drawn, as a factor: below 1 draws are more alike and more average."""
     out: Path = Path("sample.png")
     """PNG to be written: a structure a row, its sketch first."""
     enlarge: int = 1
@@ -143,6 +163,10 @@ class SampleOptions:
         _check_picture(self.out, self.enlarge)
         if self.n < 1:
             raise ValueError(f"n={self.n}: must be at least 1")
+        if not 0.0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature={self.temperature}: must be 0 or more")
+        if self.data is not None and self.source == "prior":
+            raise ValueError(f"data={self.data!r}: a prior is fitted to no faces; give --from posterior too")
         if self.seed < 0:
             raise ValueError(f"seed={self.seed}: must not be negative")
 

@@ -207,3 +207,20 @@ def test_equal_seeds_are_equal_budgets_and_orders(tiny_config: Config) -> None:
         assert config.objective == reference.objective
         if not variant.name.endswith("-self"):
             assert config.data == reference.data  # order of faces: a function of these and the step
+
+
+def test_scores_from_before_a_setting_was_there_are_those_of_its_default(
+    base: Config, folder: Path, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in NAMES:
+        old = scores(copied, name)
+        assert old["config"]["prior"].pop("learned") is False
+        (copied / "runs" / name / SCORES).write_text(json.dumps(old))
+    calls = Calls(monkeypatch)
+    compare(base, copied, ASKED, seeds=2, limit=24, metrics="pixels")
+    assert calls == []
+    other = scores(copied, NAMES[0])
+    other["config"]["prior"]["learned"] = True
+    (copied / "runs" / NAMES[0] / SCORES).write_text(json.dumps(other))
+    compare(base, copied, ASKED, seeds=2, limit=24, metrics="pixels")
+    assert calls == [("found", NAMES[0]), ("scored", NAMES[0])]

@@ -21,7 +21,7 @@ LAYERS = [
     {"data"},
     {"training"},
     {"synthesis"},
-    {"adaptation"},
+    {"adaptation", "density"},
     {"evaluation"},
     {"comparison", "figures", "plan"},
     {"grids", "information", "experiments", "options"},

@@ -141,6 +141,7 @@ def _stored(path: Path, config: Config, scoring: Scoring) -> dict[str, Any] | No
     made = {"format": _FORMAT, "settings": scoring.settings, "config": json.loads(config.to_json())}
     if not isinstance(scores, dict):
         scores = {}
+    scores["config"] = _as_now(scores.get("config"))
     other = [key for key, value in made.items() if scores.get(key) != value]
     if not other:
         return scores
@@ -150,6 +151,14 @@ def _stored(path: Path, config: Config, scoring: Scoring) -> dict[str, Any] | No
                           if before.get(key) != value)  # fmt: skip
         _say(f"{path.parent.name}: was scored with {words}; it is scored again")
     return None
+
+
+def _as_now(stored: Any) -> Any:
+    """A stored experiment with the fields that came since, at their defaults; as it is where it is none."""
+    try:
+        return json.loads(Config.from_json(json.dumps(stored)).to_json())
+    except (TypeError, ValueError):
+        return stored
 
 
 def _glance(scores: dict[str, Any]) -> str:

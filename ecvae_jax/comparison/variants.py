@@ -68,6 +68,10 @@ VARIANTS: dict[str, Variant] = {
                  prior__kind="equilibrium", model__posterior="plain"),
         _variant("mixture-plain", "mixture, posterior not relative to the prior",
                  prior__kind="mixture", model__posterior="plain"),
+        _variant("learned", "equilibrium, means trained with the network",
+                 prior__kind="equilibrium", prior__learned=True),
+        _variant("learned-plain", "equilibrium, means trained, posterior not relative to the prior",
+                 prior__kind="equilibrium", prior__learned=True, model__posterior="plain"),
         _variant("equilibrium-self", "equilibrium, self-reconstruction only (the paper's)",
                  prior__kind="equilibrium", data__pairs=0.0),
         _variant("mixture-self", "mixture, self-reconstruction only", prior__kind="mixture", data__pairs=0.0),
@@ -93,6 +97,8 @@ QUESTIONS = (
     Question(REFERENCE, "no-transport", "does moving z to the target's prior help?"),
     Question(REFERENCE, "literal", "do centred weights help against the paper's literal ones?"),
     Question(REFERENCE, "means-0", "do the cluster means help at all?"),
+    Question("learned", REFERENCE, "does it help to train the cluster means, which the paper keeps fixed?"),
+    Question("learned-plain", "equilibrium-plain", "and with a posterior that is not written relative to the prior?"),
     Question("literal", "standard", "literal weights give nearly every face the same prior: is it the vanilla one?"),
 )  # fmt: skip
 

@@ -138,6 +138,8 @@ def evaluate(
         report = evaluate_pairs(draw or transfer_draw(model, transport), pairs, measures, also)
     report.sections["likelihood"] = elbo_bits(model, report.pairs.target, report.pairs.target_landmarks, seed)
     report.sections["samples"] = score_samples(model, report.pairs, measures)
+    if model.density is not None:
+        report.sections["samples_from_posterior"] = score_samples(model, report.pairs, measures, model.density)
     return report
 
 

@@ -20,7 +20,7 @@ _SHOWN = {  # metric: heading, factor, digits
 }  # fmt: skip
 _BREAKDOWNS = {"by_turn": "turn between the views, degrees", "by_view": "turn of the target, degrees",
                "by_expression": "expression of the target", "by_camera": "camera of the target"}  # fmt: skip
-_ROWS = ("true_images", "likelihood", "samples")  # sections that are one row of numbers
+_ROWS = ("true_images", "likelihood", "samples", "samples_from_posterior")  # sections that are one row of numbers
 
 
 def report_lines(scores: Scores, sections: Mapping[str, Any]) -> list[str]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from ecvae_jax.config import Config
 from ecvae_jax.gaussian import DiagGaussian
@@ -26,10 +25,16 @@ MAX_FITTED_FACES = 20_000
 FRAME_SCALE = 0.22
 
 
+LEARNED_MEANS = "cluster_means"
+"""Their name among the parameters where `prior.learned`, beside the branches of the network."""
+
+
 class Frozen(NamedTuple):
     """The part of the model that is fixed before training.
 
-    It rides in the state beside the parameters, is stored in every checkpoint, and no gradient reaches it.
+    It rides in the state beside the parameters, is stored in every checkpoint, and no gradient reaches it. Cluster
+    means that are trained begin as those that are here and stand in their place where the model is used
+    (`with_learned_means`); these stay what they were.
     """
 
     clusters: Clusters
@@ -87,6 +92,23 @@ def init_frozen(key: Array, config: Config, landmarks: np.ndarray) -> Frozen:
     return frozen._replace(z_scale=jnp.median(reference.stddev).astype(jnp.float32))
 
 
+def add_learned_means(config: Config, params: PyTree, frozen: Frozen) -> PyTree:
+    """Returns the parameters with the cluster means among them where these are trained, else as they are."""
+    # A copy: a step donates its whole input, and a buffer may be given away only once.
+    return {**params, LEARNED_MEANS: jnp.copy(frozen.cluster_means)} if config.prior.learned else params
+
+
+def with_learned_means(config: Config, params: PyTree, frozen: Frozen) -> Frozen:
+    """Returns the frozen part with the trained cluster means in it where they are trained, else as it is.
+
+    What is drawn from it (`make_condition`) is then a differentiable function of the parameters. The loss and the
+    pictures of a training call it; of a model that `load_model` gives it was done already.
+
+    Deviation: the paper keeps the means fixed.
+    """
+    return frozen._replace(cluster_means=params[LEARNED_MEANS]) if config.prior.learned else frozen
+
+
 def mean_effective_clusters(config: Config, frozen: Frozen, landmarks: np.ndarray) -> dict[str, float]:
     """Returns the mean of exp(H(c)) over faces, n p 2, for either `clusters.mode`: from 1 (one cluster) to K (all)."""
     means = {}
@@ -140,7 +162,3 @@ def _frame(config: Config, frozen: Frozen, landmarks: Float[Array, "b p 2"]) -> 
     mean_faces = jnp.broadcast_to(mean_face[None], landmarks.shape)
     return Frame(smooth_map(landmarks, mean_faces, side), smooth_map(mean_faces, landmarks, side))
 
-
-def stop_gradient(condition: Condition) -> Condition:
-    """Returns the condition cut off from its landmarks: in training they are data, and their gradient is not wanted."""
-    return jax.tree.map(jax.lax.stop_gradient, condition)

@@ -23,9 +23,11 @@ from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers as policies
 
 from ecvae_jax.config import Config
-from ecvae_jax.model.conditioning import Frozen
+from ecvae_jax.gaussian import LowRankGaussian
+from ecvae_jax.model.conditioning import Frozen, with_learned_means
 from ecvae_jax.training.agreement import decide_once
 from ecvae_jax.training.continuation import check_continuation, check_same_records
+from ecvae_jax.training.density_file import load_density
 from ecvae_jax.training.facts import ITEMS, facts_to_store, quiet_orbax, read_facts, read_json, readable
 from ecvae_jax.training.integrity import (
     MANIFEST,
@@ -54,10 +56,13 @@ class Model(NamedTuple):
     params: PyTree
     """The moving average of the parameters."""
     frozen: Frozen
+    """Of means that are trained it has the averages (`conditioning.with_learned_means`)."""
     step: int
     """Training steps taken."""
     records: dict[str, Any]
     """Facts about the records it was trained on, such as the crop's margin: `Faces.metadata`."""
+    density: LowRankGaussian | None = None
+    """Of the training faces' appearances, where one is stored with the model: see `ecvae_jax.density`."""
 
 
 class Checkpoints:
@@ -215,8 +220,9 @@ def load_model(checkpoint: Path | None = None) -> Model:
         target = ocp.args.StandardRestore({"ema_params": abstract.ema_params, "frozen": abstract.frozen})
         with readable(root / str(step)):
             items = manager.restore(step, args=ocp.args.Composite(inference=target))
-    inference = items["inference"]
-    return Model(config, inference["ema_params"], inference["frozen"], step, facts["records"])
+            density = load_density(root / str(step), config.model.z_dim)
+    params, frozen = items["inference"]["ema_params"], items["inference"]["frozen"]
+    return Model(config, params, with_learned_means(config, params, frozen), step, facts["records"], density)
 
 
 def _find(checkpoint: Path) -> tuple[Path, int]:

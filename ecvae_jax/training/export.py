@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from ecvae_jax.gaussian import LowRankGaussian
 from ecvae_jax.training.checkpoint import load_model
+from ecvae_jax.training.density_file import save_density
 from ecvae_jax.training.facts import ITEMS, facts_to_store, quiet_orbax
 from ecvae_jax.training.integrity import CheckpointError, write_manifest
 
 
-def export_model(checkpoint: Path, out: Path, half: bool = True) -> int:
+def export_model(checkpoint: Path, out: Path, half: bool = True, density: LowRankGaussian | None = None) -> int:
     """Writes the inference part of a checkpoint as a checkpoint of its own, whole or not at all; returns its bytes.
 
     Of the records' folders only the names are kept: where they lay is nobody's business.
@@ -24,6 +26,7 @@ def export_model(checkpoint: Path, out: Path, half: bool = True) -> int:
         checkpoint: see `load_model`.
         out: folder to be made.
         half: store the parameters as float16; what `load_model` reads is float32 again.
+        density: of the training faces' appearances, to be stored with it; none: the one that is there, if any.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or `out` exists.
@@ -44,6 +47,8 @@ def export_model(checkpoint: Path, out: Path, half: bool = True) -> int:
             manager.wait_until_finished()
         for mark in Path(work).rglob("commit_success.txt"):
             mark.write_text("complete\n")  # Orbax writes where on this machine it was; that the file is there counts
+        if (kept := density or model.density) is not None:
+            save_density(Path(work) / "c" / str(model.step), kept)
         write_manifest(Path(work) / "c" / str(model.step))
         (Path(work) / "c").rename(out)
     return sum(file.stat().st_size for file in out.rglob("*") if file.is_file())

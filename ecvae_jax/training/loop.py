@@ -17,7 +17,7 @@ from jaxtyping import Array, PyTree
 
 from ecvae_jax.config import Config
 from ecvae_jax.data.pipeline import Faces, load_faces, training_batches
-from ecvae_jax.model.conditioning import Frozen, make_condition, mean_effective_clusters
+from ecvae_jax.model.conditioning import Frozen, make_condition, mean_effective_clusters, with_learned_means
 from ecvae_jax.model.cvae import decode, infer
 from ecvae_jax.objective import Views
 from ecvae_jax.pictures import save_picture, sketch_picture, tile, to_uint8
@@ -233,6 +233,7 @@ _condition = jax.jit(make_condition, static_argnums=0)
 
 @partial(jax.jit, static_argnums=0)
 def _predict(config: Config, params: PyTree, frozen: Frozen, views: Views) -> Array:
+    frozen = with_learned_means(config, params, frozen)
     source = make_condition(config, frozen, views.source_landmarks)
     target = make_condition(config, frozen, views.landmarks)
     posterior = infer(config, params, views.source_image, source)

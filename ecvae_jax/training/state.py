@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from ecvae_jax.config import Config
-from ecvae_jax.model.conditioning import Frozen, init_frozen, make_condition, sketch_channels
+from ecvae_jax.model.conditioning import Frozen, add_learned_means, init_frozen, make_condition, sketch_channels
 from ecvae_jax.model.cvae import init_params
 from ecvae_jax.model.lsuv import init_unit_variance
 from ecvae_jax.objective import Views
@@ -44,9 +44,8 @@ def init_state(config: Config, landmarks: np.ndarray, first: Views) -> TrainStat
     frozen = init_frozen(means_key, config, landmarks)
     params = init_params(params_key, config, sketch_channels(config))
     condition = make_condition(config, frozen, first.landmarks)
-    params = init_unit_variance(
-        config, params, first.image, condition, frozen.z_scale
-    )
+    params = init_unit_variance(config, params, first.image, condition, frozen.z_scale)
+    params = add_learned_means(config, params, frozen)
     optimiser = make_optimiser(config.optim, config.train.steps)
     # A copy: the step donates its input, and a buffer may be given away only once.
     ema_params = jax.tree.map(jnp.copy, params)
@@ -58,13 +57,13 @@ def abstract_state(config: Config) -> TrainState:
     points, count = config.data.points, config.clusters.count
 
     def build() -> TrainState:
-        params = init_params(jax.random.key(0), config, sketch_channels(config))
         frozen = Frozen(
             Clusters(jnp.zeros((count, points, 2)), jnp.zeros((points, 2))),
             jnp.zeros((count, config.model.z_dim)),
             jnp.zeros((count,)),
             jnp.zeros(()),
         )
+        params = add_learned_means(config, init_params(jax.random.key(0), config, sketch_channels(config)), frozen)
         opt_state = make_optimiser(config.optim, config.train.steps).init(params)
         return TrainState(jnp.zeros((), jnp.int32), params, params, opt_state, frozen)
 

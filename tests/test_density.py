@@ -1,0 +1,195 @@
+"""The density of the training faces' appearances: what is fitted, what is drawn from it, and where it is kept."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from ecvae_jax import density as density_module
+from ecvae_jax.cli import main
+from ecvae_jax.config import Config
+from ecvae_jax.data.errors import DataError
+from ecvae_jax.data.faces import Faces, load_faces
+from ecvae_jax.density import density_of, fit_density
+from ecvae_jax.evaluation.protocol import evaluate
+from ecvae_jax.gaussian import LowRankGaussian
+from ecvae_jax.model.conditioning import make_condition
+from ecvae_jax.synthesis import decode_images, infer_posterior, sample
+from ecvae_jax.training.checkpoint import Model, load_model
+from ecvae_jax.training.density_file import FILE
+from ecvae_jax.training.export import export_model
+from ecvae_jax.training.integrity import CheckpointError
+from ecvae_jax.training.loop import train
+
+
+@pytest.fixture(scope="module")
+def workdir(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("density")
+    assert train(tiny_config, folder).finished
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(workdir: Path) -> Model:
+    return load_model(workdir)
+
+
+@pytest.fixture(scope="module")
+def faces(tiny_config: Config) -> Faces:
+    return load_faces(tiny_config.data.records, "train")
+
+
+@pytest.fixture(scope="module")
+def fitted(model: Model, faces: Faces) -> LowRankGaussian:
+    return fit_density(model, faces, 8)[0]
+
+
+@pytest.fixture(scope="module")
+def exported(workdir: Path, fitted: LowRankGaussian, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("exported") / "small"
+    export_model(workdir, out, density=fitted)
+    return out
+
+
+def in_units_of_the_prior(model: Model, faces: Faces) -> np.ndarray:
+    posterior = infer_posterior(model, faces.images(range(len(faces)), 32), faces.landmarks)
+    reference = make_condition(model.config, model.frozen, jnp.asarray(faces.landmarks)).reference
+    return np.asarray((posterior.mean - reference.mean) / reference.stddev, np.float64)
+
+
+def test_draws_have_the_mean_and_the_covariance_of_the_axes() -> None:
+    density = LowRankGaussian(jnp.array([1.0, -2.0, 0.5]), jnp.array([[2.0, 0.0, 1.0], [0.0, 0.5, 0.0]]))
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    for temperature in (1.0, 0.5):
+        drawn = np.asarray(jax.vmap(lambda key, t=temperature: density.sample(key, t))(keys))
+        np.testing.assert_allclose(drawn.mean(axis=0), density.mean, atol=0.06)
+        expected = temperature**2 * np.asarray(density.axes.T @ density.axes)
+        np.testing.assert_allclose(np.cov(drawn.T), expected, atol=0.12)
+
+
+def test_the_directions_are_the_principal_ones_of_the_posterior_means(model: Model, faces: Faces) -> None:
+    rows = in_units_of_the_prior(model, faces)
+    values, vectors = np.linalg.eigh(np.cov(rows.T))
+    density, share = fit_density(model, faces, 8)
+    np.testing.assert_allclose(density.mean, rows.mean(axis=0), atol=1e-4)
+    best = vectors[:, -8:] * values[-8:] @ vectors[:, -8:].T
+    np.testing.assert_allclose(density.axes.T @ density.axes, best, atol=2e-3 * values[-1])
+    lengths = np.linalg.norm(density.axes, axis=1)
+    np.testing.assert_allclose(lengths**2, values[:-9:-1], rtol=1e-3)
+    assert share == pytest.approx(values[-8:].sum() / values.sum(), abs=1e-3)
+    whole, everything = fit_density(model, faces, 1000)
+    assert len(whole.axes) == 31  # of 32 dimensions; Lanczos gives one less
+    assert share < everything <= 1.0 + 1e-6
+    assert np.array_equal(density.axes, fit_density(model, faces, 8)[0].axes)
+
+
+def test_many_faces_are_thinned_out_evenly(model: Model, faces: Faces, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(density_module, "MAX_FACES", 20)
+    rows = in_units_of_the_prior(model, faces)[np.linspace(0, 95, 20).round().astype(int)]
+    np.testing.assert_allclose(fit_density(model, faces, 4)[0].mean, rows.mean(axis=0), atol=1e-4)
+
+
+def test_without_temperature_the_mean_of_the_density_or_of_the_prior_is_drawn(
+    model: Model, faces: Faces, fitted: LowRankGaussian
+) -> None:
+    landmarks = faces.landmarks[[0, 40]]
+    prior = make_condition(model.config, model.frozen, jnp.asarray(landmarks)).reference
+    for density, z in ((fitted, prior.mean + prior.stddev * fitted.mean[None]), (None, prior.mean)):
+        drawn = sample(jax.random.key(0), model, landmarks, 2, density, temperature=0.0)
+        expected = decode_images(model, z, landmarks)
+        assert np.abs(drawn.astype(int) - expected[:, None]).max() <= 1
+        wide, narrow = (sample(jax.random.key(0), model, landmarks, 8, density, t).std(axis=1).mean()
+                        for t in (1.0, 0.3))  # fmt: skip
+        assert 0 < narrow < 0.6 * wide
+    with pytest.raises(ValueError, match=r"temperature=-0\.1: must be 0 or more"):
+        sample(jax.random.key(0), model, landmarks, 2, temperature=-0.1)
+
+
+def test_an_export_keeps_the_density_in_half_precision(
+    model: Model, fitted: LowRankGaussian, exported: Path, tmp_path: Path
+) -> None:
+    assert model.density is None
+    stored = load_model(exported).density
+    assert stored is not None
+    for ours, theirs in zip(stored, fitted, strict=True):
+        assert ours.dtype == jnp.float32
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+    export_model(exported, tmp_path / "again")
+    again = load_model(tmp_path / "again").density
+    assert again is not None
+    assert np.array_equal(again.axes, stored.axes)
+
+
+def test_a_damaged_density_is_told(exported: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    (file,) = copy.rglob(FILE)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=r"10 cannot be read: density\.npz is damaged"):
+        load_model(copy)
+    np.savez(file, mean=np.zeros(7), axes=np.zeros((2, 7)))
+    with pytest.raises(CheckpointError, match=r"shapes \(7,\) and \(2, 7\) for a z of 32"):
+        load_model(copy)
+
+
+def test_too_few_faces_and_records_that_are_gone_are_refused(model: Model, faces: Faces) -> None:
+    gone = model._replace(config=Config())
+    with pytest.raises(DataError, match=r"faces that the model was trained on: .*no such folder.*with --data"):
+        density_of(gone, "nowhere")
+    with pytest.raises(ValueError, match="rank=0: must be at least 1"):
+        fit_density(model, faces, 0)
+    few = load_faces(faces.records, "train")
+    few.names = few.names[:2]
+    with pytest.raises(DataError, match="a density of 2 faces; give three at least"):
+        fit_density(model, few)
+
+
+def test_the_commands_fit_store_and_draw(
+    workdir: Path, tiny_records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = ["--structure", f"{tiny_records}:test:0,9", "--n", "3", "--from", "posterior", "--temperature", "0.7"]
+    assert main(["sample", "--checkpoint", str(workdir), *shown, "--out", str(tmp_path / "own.png")]) == 0
+    said = capsys.readouterr().err
+    assert f"a density of 96 faces of {tiny_records} (rank 31, 100% of their variance), not the prior" in said
+    assert main(["export", str(workdir), str(tmp_path / "small"), "--density", "31"]) == 0
+    assert main(["sample", "--checkpoint", str(tmp_path / "small"), *shown, "--out", str(tmp_path / "kept.png")]) == 0
+    assert "a density of the training faces (rank 31), not the prior" in capsys.readouterr().err
+    own, kept = (np.asarray(Image.open(tmp_path / name)).astype(int) for name in ("own.png", "kept.png"))
+    assert np.abs(own - kept).mean() < 2  # half precision
+    assert main(["sample", "--checkpoint", str(workdir), *shown[:4], "--out", str(tmp_path / "prior.png")]) == 0
+    assert "drawn from the prior" in capsys.readouterr().err
+    assert np.abs(own - np.asarray(Image.open(tmp_path / "prior.png"))).mean() > 2
+    assert main(["info", str(tmp_path / "small")]) == 0
+    assert "density     of the training faces' appearances, rank 31" in capsys.readouterr().out
+
+
+def test_both_kinds_of_samples_are_evaluated(model: Model, fitted: LowRankGaussian, tiny_config: Config) -> None:
+    test = load_faces(tiny_config.data.records, "test")
+    plain = evaluate(model, test, limit=12)
+    assert "samples_from_posterior" not in plain.sections
+    both = evaluate(model._replace(density=fitted), test, limit=12)
+    assert both.sections["samples"] == plain.sections["samples"]
+    assert both.sections["samples_from_posterior"]["pixel_spread"] != both.sections["samples"]["pixel_spread"]
+    titles = [line.split(" structures")[0].strip() for line in both.to_lines()]
+    assert titles[-2:] == ["samples", "samples from posterior"]
+
+
+def test_the_shipped_density_draws_faces_where_its_prior_draws_none() -> None:
+    pytest.importorskip("dlib")
+    from ecvae_jax.data.detect import load_detector
+
+    model, test = load_model(), load_faces("rendered", "test")
+    assert model.density is not None
+    assert model.density.axes.shape == (64, 2048)
+    landmarks = test.landmarks_as(68)[100:101]
+    detector = load_detector("dlib-68")
+    found = {}
+    for name, density in (("prior", None), ("posterior", model.density)):
+        drawn = sample(jax.random.key(0), model, landmarks, 4, density)[0]
+        found[name] = sum(bool(detector.detect(np.repeat(np.repeat(image, 2, axis=0), 2, axis=1))) for image in drawn)
+    assert found["prior"] <= 1 < 3 <= found["posterior"]

@@ -1,0 +1,158 @@
+"""Cluster means that are trained: what moves them, what stays, and that nothing changes where they are fixed."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ecvae_jax.comparison.variants import with_settings
+from ecvae_jax.config import Config
+from ecvae_jax.data.faces import load_faces
+from ecvae_jax.model.conditioning import (
+    LEARNED_MEANS,
+    add_learned_means,
+    init_frozen,
+    make_condition,
+    sketch_channels,
+    with_learned_means,
+)
+from ecvae_jax.model.cvae import init_params
+from ecvae_jax.objective import Terms, loss_terms
+from ecvae_jax.synthesis import move, sample
+from ecvae_jax.training import loop
+from ecvae_jax.training.checkpoint import Checkpoints, load_model
+from ecvae_jax.training.export import export_model
+from ecvae_jax.training.loop import device_views, draw_views, first_examples, train
+from ecvae_jax.training.state import TrainState
+
+
+@pytest.fixture(scope="module")
+def learned(tiny_config: Config) -> Config:
+    return with_settings(tiny_config, {"prior.learned": True, "train.steps": 4, "train.checkpoint_every": 4})
+
+
+@pytest.fixture(scope="module")
+def workdir(learned: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished training of 4 steps."""
+    folder = tmp_path_factory.mktemp("learned")
+    assert train(learned, folder).finished
+    return folder
+
+
+@pytest.fixture(scope="module")
+def state(learned: Config, workdir: Path) -> TrainState:
+    return restored(learned, workdir)
+
+
+def restored(config: Config, workdir: Path) -> TrainState:
+    checkpoints = Checkpoints(workdir, config, {})
+    state = jax.device_get(checkpoints.restore()[0])
+    checkpoints.close()
+    return state
+
+
+@pytest.mark.parametrize("posterior", ["relative", "plain"])
+def test_means_are_pulled_by_the_picture_and_by_the_kl_of_a_plain_posterior_alone(
+    learned: Config, tiny_batch: dict[str, np.ndarray], posterior: str
+) -> None:
+    config = with_settings(learned, {"model.posterior": posterior})
+    frozen = init_frozen(jax.random.key(0), config, tiny_batch["landmarks"])
+    params = add_learned_means(config, init_params(jax.random.key(1), config, sketch_channels(config)), frozen)
+    noise = jax.random.normal(jax.random.key(2), (8, config.model.z_dim))
+
+    def pull(term: str, params: dict, config: Config = config) -> float:
+        def value(params: dict) -> jax.Array:
+            terms: Terms = loss_terms(config, params, frozen, device_views(tiny_batch), noise,
+                                      jax.random.split(jax.random.key(3), 8), 1.0)[0]  # fmt: skip
+            return getattr(terms, term).mean()
+
+        return float(jnp.abs(jax.jit(jax.grad(value))(params)[LEARNED_MEANS]).max())
+
+    assert pull("recon_nll", params) > 1.0
+    # In units of the prior the KL holds no mean (rounding apart); a plain posterior and the prior pull at each other.
+    assert pull("kl", params) < 1e-3 if posterior == "relative" else pull("kl", params) > 1.0
+    fixed = with_settings(config, {"prior.learned": False})
+    assert pull("recon_nll", params, fixed) == 0.0
+
+
+def test_parameters_and_frozen_part_are_as_they_were_where_means_are_fixed(tiny_config: Config) -> None:
+    frozen = init_frozen(jax.random.key(0), tiny_config, load_faces(tiny_config.data.records, "train").landmarks)
+    params = {"structure": jnp.ones(3)}
+    assert add_learned_means(tiny_config, params, frozen) is params
+    assert with_learned_means(tiny_config, params, frozen) is frozen
+
+
+def test_training_moves_the_means_and_keeps_the_frozen_ones(learned: Config, state: TrainState) -> None:
+    faces = load_faces(learned.data.records, "train")
+    first = device_views(first_examples(learned, faces))
+    fixed = loop.init_state(with_settings(learned, {"prior.learned": False}), faces.landmarks, first)
+    for ours, theirs in zip(jax.tree.leaves(state.frozen), jax.tree.leaves(fixed.frozen), strict=True):
+        assert np.array_equal(ours, theirs)
+    assert state.params.keys() - fixed.params.keys() == {LEARNED_MEANS}
+    moved = np.abs(state.params[LEARNED_MEANS] - state.frozen.cluster_means).max(axis=1)
+    assert (moved > 1e-3).all()
+    assert not np.array_equal(state.ema_params[LEARNED_MEANS], state.params[LEARNED_MEANS])
+
+
+def test_a_loaded_model_has_the_averaged_means_in_its_prior(
+    learned: Config, state: TrainState, workdir: Path, tmp_path: Path
+) -> None:
+    model = load_model(workdir)
+    assert np.array_equal(model.frozen.cluster_means, state.ema_params[LEARNED_MEANS])
+    export_model(workdir, tmp_path / "small")
+    halved = np.asarray(state.ema_params[LEARNED_MEANS]).astype(np.float16)
+    assert np.array_equal(load_model(tmp_path / "small").frozen.cluster_means, halved.astype(np.float32))
+    landmarks = load_faces(learned.data.records, "test").landmarks[[0, 20]]
+    weights = np.asarray(make_condition(learned, state.frozen, jnp.asarray(landmarks)).cluster_weights)
+    # z of 0 lies at -m(c)/σ(c) in the first prior: carried to the second, at m(c') - m(c) σ(c')/σ(c).
+    means = weights @ np.asarray(state.ema_params[LEARNED_MEANS])
+    stddev = 0.1 * np.sqrt((weights**2).sum(axis=1))
+    expected = means[1] - means[0] * stddev[1] / stddev[0]
+    np.testing.assert_allclose(move(model, np.zeros((1, 32)), landmarks[:1], landmarks[1:])[0], expected, atol=1e-4)
+    before = model._replace(frozen=state.frozen)
+    assert (sample(jax.random.key(0), model, landmarks, 2) != sample(jax.random.key(0), before, landmarks, 2)).any()
+
+
+def test_the_pictures_of_a_training_are_drawn_with_the_trained_means(learned: Config, state: TrainState) -> None:
+    batch = first_examples(learned, load_faces(learned.data.records, "train"))
+    drawn = draw_views(learned, state.frozen, batch, state.ema_params)
+    fixed = with_settings(learned, {"prior.learned": False})
+    trained = state.frozen._replace(cluster_means=state.ema_params[LEARNED_MEANS])
+    assert np.array_equal(drawn, draw_views(fixed, trained, batch, state.ema_params))
+    assert not np.array_equal(drawn, draw_views(fixed, state.frozen, batch, state.ema_params))
+
+
+def test_an_interrupted_training_of_them_goes_on_bit_for_bit(
+    learned: Config, state: TrainState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    map_step = loop.map_step
+
+    def interrupting(step, kind):
+        mapped, calls = map_step(step, kind), []
+
+        def call(state, batch):
+            calls.append(1)
+            if len(calls) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return mapped(state, batch)
+
+        return call
+
+    monkeypatch.setattr(loop, "map_step", interrupting)
+    assert train(learned, tmp_path).step == 2
+    monkeypatch.undo()
+    assert train(learned, tmp_path).finished
+    assert all(map(np.array_equal, jax.tree.leaves(state), jax.tree.leaves(restored(learned, tmp_path))))
+
+
+def test_fixed_and_trained_means_are_two_experiments(learned: Config, workdir: Path) -> None:
+    fixed = dataclasses.replace(learned, prior=dataclasses.replace(learned.prior, learned=False))
+    with pytest.raises(ValueError, match=r"prior\.learned=True and this one has False"):
+        Checkpoints(workdir, fixed, {})
