@@ -54,6 +54,18 @@ def test_beyond_the_edge_the_photo_is_reflected():
     np.testing.assert_array_equal(got[:, :4], photo[:, 4:0:-1])
 
 
+@pytest.mark.parametrize("box", [
+    CropBox(-3, -5, 24), CropBox(10, 12, 14), CropBox(-2, 4, 12), CropBox(-30, 3, 40), CropBox(-25, -40, 90),
+    CropBox(40, 30, 8),
+])  # fmt: skip
+def test_the_reflection_is_exact_however_far_the_square_reaches(box: CropBox):
+    photo = np.random.default_rng(4).integers(0, 256, (20, 22, 3), dtype=np.uint8)
+    x0, y0, side = map(int, box)
+    rows, columns = (np.pad(np.arange(length), 100, "reflect")[100 + start : 100 + start + side]
+                     for length, start in ((20, y0), (22, x0)))  # fmt: skip
+    np.testing.assert_array_equal(cut_crop(photo, box, side), photo[np.ix_(rows, columns)])
+
+
 def test_a_marked_point_of_the_photo_is_where_its_landmark_says():
     photo = np.zeros((200, 300, 3), np.uint8)
     photo[88:92, 138:142] = 255  # its middle is (140, 90)

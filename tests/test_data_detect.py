@@ -90,9 +90,22 @@ def test_an_unknown_detector_is_refused():
         load_detector("yolo")
 
 
-def test_in_a_box_that_is_known_the_same_landmarks_are_found(dlib_68: Detector):
-    photo = np.asarray(draw_face(300))
+@pytest.mark.parametrize("size", [100, 300, 900])
+def test_in_a_box_that_is_known_nearly_the_same_landmarks_are_found(dlib_68: Detector, size: int):
+    """Its way is the faster one: other roundings, so not the same bits."""
+    photo = np.asarray(draw_face(size))
     (face,) = dlib_68.detect(photo)
     measured = dlib_68.measure(photo, face.box)
     assert measured is not None
-    np.testing.assert_array_equal(measured.landmarks, face.landmarks)
+    assert measured.box == face.box
+    eyes = np.linalg.norm(face.landmarks[36] - face.landmarks[45])
+    errors = np.linalg.norm(measured.landmarks - face.landmarks, axis=1) / eyes
+    assert np.median(errors) < 0.03
+    assert errors.max() < 0.15
+
+
+def test_a_known_box_may_reach_to_the_edge_of_the_photo(dlib_68: Detector):
+    photo = np.asarray(draw_face(200).crop((36, 50, 164, 178)))
+    measured = dlib_68.measure(photo, (0.0, 0.0, 128.0, 128.0))
+    assert measured is not None
+    assert 0.3 * 128 < measured.landmarks[36:48, 1].mean() < 0.5 * 128

@@ -56,12 +56,7 @@ def cut_crop(photo: UInt8[np.ndarray, "h w 3"], box: CropBox, size: int) -> UInt
     """
     left, top = int(np.floor(box.x0)), int(np.floor(box.y0))
     right, bottom = int(np.ceil(box.x0 + box.side)), int(np.ceil(box.y0 + box.side))
-    if 0 <= top < bottom <= photo.shape[0] and 0 <= left < right <= photo.shape[1]:
-        window = Image.fromarray(photo[top:bottom, left:right])
-    else:
-        rows = _reflected(np.arange(top, max(bottom, top + 1)), photo.shape[0])
-        columns = _reflected(np.arange(left, max(right, left + 1)), photo.shape[1])
-        window = Image.fromarray(photo.take(rows, 0).take(columns, 1))  # three times as fast as by one index
+    window = Image.fromarray(_window(photo, top, max(bottom, top + 1), left, max(right, left + 1)))
     x0, y0 = box.x0 - left, box.y0 - top
     bounds = (x0, y0, min(x0 + box.side, window.width), min(y0 + box.side, window.height))
     kernel = Image.Resampling.BOX if box.side >= size else Image.Resampling.BICUBIC
@@ -99,6 +94,20 @@ def paste_crop(
     under = out[top:bottom, left:right]
     out[top:bottom, left:right] = np.rint(weight * np.asarray(pasted) + (1 - weight) * under).astype(np.uint8)
     return out
+
+
+def _window(
+    photo: UInt8[np.ndarray, "h w 3"], top: int, bottom: int, left: int, right: int
+) -> UInt8[np.ndarray, "a b 3"]:
+    height, width = photo.shape[:2]
+    inside = photo[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    beyond = ((max(0, -top), max(0, bottom - height)), (max(0, -left), max(0, right - width)), (0, 0))
+    if not any(map(any, beyond)):
+        return inside
+    if all(max(pads) < length for pads, length in zip(beyond, inside.shape, strict=True)):
+        return np.pad(inside, beyond, "reflect")  # a fifth of the time of what follows
+    rows, columns = np.arange(top, bottom), np.arange(left, right)
+    return photo.take(_reflected(rows, height), 0).take(_reflected(columns, width), 1)
 
 
 def _reflected(index: Int[np.ndarray, " n"], length: int) -> Int[np.ndarray, " n"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import json
@@ -107,15 +108,21 @@ class Journal:
 
 
 def outcome_line(outcome: FaceOutcome) -> dict[str, Any]:
-    """Returns what JSON keeps of an outcome: all but its JPEG, of which it keeps the length."""
+    """Returns what JSON keeps of an outcome: all but its JPEG, of which it keeps the length.
+
+    The landmarks are their bytes: as numbers they would take a tenth of a millisecond, of two that a photo may take.
+    """
+    landmarks = outcome.landmarks
     return {
         "reason": outcome.reason, "notes": outcome.notes, "crop": outcome.crop, "tags": outcome.tags,
-        "landmarks": None if outcome.landmarks is None else outcome.landmarks.astype(float).tolist(),
+        "landmarks": None if landmarks is None else base64.b64encode(landmarks.astype("<f4").tobytes()).decode(),
         "length": len(outcome.image),
     }  # fmt: skip
 
 
 def read_outcome_line(line: dict[str, Any]) -> FaceOutcome:
     """Returns the outcome that `outcome_line` kept, without its JPEG."""
-    landmarks = None if line["landmarks"] is None else np.asarray(line["landmarks"], np.float32)
+    landmarks = None
+    if line["landmarks"] is not None:
+        landmarks = np.frombuffer(base64.b64decode(line["landmarks"]), "<f4").reshape(-1, 2).astype(np.float32)
     return FaceOutcome(line["reason"], b"", landmarks, line["crop"], tuple(line["notes"]), line["tags"])

@@ -79,10 +79,11 @@ def _to_rgb(image: Image.Image) -> tuple[UInt8[np.ndarray, "h w 3"], list[str]]:
         notes.append(f"animation of {frames} frames, the first is taken")
         image.seek(0)
     image.load()
-    upright = ImageOps.exif_transpose(image)
-    if upright.size != image.size:
+    before = image.size
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.size != before:
         notes.append("turned upright (EXIF)")
-    image, said = _to_srgb(upright)
+    image, said = _to_srgb(image)
     notes += said
     if image.mode.startswith("I") or image.mode == "F":
         return _deep_grey_to_rgb(np.asarray(image), image.mode), [*notes, f"{image.mode} reduced to 8 bits"]
@@ -93,7 +94,7 @@ def _to_rgb(image: Image.Image) -> tuple[UInt8[np.ndarray, "h w 3"], list[str]]:
             notes.append("transparency laid on white")
     elif image.mode not in ("RGB", "L"):
         notes.append(f"{image.mode} converted to RGB")
-    return np.asarray(image.convert("RGB")), notes
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB")), notes
 
 
 def _to_srgb(image: Image.Image) -> tuple[Image.Image, list[str]]:

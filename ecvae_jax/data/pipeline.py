@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -86,13 +86,14 @@ def training_batches(
         cached = tf.constant(_decode_all(tf, faces, image_size))
         data = plan.map(lambda chosen: finish(chosen, from_memory(chosen, "target"), from_memory(chosen, "source")))
     else:
-        # where source and target are always the same face it is read once; images[:local] is images[-local:] then
-        always_same = config.pairs == 0
-        wanted = plan.map(lambda chosen: _wanted(tf, chosen, always_same, config.mirror))
-        images = _read(tf, faces, wanted, image_size, local if always_same else 2 * local)
-        data = tf.data.Dataset.zip((plan, images)).map(
-            lambda chosen, images: finish(chosen, images[:local], images[-local:])
-        )
+        always_same = config.pairs == 0  # then each face is read once; images[:local] is images[-local:]
+        read = _reader(tf, faces, image_size)
+
+        def from_disk(chosen: dict[str, Any]) -> dict[str, Any]:
+            images = read(*_wanted(tf, chosen, always_same, config.mirror))
+            return finish(chosen, images[:local], images[-local:])
+
+        data = plan.map(from_disk, num_parallel_calls=_THREADS)
     return data.with_options(_options(tf)).prefetch(2).as_numpy_iterator()
 
 
@@ -151,32 +152,36 @@ def _wanted(tf: ModuleType, chosen: dict[str, Any], always_same: bool, mirror: b
     return tf.concat([chosen["target"], chosen["source"]], axis=0), tf.concat([flip, flip], axis=0)
 
 
-def _read(tf: ModuleType, faces: Faces, wanted: Any, image_size: int, batch: int) -> Any:
-    """Batches of decoded images for a dataset of (indices, mirrored or not); the last one may be shorter."""
+def _reader(tf: ModuleType, faces: Faces, image_size: int) -> Callable[[Any, Any], Any]:
+    """What decodes the faces at given indices in one go, each mirrored or not."""
     resize = "area" if image_size < faces.image_size else "bicubic"
+    picture = tf.TensorSpec([image_size, image_size, 3], tf.uint8)
 
-    def read(vector: Any, flips: Any) -> tuple[Any, Any]:
-        jpegs = tf.numpy_function(lambda i: np.array(faces.encoded(i), object), [vector], tf.string, stateful=False)
-        return tf.ensure_shape(jpegs, [None]), flips
-
-    def decode(jpeg: Any, flip: Any) -> Any:
+    def decode(example: tuple[Any, Any]) -> Any:
+        jpeg, times = example
         # the exact inverse transform, as Pillow takes it: the same pixels as Faces.images
         pixels = tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
         if image_size != faces.image_size:
             pixels = tf.image.resize(pixels, [image_size, image_size], resize)
             pixels = tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
-        pixels = tf.cond(flip, lambda: tf.reverse(pixels, [1]), lambda: pixels)
-        return tf.ensure_shape(pixels, [image_size, image_size, 3])
+        # along axis 1, or along none: a tf.cond for each image takes longer
+        return tf.ensure_shape(tf.reverse(pixels, tf.fill(times, 1)), picture.shape)
 
-    return wanted.map(read).unbatch().map(decode, num_parallel_calls=_THREADS).batch(batch)
+    def read(indices: Any, flips: Any) -> Any:
+        jpegs = tf.numpy_function(lambda i: np.array(faces.encoded(i), object), [indices], tf.string, stateful=False)
+        # a map over images within the batch: tf.data's own, of single images, costs each of them a dispatch
+        return tf.map_fn(decode, (jpegs, tf.cast(flips, tf.int32)[:, None]), fn_output_signature=picture)
+
+    return read
 
 
 def _decode_all(tf: ModuleType, faces: Faces, image_size: int) -> UInt8[np.ndarray, "n h w 3"]:
     images = np.empty((len(faces), image_size, image_size, 3), np.uint8)
-    chunks = tf.data.Dataset.range(len(faces)).batch(256)
-    chunks = chunks.map(lambda indices: (indices, tf.zeros_like(indices, tf.bool)))
+    read = _reader(tf, faces, image_size)
+    chunks = tf.data.Dataset.range(len(faces)).batch(64)
+    chunks = chunks.map(lambda indices: read(indices, tf.zeros_like(indices, tf.bool)), num_parallel_calls=_THREADS)
     position = 0
-    for pixels in _read(tf, faces, chunks, image_size, 256).with_options(_options(tf)).as_numpy_iterator():
+    for pixels in chunks.with_options(_options(tf)).as_numpy_iterator():
         images[position : position + len(pixels)] = pixels
         position += len(pixels)
     return images

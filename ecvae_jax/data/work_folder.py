@@ -12,7 +12,7 @@ from typing import Any
 
 from ecvae_jax.data.errors import DataError
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class WorkFolder:

@@ -1,0 +1,174 @@
+"""What reading faces for a training costs, on rendered heads: nothing has to be downloaded.
+
+    python benchmarks/reading.py pipeline # tf.data beside plain decoding of the same JPEGs, on one core
+    python benchmarks/reading.py epochs   # resident memory over epochs, images not kept in memory
+    python benchmarks/reading.py start    # time to the first batch of 200,000 faces, and memory after it
+    python benchmarks/reading.py train    # a small model trained on 200,000 faces, and memory during it
+
+What is compared runs by turns; the median of the ratios within a round is printed (`benchmarks/costs.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from costs import Ratios, timed
+from PIL import Image
+
+from ecvae_jax.config import Config, DataConfig, ModelConfig, TrainConfig
+from ecvae_jax.data.builders import FaceRecord, write_records
+from ecvae_jax.data.faces import load_faces
+from ecvae_jax.data.options import PrepareConfig
+from ecvae_jax.data.pipeline import training_batches
+
+SIDE = 128
+QUALITIES = range(80, 96, 2)
+
+
+def write_many(out: Path, count: int) -> None:
+    """Writes a records folder of rendered heads, each several times with other pixels, under new names."""
+    source = load_faces("rendered", "train")
+    shown = range(0, len(source), 10)
+    jpegs = [(index, encoded(pixels, quality)) for index, pixels in zip(shown, source.images(shown, SIDE), strict=True)
+             for quality in QUALITIES]  # fmt: skip
+
+    def records() -> Iterator[FaceRecord]:
+        for number in range(count):
+            index, jpeg = jpegs[number % len(jpegs)]
+            yield FaceRecord(jpeg, source.landmarks[index], f"p{number // 24}", f"p{number // 12}", f"{number:07d}",
+                             {"crop": {"x0": 1.5, "side": 200.25}})  # fmt: skip
+
+    begin = time.perf_counter()
+    write_records(out, {"train": records()}, {**source.metadata, "image_size": SIDE})
+    print(f"written: {count} faces, {len(jpegs)} different, in {time.perf_counter() - begin:.0f} s", flush=True)
+
+
+def encoded(pixels: np.ndarray, quality: int) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=quality, subsampling=0)
+    return stream.getvalue()
+
+
+def bench_pipeline(rounds: int, side: int) -> None:
+    """Both on one core: batches with landmarks and mirrors, beside nothing but decoding of the same JPEGs."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    from ecvae_jax.data.host_tf import load_tensorflow
+
+    tf = load_tensorflow()
+    heads = load_faces("rendered", "train")
+    with tempfile.TemporaryDirectory() as work:
+        images = heads.images(range(512), side)
+        few = [FaceRecord(encoded(pixels, PrepareConfig.quality), heads.landmarks[index], "a", "a", str(index), {})
+               for index, pixels in enumerate(images)]  # fmt: skip
+        write_records(Path(work) / "records", {"train": few}, {**heads.metadata, "image_size": side})
+        faces = load_faces(Path(work) / "records", "train")
+        jpegs = faces.encoded(range(len(faces)))
+        batches = training_batches(faces, DataConfig(cache=False, pairs=0.0), side, 32, 0)
+        next(batches)
+
+        @tf.function
+        def decode_all(data):  # in a graph: op by op from Python it is a third slower
+            size = tf.constant(0, tf.int64)
+            for jpeg in data:
+                size += tf.size(tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE"), tf.int64)
+            return size
+
+        data = tf.constant(jpegs)
+        assert int(decode_all(data)) == images.size
+        ratios = Ratios(f"{side} px: decoding alone / pipeline")
+        for _ in range(rounds):
+            plain = timed(lambda: int(decode_all(data)), len(jpegs))
+            ratios.add(plain, timed(lambda: [next(batches) for _ in range(len(jpegs) // 32)], len(jpegs)))
+    ratios.tell()
+
+
+def bench_epochs(epochs: int) -> None:
+    faces = load_faces("rendered", "train")
+    batches = training_batches(faces, DataConfig(cache=False), SIDE, 32, 0)
+    for epoch in range(epochs):
+        for _ in range(len(faces) // 32):
+            next(batches)
+        print(f"epoch {epoch + 1}: {resident():.0f} MB resident", flush=True)
+    print(f"largest: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+
+
+def resident() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def bench_start(records: Path) -> None:
+    before, begin, cpu = resident(), time.perf_counter(), time.process_time()
+    faces = load_faces(records, "train")
+    opened, opened_cpu = time.perf_counter() - begin, time.process_time() - cpu
+    batches = training_batches(faces, DataConfig(cache=False), SIDE, 32, 0)
+    next(batches)
+    first, first_cpu = time.perf_counter() - begin, time.process_time() - cpu
+    more = resident() - before
+    print(f"records open after {opened:.1f} s ({opened_cpu:.1f} s of a core), first batch after {first:.1f} s "
+          f"({first_cpu:.1f} s of a core); {more:.0f} MB more", flush=True)  # fmt: skip
+    for _ in range(2000):
+        next(batches)
+    held = resident()
+    for _ in range(4000):
+        next(batches)
+    print(f"memory after 2,000 batches {held:.0f} MB, after 6,000 {resident():.0f} MB")
+
+
+def bench_train(records: Path, steps: int) -> None:
+    """The command's own training, a batch of 64; its memory at every twentieth of the steps."""
+    from ecvae_jax.training import loop
+
+    every, begin = max(1, steps // 20), time.perf_counter()
+
+    def watched(*arguments, **options) -> Iterator[dict[str, np.ndarray]]:
+        for step, batch in enumerate(training_batches(*arguments, **options), 1):
+            if step == 2 or step % every == 0:  # the first batch is also drawn for initialisation
+                passed = time.perf_counter() - begin
+                print(f"step {step}, {64 * step} examples: {resident():.0f} MB resident, {passed:.0f} s", flush=True)
+            yield batch
+
+    loop.training_batches = watched
+    config = Config(
+        data=DataConfig(records=str(records), cache=False, pairs=0.0),
+        model=ModelConfig(image_size=32, widths=(8, 16), z_dim=64, z_grid=8),
+        train=TrainConfig(steps=steps, batch_size=64, log_every=every, images_every=steps, checkpoint_every=steps),
+    )
+    with tempfile.TemporaryDirectory() as work:
+        outcome = loop.train(config, Path(work))
+    print(f"{outcome.step} steps, {64 * outcome.step} examples: {resident():.0f} MB resident at the end")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("what", choices=("pipeline", "epochs", "start", "train"))
+    parser.add_argument("--rounds", type=int, default=7, help="for pipeline")
+    parser.add_argument("--side", type=int, default=256, help="pixels of the stored faces, for pipeline")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--faces", type=int, default=200_000)
+    parser.add_argument("--steps", type=int, default=6250, help="of 64 examples, for train: two epochs")
+    options = parser.parse_args()
+    if options.what == "epochs":
+        bench_epochs(options.epochs)
+        return
+    if options.what == "pipeline":
+        bench_pipeline(options.rounds, options.side)
+        return
+    with tempfile.TemporaryDirectory() as work:
+        write_many(Path(work) / "records", options.faces)
+        if options.what == "start":
+            bench_start(Path(work) / "records")
+        else:
+            bench_train(Path(work) / "records", options.steps)
+
+
+if __name__ == "__main__":
+    main()
