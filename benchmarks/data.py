@@ -81,13 +81,20 @@ def prepared(folder: Path, options: PrepareConfig) -> Cost:
 
 
 def bench_prepare(photos: int, detector: str, rounds: int) -> None:
-    options = PrepareConfig(size=128, detector=detector)  # type: ignore[arg-type]
+    options, start = PrepareConfig(size=128, detector=detector), 8 * CORES  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as work:
-        folder, ratios = Path(work) / "photos", Ratios(f"{detector} alone / prepare")
+        folder, few = Path(work) / "photos", Path(work) / "few"  # few: just enough for all processes to be started
         write_photos(folder, photos)
+        write_photos(few, start)
+        whole, apart = (Ratios(f"{detector} alone / prepare, {what}") for what in ("whole", "its start and end apart"))
         for _ in range(rounds):
-            ratios.add(detector_alone(folder, detector), prepared(folder, options))
-        ratios.tell()
+            alone = detector_alone(folder, detector)
+            all_of_them, first = prepared(folder, options), prepared(few, options)
+            whole.add(alone, all_of_them)
+            apart.add(alone, Cost(*((photos * one - start * two) / (photos - start)
+                                    for one, two in zip(all_of_them, first, strict=True))))  # fmt: skip
+        whole.tell()
+        apart.tell()
 
 
 def bench_box(source: Path | None, photos: int, detector: str, box: str, rounds: int) -> None:
@@ -149,7 +156,7 @@ def least(options: PrepareConfig, jobs: list[FaceJob]) -> Cost:
     predicted = timed(lambda: [predictor(chip, box) for chip in chips], len(jobs))
     face = np.random.default_rng(0).uniform(0.25, 0.75, (68, 2)).astype(np.float32)
     sizes = [Image.open(str(job.content)).size for job in jobs]
-    given = [FaceJob(job.content, face * np.float32(size)) for job, size in zip(jobs, sizes, strict=True)]
+    given = [FaceJob(job.content, face * np.asarray(size, np.float32)) for job, size in zip(jobs, sizes, strict=True)]
     worker = FaceWorker(dataclasses.replace(options, box=""), False)
     rest = timed(lambda: [worker(job) for job in given], len(jobs))
     return Cost(predicted.wall + rest.wall, predicted.cpu + rest.cpu)

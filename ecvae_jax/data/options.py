@@ -30,7 +30,7 @@ class PrepareConfig:
     68 points (extra `mediapipe`; Apache-2.0)."""
     box: str = ""
     """For photos that are aligned already: where every face is, x0,y0,x1,y1 as fractions of the photo, so that none is
-    looked for and only its landmarks are found; many times faster. "celeba": CelebA's aligned photos."""
+    looked for and only its landmarks are found, a few times as fast. "celeba": CelebA's aligned photos."""
     landmarks: str = "auto"
     """"auto": landmarks68.csv, landmarks98.csv or landmarks.csv in the source's folder, or .pts files beside the
     photos, if there are any; "none": always detect; anything else: the file to use. A CSV has the columns image (the
