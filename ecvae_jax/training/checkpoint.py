@@ -85,26 +85,27 @@ class Checkpoints:
         self._config, self._records = config, dict(records)
         self.directory = (workdir / FOLDER).absolute()
         self._saving: int | None = None
-        self._open = ExitStack()
-        # What goes wrong in the background is raised, and told once, when it is waited for.
-        self._open.enter_context(quiet_orbax(logging.CRITICAL))
-        self.notes: list[str] = decide_once(lambda: set_damaged_aside(self.directory))
-        """Lines about damaged checkpoints that were passed over, and about settings that are taken anew."""
-        options = ocp.CheckpointManagerOptions(
-            save_decision_policy=policies.AnySavePolicy([
-                policies.PreemptionCheckpointingPolicy(),
-                policies.FixedIntervalPolicy(config.train.checkpoint_every),
-            ]),
-            preservation_policy=policies.LatestN(config.train.keep_checkpoints),
-            cleanup_tmp_directories=True,
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
-        )
-        self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=ITEMS)
-        latest = self.latest_step
-        if latest is not None:
-            facts = read_facts(self._manager, latest, self.directory)
-            self.notes += check_continuation(config, facts["config"], workdir, allowed)
-            check_same_records(self._records, facts["records"], workdir)
+        with ExitStack() as opened:
+            # What goes wrong in the background is raised, and told once, when it is waited for.
+            opened.enter_context(quiet_orbax(logging.CRITICAL))
+            self.notes: list[str] = decide_once(lambda: set_damaged_aside(self.directory))
+            """Lines about damaged checkpoints that were passed over, and about settings that are taken anew."""
+            options = ocp.CheckpointManagerOptions(
+                save_decision_policy=policies.AnySavePolicy([
+                    policies.PreemptionCheckpointingPolicy(),
+                    policies.FixedIntervalPolicy(config.train.checkpoint_every),
+                ]),
+                preservation_policy=policies.LatestN(config.train.keep_checkpoints),
+                cleanup_tmp_directories=True,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
+            )
+            self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=ITEMS)
+            latest = self.latest_step
+            if latest is not None:
+                facts = read_facts(self._manager, latest, self.directory)
+                self.notes += check_continuation(config, facts["config"], workdir, allowed)
+                check_same_records(self._records, facts["records"], workdir)
+            self._open = opened.pop_all()
 
     @property
     def latest_step(self) -> int | None:
