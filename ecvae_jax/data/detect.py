@@ -96,8 +96,8 @@ class Dlib68:
     size: dlib gives whole pixels, which would be coarse on a small face.
 
     In a known box they are read on a smaller picture of the face, and a grey one: the predictor sees no colour, only
-    the mean of the three. That takes a sixth of the time, and on heads whose landmarks are known the errors are the
-    same (`docs/preparing.md`).
+    the mean of the three. A photo then costs half as much, and on heads whose landmarks are known the errors are as
+    large either way (`docs/preparing.md`).
     """
 
     points = 68
