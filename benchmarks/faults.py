@@ -172,7 +172,7 @@ def results(config: Config, workdir: Path) -> dict[str, bytes]:
     events = EventAccumulator(str(workdir / "tensorboard"), size_guidance={"tensors": 0})
     events.Reload()
     for name in events.Tags()["tensors"]:
-        if name != "images_per_second":
+        if name not in ("images_per_second", "seconds", "compile_seconds", "peak_memory_gib"):  # the process's own
             points = {point.step: point.tensor_proto.SerializeToString() for point in events.Tensors(name)}
             found |= {f"{name} at {step}": value for step, value in points.items()}
     return found
