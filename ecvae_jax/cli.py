@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 
-from ecvae_jax.command_line import say, wrong_usage
+from ecvae_jax.command_line import VERBOSE, say, wrong_usage
 from ecvae_jax.commands import COMMANDS, COMPILE_NOTHING, SUMMARIES
 from ecvae_jax.compile_cache import use_compilation_cache
 from ecvae_jax.cpu import keep_freed_memory, set_cpu_flags
@@ -18,8 +18,8 @@ from ecvae_jax.cpu import keep_freed_memory, set_cpu_flags
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `ecvae` and returns its exit code: 0 done, 1 failed, 2 wrong usage, 75 a training to be started again."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    verbose = any(word in ("-v", "--verbose") for word in words)
-    words = [word for word in words if word not in ("-v", "--verbose")]
+    verbose = any(word in VERBOSE for word in words)
+    words = [word for word in words if word not in VERBOSE]
     if not words or words[0] in ("-h", "--help"):
         print(_help())
         return 0 if words else 2

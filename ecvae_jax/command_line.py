@@ -11,6 +11,11 @@ from typing import Any, TypeVar
 
 import tyro
 
+from ecvae_jax.config import Config
+
+VERBOSE = ("-v", "--verbose")
+"""The flags, anywhere in a command, that ask for tracebacks."""
+
 _T = TypeVar("_T")
 
 
@@ -40,10 +45,29 @@ def parse(kind: type[_T], command: str, arguments: Sequence[str], default: _T | 
         raise
 
 
+def parse_experiment(kind: type[_T], command: str, arguments: Sequence[str]) -> tuple[_T, bool]:
+    """Returns the options of a subcommand that takes `[CONFIG]` first, and whether an experiment was named.
+
+    Raises:
+        SystemExit: see `parse`.
+        ValueError: the experiment's file cannot be read.
+    """
+    from ecvae_jax.experiments import load_config
+
+    rest, named = list(arguments), bool(arguments) and not arguments[0].startswith("-")
+    config = load_config(Path(rest.pop(0))) if named else Config()
+    return parse(kind, f"{command} [CONFIG]", rest, kind(config=config)), named  # type: ignore[call-arg]
+
+
 def _unboxed(text: str) -> str:
     """The text inside a box of line-drawing characters, as one line."""
     lines = [line.strip(" │╭╮╰╯─") for line in text.splitlines()]
     return " ".join(line for line in lines[1:] if line and not line.startswith("For full helptext")).rstrip(".")
+
+
+def verbose_flag() -> list[str]:
+    """Returns the flag by which this command was asked for tracebacks, to be handed on to another `ecvae`."""
+    return [word for word in sys.argv[1:] if word in VERBOSE][:1]
 
 
 def wrong_usage(message: str) -> int:

@@ -6,21 +6,18 @@ import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ecvae_jax.command_line import parse, say, wrong_usage
+from ecvae_jax.command_line import parse, parse_experiment, say, verbose_flag, wrong_usage
 from ecvae_jax.config import Config
-from ecvae_jax.options import (
-    CompareOptions,
+from ecvae_jax.options.experiment import CompareOptions, PlanOptions, TrainOptions
+from ecvae_jax.options.model import (
     EvaluateOptions,
     ExportOptions,
     FigureOptions,
     InfoOptions,
-    MorphOptions,
-    PlanOptions,
-    PrepareOptions,
     SampleOptions,
-    TrainOptions,
     TransferOptions,
 )
+from ecvae_jax.options.records import MorphOptions, PrepareOptions
 from ecvae_jax.training.host_process import ALONE, TRY_AGAIN, is_watched, watch_over
 
 DEFAULT_WORKDIR = Path("runs/rendered")
@@ -28,17 +25,12 @@ DEFAULT_WORKDIR = Path("runs/rendered")
 
 def train(arguments: Sequence[str]) -> int:
     """Runs `ecvae train [CONFIG] [--workdir DIR] [--section.field VALUE ...]` and returns the exit code."""
-    from ecvae_jax.experiments import load_config
-
-    config, rest, named = Config(), list(arguments), False
-    if rest and not rest[0].startswith("-"):
-        config, named = load_config(Path(rest.pop(0))), True
-    options = parse(TrainOptions, "train [CONFIG]", rest, TrainOptions(config=config))
+    options, named = parse_experiment(TrainOptions, "train", arguments)
     if options.workdir is None and (named or options.config.data.records != Config().data.records):
         return wrong_usage("--workdir is required: the folder for checkpoints and logs of this training")
     workdir = options.workdir or DEFAULT_WORKDIR
     if options.hosts != ALONE and not is_watched():
-        code, from_within = watch_over(["train", *arguments])
+        code, from_within = watch_over(["train", *arguments, *verbose_flag()])
         return _lost(workdir) if from_within else code
     from ecvae_jax.training.hosts import is_lost_host, join_hosts
     from ecvae_jax.training.loop import train as run_training
@@ -147,12 +139,7 @@ def evaluate(arguments: Sequence[str]) -> int:
 
 def compare(arguments: Sequence[str]) -> int:
     """Runs `ecvae compare [CONFIG] --workdir DIR [options]` and returns the exit code."""
-    from ecvae_jax.experiments import load_config
-
-    config, rest = Config(), list(arguments)
-    if rest and not rest[0].startswith("-"):
-        config = load_config(Path(rest.pop(0)))
-    options = parse(CompareOptions, "compare [CONFIG]", rest, CompareOptions(config=config))
+    options, _ = parse_experiment(CompareOptions, "compare", arguments)
     if options.workdir is None:
         return wrong_usage("--workdir is required: the folder for the trainings and the table")
     from ecvae_jax.comparison.compare import compare as run_comparison
@@ -183,14 +170,10 @@ def figure(arguments: Sequence[str]) -> int:
 
 def plan(arguments: Sequence[str]) -> int:
     """Runs `ecvae plan [CONFIG] --topology v5e:4x4 [options]` and returns the exit code."""
-    from ecvae_jax.experiments import load_config
     from ecvae_jax.plan.chips import Topology
     from ecvae_jax.plan.environment import use_compiler_only
 
-    config, rest = Config(), list(arguments)
-    if rest and not rest[0].startswith("-"):
-        config = load_config(Path(rest.pop(0)))
-    options = parse(PlanOptions, "plan [CONFIG]", rest, PlanOptions(config=config))
+    options, _ = parse_experiment(PlanOptions, "plan", arguments)
     if options.topology is None:
         return wrong_usage("--topology is required: GENERATION:SHAPE, such as v5e:4x4")
     topology = Topology.parse(options.topology)

@@ -2,7 +2,7 @@
 # Trains in N processes on this machine, each a "host" with M virtual CPU devices: how a pod works, without one.
 # usage: bash launch/local_multiprocess.sh N M CONFIG --workdir DIR [--section.field VALUE ...]
 # Process 0 tells on the terminal, the others in DIR/host-I.log. Ctrl-C and SIGTERM stop all after the same step. The exit
-# code is that of the first process that failed, else 0. $ECVAE_PORT names another port than a free one.
+# code is that of the lowest process that did not end with 0, else 0. $ECVAE_PORT names another port than a free one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

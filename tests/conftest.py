@@ -76,6 +76,16 @@ def tiny_config(tiny_records: Path) -> Config:
 
 
 @pytest.fixture(scope="session")
+def tiny_workdir(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished training of `tiny_config`, checkpoints at 5 and 10: to be read; who changes something takes a copy."""
+    from ecvae_jax.training.loop import train
+
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    assert train(tiny_config, folder).finished
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_batch(tiny_config: Config) -> dict[str, np.ndarray]:
     """The first batch of `tiny_config`."""
     from ecvae_jax.data.pipeline import load_faces, training_batches

@@ -25,19 +25,11 @@ from ecvae_jax.training.checkpoint import Model, load_model
 from ecvae_jax.training.density_file import FILE
 from ecvae_jax.training.export import export_model
 from ecvae_jax.training.integrity import CheckpointError
-from ecvae_jax.training.loop import train
 
 
 @pytest.fixture(scope="module")
-def workdir(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("density")
-    assert train(tiny_config, folder).finished
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(workdir: Path) -> Model:
-    return load_model(workdir)
+def model(tiny_workdir: Path) -> Model:
+    return load_model(tiny_workdir)
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +43,9 @@ def fitted(model: Model, faces: Faces) -> LowRankGaussian:
 
 
 @pytest.fixture(scope="module")
-def exported(workdir: Path, fitted: LowRankGaussian, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(tiny_workdir: Path, fitted: LowRankGaussian, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exported") / "small"
-    export_model(workdir, out, density=fitted)
+    export_model(tiny_workdir, out, density=fitted)
     return out
 
 
@@ -150,18 +142,18 @@ def test_too_few_faces_and_records_that_are_gone_are_refused(model: Model, faces
 
 
 def test_the_commands_fit_store_and_draw(
-    workdir: Path, tiny_records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_workdir: Path, tiny_records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = ["--structure", f"{tiny_records}:test:0,9", "--n", "3", "--from", "posterior", "--temperature", "0.7"]
-    assert main(["sample", "--checkpoint", str(workdir), *shown, "--out", str(tmp_path / "own.png")]) == 0
+    assert main(["sample", "--checkpoint", str(tiny_workdir), *shown, "--out", str(tmp_path / "own.png")]) == 0
     said = capsys.readouterr().err
     assert f"a density of 96 faces of {tiny_records} (rank 31, 100% of their variance), not the prior" in said
-    assert main(["export", str(workdir), str(tmp_path / "small"), "--density", "31"]) == 0
+    assert main(["export", str(tiny_workdir), str(tmp_path / "small"), "--density", "31"]) == 0
     assert main(["sample", "--checkpoint", str(tmp_path / "small"), *shown, "--out", str(tmp_path / "kept.png")]) == 0
     assert "a density of the training faces (rank 31), not the prior" in capsys.readouterr().err
     own, kept = (np.asarray(Image.open(tmp_path / name)).astype(int) for name in ("own.png", "kept.png"))
     assert np.abs(own - kept).mean() < 2  # half precision
-    assert main(["sample", "--checkpoint", str(workdir), *shown[:4], "--out", str(tmp_path / "prior.png")]) == 0
+    assert main(["sample", "--checkpoint", str(tiny_workdir), *shown[:4], "--out", str(tmp_path / "prior.png")]) == 0
     assert "drawn from the prior" in capsys.readouterr().err
     assert np.abs(own - np.asarray(Image.open(tmp_path / "prior.png"))).mean() > 2
     assert main(["info", str(tmp_path / "small")]) == 0

@@ -19,19 +19,11 @@ from ecvae_jax.evaluation.protocol import evaluate, evaluate_checkpoint
 from ecvae_jax.evaluation.scoring import Measures
 from ecvae_jax.synthesis import reconstruct, transfer
 from ecvae_jax.training.checkpoint import Model, load_model
-from ecvae_jax.training.loop import train
 
 
 @pytest.fixture(scope="module")
-def workdir(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("evaluation")
-    train(tiny_config, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(workdir: Path) -> Model:
-    return load_model(workdir)
+def model(tiny_workdir: Path) -> Model:
+    return load_model(tiny_workdir)
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +86,8 @@ def test_each_score_compares_what_it_says(model: Model, faces: Faces) -> None:
     assert report.scores["model"]["psnr"].mean != report.scores["reconstruction"]["psnr"].mean
 
 
-def test_report_of_a_trained_checkpoint(tiny_config: Config, workdir: Path, tmp_path: Path) -> None:
-    report = evaluate_checkpoint(workdir, tiny_config.data.records, "test", limit=20)
+def test_report_of_a_trained_checkpoint(tiny_config: Config, tiny_workdir: Path, tmp_path: Path) -> None:
+    report = evaluate_checkpoint(tiny_workdir, tiny_config.data.records, "test", limit=20)
     assert list(report.scores) == ["reconstruction", "model", "copy", "warp"]
     for metrics in report.scores.values():
         assert set(metrics) == {"psnr", "ssim"}

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from ecvae_jax.cli import main
-from ecvae_jax.config import Config
 from ecvae_jax.data.detect import DetectedFace
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import Faces, load_faces
@@ -24,22 +23,14 @@ from ecvae_jax.evaluation.protocol import evaluate_checkpoint, evaluate_pairs
 from ecvae_jax.evaluation.scoring import load_measures
 from ecvae_jax.evaluation.tags import expression_of, in_order, is_neutral, pair_classes
 from ecvae_jax.training.checkpoint import Model, load_model
-from ecvae_jax.training.loop import train
 
 DOCS = Path(__file__).parent.parent / "docs" / "evaluation.md"
 KEYS = {"pairs", "psnr", "ssim", "identity", "nme", "face_found"}
 
 
 @pytest.fixture(scope="module")
-def workdir(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pairs")
-    train(tiny_config, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(workdir: Path) -> Model:
-    return load_model(workdir)
+def model(tiny_workdir: Path) -> Model:
+    return load_model(tiny_workdir)
 
 
 @pytest.fixture(scope="module")
@@ -211,11 +202,11 @@ def test_drawing_the_truth_is_perfect_and_others_are_told_apart(heads: Faces) ->
 
 
 def test_the_command_writes_all_that_is_asked_for(
-    workdir: Path, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_workdir: Path, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("dlib")
     out, markdown, figure, images = (tmp_path / name for name in ("o/r.json", "o/r.md", "o/r.png", "images"))
-    command = ["evaluate", "--checkpoint", str(workdir), "--pairs", *map(str, folders), "--out", str(out)]
+    command = ["evaluate", "--checkpoint", str(tiny_workdir), "--pairs", *map(str, folders), "--out", str(out)]
     command += ["--markdown", str(markdown), "--figure", str(figure), "--save-images", str(images)]
     assert main(command) == 0
     shown = capsys.readouterr()
@@ -244,18 +235,21 @@ def test_the_figure_has_a_row_for_each_method(heads: Faces) -> None:
     assert draw_figure(report).shape == (2 * (4 * 66 + 2), 150 + 2 * (3 * 66 + 2), 3)
 
 
-def test_the_example_of_the_docs_runs(workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_the_docs_runs(tiny_workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    exec(code.replace("demo/run", str(workdir)), names)
+    exec(code.replace("demo/run", str(tiny_workdir)), names)
     assert len(names["pairs"]) == 20
     assert (tmp_path / "report.json").is_file()
     assert (tmp_path / "pairs.png").is_file()
 
 
-def test_a_drawer_of_the_users_own(workdir: Path, tiny_records: Path) -> None:
-    report = evaluate_checkpoint(workdir, str(tiny_records), limit=12, draw=lambda model: lambda images, *_: images)
+def test_a_drawer_of_the_users_own(tiny_workdir: Path, tiny_records: Path) -> None:
+    def drawer(model):
+        return lambda images, *_: images
+
+    report = evaluate_checkpoint(tiny_workdir, str(tiny_records), limit=12, draw=drawer)
     assert report.scores["model"] == report.scores["copy"]
 
 
@@ -272,7 +266,7 @@ def test_wrong_options_are_one_line(words: list[str], capsys: pytest.CaptureFixt
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-def test_a_missing_folder_is_one_line(workdir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_folder_is_one_line(tiny_workdir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing = str(tmp_path / "missing")
-    assert main(["evaluate", "--checkpoint", str(workdir), "--pairs", missing, missing]) == 1
+    assert main(["evaluate", "--checkpoint", str(tiny_workdir), "--pairs", missing, missing]) == 1
     assert "no such folder; give two folders of photos" in capsys.readouterr().err

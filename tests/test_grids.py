@@ -10,13 +10,11 @@ from ecvae_jax import grids
 from ecvae_jax.config import Config
 from ecvae_jax.data.faces import load_faces
 from ecvae_jax.data.portraits import Portraits
-from ecvae_jax.training.loop import train
 
 
 def test_photos_are_cropped_as_the_training_faces_and_notes_are_kept(
-    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_config: Config, tiny_workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(tiny_config, tmp_path / "run")
     faces, asked = load_faces(tiny_config.data.records, "test"), []
 
     def photos(specs, image_size, points, margin, detector):
@@ -26,7 +24,7 @@ def test_photos_are_cropped_as_the_training_faces_and_notes_are_kept(
         return Portraits(images, faces.landmarks[: len(specs)], list(specs), notes)
 
     monkeypatch.setattr(grids, "load_portraits", photos)
-    notes = grids.write_transfer_grid(tmp_path / "run", ["a"], ["b", "c"], tmp_path / "grid.png", True, 1)
+    notes = grids.write_transfer_grid(tiny_workdir, ["a"], ["b", "c"], tmp_path / "grid.png", True, 1)
     assert asked == [(faces.metadata["margin"], "mediapipe-98")] * 2
     assert notes[:2] == ["a: 3 faces, the largest is taken", "b: 3 faces, the largest is taken"]
     assert notes[2].startswith("1 sources × 2 targets")

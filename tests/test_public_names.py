@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 
 import ecvae_jax
-from ecvae_jax.config import Config
-from ecvae_jax.training.loop import train
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -24,10 +22,9 @@ def test_unknown_name_is_an_attribute_error() -> None:
         _ = ecvae_jax.nothing
 
 
-def test_the_example_of_the_readme_runs(tiny_config: Config, tmp_path: Path) -> None:
-    train(tiny_config, tmp_path / "run")
+def test_the_example_of_the_readme_runs(tiny_workdir: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    code = code.replace("demo/run", str(tmp_path / "run"))
+    code = code.replace("demo/run", str(tiny_workdir))
     names: dict = {}
     exec(code, names)
     assert names["grid"].shape == (2, 6, 32, 32, 3)

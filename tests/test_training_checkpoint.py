@@ -18,42 +18,34 @@ from ecvae_jax.training.integrity import MANIFEST, find_damage, write_manifest
 from ecvae_jax.training.loop import train
 
 
-@pytest.fixture(scope="module")
-def workdir(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished training of 10 steps, checkpoints at 5 and 10."""
-    folder = tmp_path_factory.mktemp("training")
-    assert train(tiny_config, folder).finished
-    return folder
-
-
 def leaves_equal(first, second) -> bool:
     pairs = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
     return all(np.array_equal(a, b) for a, b in pairs)
 
 
-def test_model_loads_from_workdir_folder_and_step(tiny_config: Config, workdir: Path) -> None:
-    model = load_model(workdir)
+def test_model_loads_from_workdir_folder_and_step(tiny_config: Config, tiny_workdir: Path) -> None:
+    model = load_model(tiny_workdir)
     assert (model.config, model.step) == (tiny_config, 10)
     assert model.records["points"] == 98
-    assert leaves_equal(model.params, load_model(workdir / "checkpoints").params)
-    earlier = load_model(workdir / "checkpoints" / "5")
+    assert leaves_equal(model.params, load_model(tiny_workdir / "checkpoints").params)
+    earlier = load_model(tiny_workdir / "checkpoints" / "5")
     assert earlier.step == 5
     assert not leaves_equal(model.params, earlier.params)
     assert leaves_equal(model.frozen, earlier.frozen)
 
 
-def test_inference_does_not_need_the_optimiser(workdir: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(workdir, tmp_path / "copy")
+def test_inference_does_not_need_the_optimiser(tiny_workdir: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_workdir, tmp_path / "copy")
     shutil.rmtree(copy / "checkpoints" / "10" / "training")
-    assert leaves_equal(load_model(copy).params, load_model(workdir).params)
+    assert leaves_equal(load_model(copy).params, load_model(tiny_workdir).params)
 
 
-def test_restored_state_is_the_stored_one(tiny_config: Config, workdir: Path) -> None:
-    checkpoints = Checkpoints(workdir, tiny_config, {})
+def test_restored_state_is_the_stored_one(tiny_config: Config, tiny_workdir: Path) -> None:
+    checkpoints = Checkpoints(tiny_workdir, tiny_config, {})
     state, _ = checkpoints.restore()
     checkpoints.close()
     assert int(state.step) == 10
-    assert leaves_equal(state.ema_params, load_model(workdir).params)
+    assert leaves_equal(state.ema_params, load_model(tiny_workdir).params)
     counts = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state) if "count" in str(path[-1])]
     assert counts
     assert all(int(count) == 10 for count in counts)
@@ -68,15 +60,15 @@ def test_restored_state_is_the_stored_one(tiny_config: Config, workdir: Path) ->
         ({"prior": {"stddev": 0.2}}, r"prior\.stddev: 0\.1 -> 0\.2 \(cannot be changed\)"),
     ],
 )
-def test_another_experiment_is_not_continued(tiny_config: Config, workdir: Path, change, words: str) -> None:
+def test_another_experiment_is_not_continued(tiny_config: Config, tiny_workdir: Path, change, words: str) -> None:
     sections = {name: dataclasses.replace(getattr(tiny_config, name), **fields) for name, fields in change.items()}
     with pytest.raises(CheckpointError, match=words):
-        Checkpoints(workdir, dataclasses.replace(tiny_config, **sections), {})
+        Checkpoints(tiny_workdir, dataclasses.replace(tiny_config, **sections), {})
 
 
-def test_how_often_things_are_told_may_change(tiny_config: Config, workdir: Path) -> None:
+def test_how_often_things_are_told_may_change(tiny_config: Config, tiny_workdir: Path) -> None:
     train_config = dataclasses.replace(tiny_config.train, log_every=3, keep_checkpoints=9, parallel="pmap")
-    Checkpoints(workdir, dataclasses.replace(tiny_config, train=train_config), {}).close()
+    Checkpoints(tiny_workdir, dataclasses.replace(tiny_config, train=train_config), {}).close()
 
 
 def test_missing_folder_empty_folder_and_file_are_refused(tmp_path: Path) -> None:
@@ -89,9 +81,9 @@ def test_missing_folder_empty_folder_and_file_are_refused(tmp_path: Path) -> Non
         load_model(tmp_path / "file")
 
 
-def test_checkpoint_that_cannot_be_read_though_whole_is_named_in_one_line(workdir: Path, tmp_path: Path) -> None:
+def test_checkpoint_that_cannot_be_read_though_whole_is_named_in_one_line(tiny_workdir: Path, tmp_path: Path) -> None:
     """One without checksums, as older versions wrote them; others are tests of `integrity`."""
-    copy = shutil.copytree(workdir, tmp_path / "copy")
+    copy = shutil.copytree(tiny_workdir, tmp_path / "copy")
     step = copy / "checkpoints" / "10"
     (step / MANIFEST).unlink()
     facts = json.loads((step / "config" / "metadata").read_text())
@@ -117,8 +109,8 @@ def test_checkpoint_that_cannot_be_read_though_whole_is_named_in_one_line(workdi
         (lambda facts: facts.update(format=2), "its format is 2, which this version does not know"),
     ],
 )
-def test_checkpoint_of_a_newer_version_is_refused(workdir: Path, tmp_path: Path, change, words: str) -> None:
-    copy = shutil.copytree(workdir, tmp_path / "copy")
+def test_checkpoint_of_a_newer_version_is_refused(tiny_workdir: Path, tmp_path: Path, change, words: str) -> None:
+    copy = shutil.copytree(tiny_workdir, tmp_path / "copy")
     step = copy / "checkpoints" / "10"
     facts = json.loads((step / "config" / "metadata").read_text())
     change(facts)
@@ -128,8 +120,8 @@ def test_checkpoint_of_a_newer_version_is_refused(workdir: Path, tmp_path: Path,
         load_model(copy)
 
 
-def test_what_was_asked_to_change_is_told_and_goes_on(tiny_config: Config, workdir: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(workdir, tmp_path / "copy")
+def test_what_was_asked_to_change_is_told_and_goes_on(tiny_config: Config, tiny_workdir: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_workdir, tmp_path / "copy")
     longer = dataclasses.replace(tiny_config, train=dataclasses.replace(tiny_config.train, steps=12))
     with pytest.raises(CheckpointError, match=r"train\.steps: 10 -> 12; .* --allow-change train\.steps`$"):
         train(longer, copy)
@@ -138,8 +130,8 @@ def test_what_was_asked_to_change_is_told_and_goes_on(tiny_config: Config, workd
     assert train(longer, copy).finished  # it is stored now, and need not be asked for again
 
 
-def test_half_written_checkpoint_is_not_taken(workdir: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(workdir, tmp_path / "copy")
+def test_half_written_checkpoint_is_not_taken(tiny_workdir: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_workdir, tmp_path / "copy")
     done = copy / "checkpoints" / "10"
     done.rename(done.with_name("10.orbax-checkpoint-tmp-1"))
     assert load_model(copy).step == 5
@@ -158,10 +150,11 @@ def test_a_training_is_not_continued_on_other_faces(tiny_config: Config, tmp_pat
         Checkpoints(tmp_path / "run", config, {**facts, "fingerprint": "0" * 16})
 
 
-def test_an_export_is_small_and_draws_the_same(tiny_config: Config, workdir: Path, tmp_path: Path) -> None:
-    whole = load_model(workdir)
-    size = export_model(workdir, tmp_path / "small")
-    assert size < sum(file.stat().st_size for file in (workdir / "checkpoints" / "10").rglob("*") if file.is_file()) / 3
+def test_an_export_is_small_and_draws_the_same(tiny_config: Config, tiny_workdir: Path, tmp_path: Path) -> None:
+    whole = load_model(tiny_workdir)
+    size = export_model(tiny_workdir, tmp_path / "small")
+    stored = tiny_workdir / "checkpoints" / "10"
+    assert size < sum(file.stat().st_size for file in stored.rglob("*") if file.is_file()) / 3
     small = load_model(tmp_path / "small")
     assert find_damage(tmp_path / "small" / "10") is None
     assert (tmp_path / "small" / "10" / MANIFEST).is_file()
@@ -174,7 +167,7 @@ def test_an_export_is_small_and_draws_the_same(tiny_config: Config, workdir: Pat
         np.testing.assert_allclose(stored, original, rtol=1e-3, atol=1e-6)
     told = [file for file in (tmp_path / "small").rglob("*") if file.is_file() and b"pytest" in file.read_bytes()]
     assert not told  # nor is any path of this machine
-    assert export_model(workdir, tmp_path / "exact", half=False) > size
+    assert export_model(tiny_workdir, tmp_path / "exact", half=False) > size
     assert leaves_equal(load_model(tmp_path / "exact").params, whole.params)
     with pytest.raises(CheckpointError, match="exists: give the name of a new folder"):
-        export_model(workdir, tmp_path / "small")
+        export_model(tiny_workdir, tmp_path / "small")

@@ -188,13 +188,15 @@ def test_hosts_that_cannot_be_read_are_wrong_usage(hosts: str, words: str, capsy
 def test_no_hosts_to_detect_is_one_line(tmp_path: Path) -> None:
     clusters = ("SLURM", "OMPI", "JAX_COORD")
     clean = {name: value for name, value in environment().items() if not name.startswith(clusters)}
-    shown = subprocess.run(
-        [sys.executable, "-m", "ecvae_jax", "train", "--workdir", str(tmp_path / "run"), "--hosts", "auto"],
-        env=clean, capture_output=True, text=True, timeout=LONG,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "ecvae_jax", "train", "--workdir", str(tmp_path / "run"), "--hosts", "auto"]
+    shown = subprocess.run(command, env=clean, capture_output=True, text=True, timeout=LONG)
     assert shown.returncode == 1
     assert shown.stderr.count("\n") == 1
     assert "hosts=auto: nothing here tells of other hosts" in shown.stderr
+    # The process that trains is another one than was started; it is told of -v as well.
+    asked = subprocess.run([*command, "-v"], env=clean, capture_output=True, text=True, timeout=LONG)
+    assert asked.returncode == 1
+    assert asked.stderr.startswith("Traceback")
     assert not (tmp_path / "run").exists()
 
 

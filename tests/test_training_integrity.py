@@ -24,17 +24,9 @@ from ecvae_jax.training.loop import train
 from ecvae_jax.training.workdir import LOCK, WorkdirError, hold_workdir
 
 
-@pytest.fixture(scope="module")
-def workdir(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished training of 10 steps, checkpoints at 5 and 10."""
-    folder = tmp_path_factory.mktemp("training")
-    assert train(tiny_config, folder).finished
-    return folder
-
-
 @pytest.fixture
-def copy(workdir: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(workdir, tmp_path / "copy")
+def copy(tiny_workdir: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_workdir, tmp_path / "copy")
 
 
 def restored(config: Config, workdir: Path):
@@ -127,7 +119,7 @@ def test_synthesis_takes_the_one_before_and_names_the_damaged_one(
 
 
 def test_training_goes_on_from_the_one_before_to_the_same_end(
-    tiny_config: Config, workdir: Path, copy: Path, capsys: pytest.CaptureFixture[str]
+    tiny_config: Config, tiny_workdir: Path, copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flip(copy / "checkpoints" / "10")
     assert train(tiny_config, copy).finished
@@ -135,7 +127,7 @@ def test_training_goes_on_from_the_one_before_to_the_same_end(
     assert "checkpoints/10 is damaged: inference" in said
     assert f"going back to step 5; it lies in {copy / SET_ASIDE / '10'} now" in said
     assert find_damage(copy / SET_ASIDE / "10") is not None
-    assert same(restored(tiny_config, copy), restored(tiny_config, workdir))
+    assert same(restored(tiny_config, copy), restored(tiny_config, tiny_workdir))
 
 
 def test_damaged_ones_are_kept_under_names_of_their_own(copy: Path) -> None:
@@ -160,7 +152,7 @@ def test_where_none_is_whole_nothing_is_begun_anew(tiny_config: Config, copy: Pa
     assert sorted(path.name for path in (copy / "checkpoints").iterdir() if path.name.isdigit()) == ["10", "5"]
 
 
-def test_checkpoint_of_an_older_version_has_no_list_and_is_taken(copy: Path, workdir: Path) -> None:
+def test_checkpoint_of_an_older_version_has_no_list_and_is_taken(copy: Path, tiny_workdir: Path) -> None:
     step = copy / "checkpoints" / "10"
     (step / MANIFEST).unlink()
     facts = json.loads((step / "config" / "metadata").read_text())
@@ -168,7 +160,7 @@ def test_checkpoint_of_an_older_version_has_no_list_and_is_taken(copy: Path, wor
     (step / "config" / "metadata").write_text(json.dumps(facts))
     model = load_model(copy)
     assert model.step == 10
-    assert same(jax.tree.leaves(model.params), jax.tree.leaves(load_model(workdir).params))
+    assert same(jax.tree.leaves(model.params), jax.tree.leaves(load_model(tiny_workdir).params))
 
 
 def test_second_training_in_a_workdir_is_refused(tiny_config: Config, copy: Path) -> None:
@@ -205,7 +197,7 @@ def test_workdir_that_cannot_be_written_is_one_line(tiny_config: Config, folder:
 
 
 def test_full_disk_costs_nothing_but_the_steps_since_the_last_checkpoint(
-    tiny_config: Config, workdir: Path, copy: Path, capfd: pytest.CaptureFixture[str]
+    tiny_config: Config, tiny_workdir: Path, copy: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The system refuses to let any file grow beyond 90 kB, as a full disk would; Orbax has larger ones to write."""
     shutil.rmtree(copy / "checkpoints" / "10")
@@ -222,4 +214,4 @@ def test_full_disk_costs_nothing_but_the_steps_since_the_last_checkpoint(
     assert "Traceback" not in capfd.readouterr().err
     assert sorted(path.name for path in (copy / "checkpoints").iterdir()) == ["5"]
     assert train(tiny_config, copy).finished
-    assert same(restored(tiny_config, copy), restored(tiny_config, workdir))
+    assert same(restored(tiny_config, copy), restored(tiny_config, tiny_workdir))

@@ -1,4 +1,4 @@
-"""The options of the subcommands, as dataclasses that tyro reads; `ecvae_jax.commands` has a function for each."""
+"""Options of the subcommands that take a trained model: transfer, sample, evaluate, figure, export, info."""
 
 from __future__ import annotations
 
@@ -8,11 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ecvae_jax.config import AdaptConfig, Config
-from ecvae_jax.data.options import PrepareConfig
-from ecvae_jax.training.continuation import check_allowed
-from ecvae_jax.training.host_process import check_hosts
-from ecvae_jax.training.span import Span
+from ecvae_jax.config import AdaptConfig
 
 
 def _check_picture(out: Path, enlarge: int, name: str = "out") -> None:
@@ -20,94 +16,6 @@ def _check_picture(out: Path, enlarge: int, name: str = "out") -> None:
         raise ValueError(f"{name}={str(out)!r}: the name must end in .png")
     if enlarge < 1:
         raise ValueError(f"enlarge={enlarge}: must be at least 1")
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """Trains a model; the same command goes on where an interrupted training stopped."""
-
-    workdir: Path | None = None
-    """Folder for checkpoints, metrics.jsonl, TensorBoard files and first_batch.png; runs/rendered for the embedded
-    default. With several hosts: one that all of them see."""
-    hosts: str = "one"
-    """How this process meets those on other hosts, each started with the same command: "auto" under Cloud TPU, GKE,
-    Slurm or Open MPI; else INDEX/COUNT@ADDRESS:PORT, the address being that of host 0."""
-    profile: str | None = None
-    """A:B writes an XLA trace of the steps A to B into the folder's `profile`."""
-    allow_change: str = ""
-    """Settings, with commas between them, that may differ from those the training was begun with:
-    train.steps,optim.learning_rate. Others are refused: docs/faults.md."""
-    config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
-
-    def __post_init__(self) -> None:
-        """Refuses hosts, steps to be traced and settings to be changed that cannot be, before anything is loaded."""
-        check_hosts(self.hosts)
-        self.span()
-        check_allowed(self.allowed())
-
-    def span(self) -> Span | None:
-        """Returns the steps to be traced."""
-        return None if self.profile is None else Span.parse(self.profile, self.config.train.steps)
-
-    def allowed(self) -> list[str]:
-        """Returns the settings that may differ."""
-        return [name.strip() for name in self.allow_change.split(",") if name.strip()]
-
-
-@dataclass(frozen=True)
-class PrepareOptions:
-    """Makes records and report.csv from photos: every file is accounted for."""
-
-    source: Annotated[str, tyro.conf.Positional]
-    """A folder of photos, a list of them (.txt), a zip or tar archive, multipie:DIR, tfds:NAME or video:FILE."""
-    out: Annotated[Path, tyro.conf.Positional]
-    """Folder to be written."""
-    options: Annotated[PrepareConfig, tyro.conf.arg(name="")] = field(default_factory=PrepareConfig)
-
-
-@dataclass(frozen=True)
-class MorphOptions:
-    """Makes new people for training: faces between two people of a records folder, in every view that both have."""
-
-    records: Annotated[str, tyro.conf.Positional]
-    """Records folder that `ecvae prepare` wrote."""
-    out: Annotated[Path, tyro.conf.Positional]
-    """Folder to be written; join it to others in training: --data.records records/mine+records/morphs."""
-    people: int = 100
-    """How many new people."""
-    seed: int = 0
-    """Seed of who is mixed with whom."""
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be made, before anything is loaded."""
-        if self.people < 1:
-            raise ValueError(f"people={self.people}: must be at least 1")
-        if self.seed < 0:
-            raise ValueError(f"seed={self.seed}: must not be negative")
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """Writes what synthesis needs of a checkpoint as a small one: parameters in half precision, no optimiser."""
-
-    checkpoint: Annotated[Path, tyro.conf.Positional]
-    """Working directory of a training, or one step's folder in its `checkpoints`."""
-    out: Annotated[Path, tyro.conf.Positional]
-    """Folder to be written; --checkpoint takes it."""
-    half: bool = True
-    """Store float16 instead of float32; what is read is float32 again."""
-    density: int = 0
-    """Store a density of the training faces' appearances with the model, of this rank (64), for `ecvae sample --from
-    posterior` where the records are not at hand. 0: keep the one that is there, if any."""
-    data: str | None = None
-    """Records to fit it on; those of the training by default."""
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be fitted, before anything is loaded."""
-        if self.density < 0:
-            raise ValueError(f"density={self.density}: must be 0 (none) or a rank of at least 1")
-        if self.data is not None and not self.density:
-            raise ValueError(f"data={self.data!r}: is for a density; give its rank too, --density 64")
 
 
 @dataclass(frozen=True)
@@ -232,42 +140,6 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True)
-class InfoOptions:
-    """Tells what a checkpoint or a records folder holds."""
-
-    path: Annotated[Path, tyro.conf.Positional]
-    """Working directory of a training, one step's folder in its `checkpoints`, or a records folder."""
-
-
-@dataclass(frozen=True)
-class CompareOptions:
-    """Trains the three priors and their variants alike, with several seeds, and writes a table with a verdict.
-
-    Everything that is done is kept: after Ctrl-C, or with more seeds or variants, the same command goes on.
-    """
-
-    workdir: Path | None = None
-    """Folder for runs/VARIANT-seedS, comparison.json, comparison.md and comparison.png."""
-    variants: str = ""
-    """Names with commas between them: standard,mixture. Empty: all. The equilibrium prior is always trained."""
-    seeds: int = 3
-    """Trainings of each variant, with the seeds 0, 1, ... (train.seed is not used)."""
-    limit: int = 500
-    """At most so many pairs of views are scored."""
-    split: str = "test"
-    """Split of the records to score on; its people should not have been trained on."""
-    metrics: Literal["all", "pixels"] = "all"
-    """pixels: no identity and structure by dlib, which take most of the time of scoring."""
-    config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be compared, before anything is loaded."""
-        for name in ("seeds", "limit"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-
-
-@dataclass(frozen=True)
 class FigureOptions:
     """Draws a figure of the paper: 2 latent space, 3a emotion transfer, 3b conditional pose generation."""
 
@@ -293,33 +165,32 @@ class FigureOptions:
 
 
 @dataclass(frozen=True)
-class PlanOptions:
-    """Compiles the training step, or synthesis, for a TPU without having one: memory, work, exchange, speed.
+class ExportOptions:
+    """Writes what synthesis needs of a checkpoint as a small one: parameters in half precision, no optimiser."""
 
-    docs/plan.md tells how to read it.
-    """
-
-    topology: str | None = None
-    """Required: GENERATION:SHAPE of v4, v5e, v5p or v6e: v5e:4x4, v5p:2x2x2."""
-    what: Literal["train", "synthesis"] = "train"
-    """The training step over all chips, or what `ecvae transfer` computes, on one chip."""
-    batch_per_chip: int | None = None
-    """Images a chip; left out: train.batch_size over all chips, or synthesis' own batch."""
-    largest_batch: bool = False
-    """Search the largest batch that fits as well: three compilations or so more."""
-    efficiency: float = 0.5
-    """Share of peak and bandwidth that a chip is expected to reach on its own work, an assumption of yours."""
-    json: Path | None = None
-    """JSON file to be written as well."""
-    config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """Working directory of a training, or one step's folder in its `checkpoints`."""
+    out: Annotated[Path, tyro.conf.Positional]
+    """Folder to be written; --checkpoint takes it."""
+    half: bool = True
+    """Store float16 instead of float32; what is read is float32 again."""
+    density: int = 0
+    """Store a density of the training faces' appearances with the model, of this rank (64), for `ecvae sample --from
+    posterior` where the records are not at hand. 0: keep the one that is there, if any."""
+    data: str | None = None
+    """Records to fit it on; those of the training by default."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be planned, before anything is loaded."""
-        if self.batch_per_chip is not None and self.batch_per_chip < 1:
-            raise ValueError(f"batch_per_chip={self.batch_per_chip}: must be at least 1")
-        if self.largest_batch and self.what != "train":
-            raise ValueError("largest_batch: is for --what train")
-        if not 0 < self.efficiency <= 1:
-            raise ValueError(f"efficiency={self.efficiency}: must lie above 0 and not above 1")
-        if self.json is not None and self.json.is_dir():
-            raise ValueError(f"json={str(self.json)!r}: is a folder; give the name of a file")
+        """Refuses what cannot be fitted, before anything is loaded."""
+        if self.density < 0:
+            raise ValueError(f"density={self.density}: must be 0 (none) or a rank of at least 1")
+        if self.data is not None and not self.density:
+            raise ValueError(f"data={self.data!r}: is for a density; give its rank too, --density 64")
+
+
+@dataclass(frozen=True)
+class InfoOptions:
+    """Tells what a checkpoint or a records folder holds."""
+
+    path: Annotated[Path, tyro.conf.Positional]
+    """Working directory of a training, one step's folder in its `checkpoints`, or a records folder."""
