@@ -156,5 +156,8 @@ class World:
     def close(self) -> None:
         """Ends the trainings that a test left running."""
         for pid in self.folder.glob("homes/*/ecvae-run/[kt]*"):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid.read_text()), signal.SIGKILL)
+            number = int(pid.read_text())
+            # Its number may be a stranger's by now: only a process that was started in this world is ended.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if str(self.folder).encode() in Path(f"/proc/{number}/environ").read_bytes():
+                    os.kill(number, signal.SIGKILL)
