@@ -10,13 +10,14 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from ecvae_jax.command_line import VERBOSE, say, wrong_usage
-from ecvae_jax.commands import COMMANDS, COMPILE_NOTHING, SUMMARIES
+from ecvae_jax.commands import COMMANDS, COMPILE_NOTHING, RESUMABLE, SUMMARIES
 from ecvae_jax.compile_cache import use_compilation_cache
 from ecvae_jax.cpu import keep_freed_memory, set_cpu_flags
+from ecvae_jax.training.host_process import TRY_AGAIN
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs `ecvae` and returns its exit code: 0 done, 1 failed, 2 wrong usage, 75 a training to be started again."""
+    """Runs `ecvae` and returns its exit code: 0 done, 1 failed, 2 wrong usage, 75 to be started again."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     verbose = any(word in VERBOSE for word in words)
     words = [word for word in words if word not in VERBOSE]
@@ -38,9 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if note:
         say(note)
     try:
-        with _stopping_cleanly():
+        with _stopping_cleanly(TRY_AGAIN if words[0] in RESUMABLE else 128 + signal.SIGTERM):
             return COMMANDS[words[0]](words[1:])
-    except SystemExit as stop:  # tyro's: 0 after --help, 2 after an option it cannot read
+    except SystemExit as stop:  # ours after a signal; tyro's: 0 after --help, 2 after an option it cannot read
+        if stop.code == TRY_AGAIN:
+            say("interrupted by SIGTERM: the same command goes on")
         return stop.code if isinstance(stop.code, int) else 2
     except KeyboardInterrupt:
         say("interrupted")
@@ -57,17 +60,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _stopping_cleanly() -> Iterator[None]:
+def _stopping_cleanly(terminated: int) -> Iterator[None]:
     """Lets SIGTERM and SIGHUP unwind the program as Ctrl-C does, so that nothing half-written or running stays behind.
 
-    A training catches them itself and stores its state first.
+    A training catches them itself, once it has a state, and stores that first.
+
+    Args:
+        terminated: the exit code after SIGTERM.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
+        raise SystemExit(terminated if number == signal.SIGTERM else 128 + number)
 
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {number: signal.signal(number, stop) for number in numbers}

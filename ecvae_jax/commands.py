@@ -153,7 +153,7 @@ def compare(arguments: Sequence[str]) -> int:
         )
     except InterruptedComparisonError as stop:
         say(str(stop))
-        return 1
+        return 1 if stop.stopped_by == signal.SIGINT else TRY_AGAIN
     print("\n".join(verdict_lines(results)))
     say(*results.facts["notes"], f"written: comparison.md, comparison.json, comparison.png in {options.workdir}")
     return 0
@@ -200,6 +200,8 @@ def info(arguments: Sequence[str]) -> int:
     return 0
 
 
+RESUMABLE = ("train", "compare")
+"""SIGTERM (a machine is taken away) ends them with 75: the same command goes on from what is stored."""
 COMPILE_NOTHING = ("prepare", "morph", "export", "info")
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "prepare": prepare,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from ecvae_jax.comparison.variants import REFERENCE, VARIANTS, choose_variants, 
 from ecvae_jax.config import Config
 from ecvae_jax.data.faces import Faces
 from ecvae_jax.training.checkpoint import CheckpointError
+from ecvae_jax.training.host_process import TRY_AGAIN
 from ecvae_jax.training.loop import Outcome
 
 ASKED = ["no-transport"]
@@ -142,19 +144,26 @@ def test_another_experiment_is_refused(base: Config, folder: Path) -> None:
     assert (folder / "runs" / f"{REFERENCE}-seed0" / SCORES).is_file()
 
 
+@pytest.mark.parametrize(("by", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, TRY_AGAIN)])
 def test_an_interruption_is_told_and_the_command_goes_on(
-    base: Config, copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    base: Config, copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    by: signal.Signals, code: int,
+) -> None:  # fmt: skip
     experiment = copied / "experiment.json"
     experiment.write_text(base.to_json())
     (copied / "runs" / f"{REFERENCE}-seed0" / SCORES).unlink()
     command = ["compare", str(experiment), "--workdir", str(copied), "--variants", "equilibrium",
                "--seeds", "1", "--limit", "24", "--metrics", "pixels"]  # fmt: skip
     train = runs_module.train
-    monkeypatch.setattr(runs_module, "train", lambda config, workdir: Outcome(3, False, {}, 1.0))
-    assert main(command) == 1
+    interrupted = Outcome(3, False, {}, 1.0, stopped_by=by)
+    monkeypatch.setattr(runs_module, "train", lambda config, workdir: interrupted)
+    assert main(command) == code
     assert "interrupted in equilibrium-seed0 at step 3 of 4: the same command goes on" in capsys.readouterr().err
     monkeypatch.setattr(runs_module, "train", train)
+    measure = runs_module.measure_run
+    monkeypatch.setattr(runs_module, "measure_run", lambda *arguments: signal.raise_signal(by))
+    assert main(command) == code
+    monkeypatch.setattr(runs_module, "measure_run", measure)
     assert main(command) == 0
     assert "comparison.md, comparison.json, comparison.png" in capsys.readouterr().err
 

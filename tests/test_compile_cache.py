@@ -31,7 +31,8 @@ with CompileLog() as log:
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if name not in OURS}
+    # One device: eight cost a training of three steps half a minute, and the cache is the same.
+    clean = {name: value for name, value in os.environ.items() if name not in (*OURS, "XLA_FLAGS")}
     return subprocess.run(
         [sys.executable, "-c", code], env={**clean, **environment}, capture_output=True, text=True, check=True
     )
@@ -108,7 +109,7 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
     _prune(tmp_path / "missing", most_bytes=25)
 
 
-def test_trainings_are_bitwise_the_same_with_and_without_the_cache(tiny_config: Config, tmp_path: Path) -> None:
+def test_trainings_are_bitwise_the_same_compiled_or_read_from_the_cache(tiny_config: Config, tmp_path: Path) -> None:
     experiment = tmp_path / "config.json"
     experiment.write_text(tiny_config.to_json())
     code = (
@@ -121,8 +122,7 @@ def test_trainings_are_bitwise_the_same_with_and_without_the_cache(tiny_config: 
         "print(hashlib.sha256(b''.join(leaves)).hexdigest())\n"
     )
     cache = str(tmp_path / "cache")
-    runs = {name: run(code, NAME=name, ECVAE_COMPILATION_CACHE="off" if name == "off" else cache)
-            for name in ("off", "miss", "hit")}  # fmt: skip
-    assert len({each.stdout for each in runs.values()}) == 1
-    for name, words in {"off": "no compile cache", "miss": "not yet in", "hit": "read from"}.items():
-        assert words in runs[name].stderr
+    compiled, read = (run(code, NAME=name, ECVAE_COMPILATION_CACHE=cache) for name in ("compiled", "read"))
+    assert "not yet in the compile cache" in compiled.stderr
+    assert "read from the compile cache" in read.stderr
+    assert read.stdout == compiled.stdout

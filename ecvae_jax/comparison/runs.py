@@ -58,7 +58,11 @@ class Scoring:
 
 
 class InterruptedComparisonError(Exception):
-    """A training was asked to stop; it has stored its state."""
+    """A training was asked to stop by the signal `stopped_by`; it has stored its state."""
+
+    def __init__(self, message: str, stopped_by: int | None) -> None:
+        super().__init__(message)
+        self.stopped_by = stopped_by
 
 
 def load_scoring(config: Config, split: str, limit: int, metrics: str) -> tuple[Scoring, list[str]]:
@@ -116,8 +120,11 @@ def _complete_one(run: Run, base: Config, folder: Path, scoring: Scoring) -> dic
     config = run.variant.config(base, run.seed)
     outcome = train(config, folder / run.training)
     if not outcome.finished:
-        raise InterruptedComparisonError(f"interrupted in {run.training} at step {outcome.step} of "
-                                         f"{config.train.steps}: the same command goes on from there")  # fmt: skip
+        message = (
+            f"interrupted in {run.training} at step {outcome.step} of {config.train.steps}: the same command goes on "
+            "from there"
+        )
+        raise InterruptedComparisonError(message, outcome.stopped_by)
     model = load_model(folder / run.training)
     measured = measure_run(model, scoring.faces, scoring.limit, run.variant.transport, scoring.measures)
     scores = {"format": _FORMAT, "settings": scoring.settings, "config": json.loads(config.to_json()), **measured}
