@@ -112,7 +112,7 @@ class Dlib68:
             MissingExtraError: dlib or its model file is not installed.
         """
         self._dlib = _import_dlib()
-        self._file = _predictor_file()
+        self._file = dlib_model_file("shape_predictor_68_face_landmarks.dat", "68-point model")
         self.name = f"dlib-68 (dlib {self._dlib.__version__}, HOG, shape_predictor_68_face_landmarks)"
 
     @functools.cached_property
@@ -187,13 +187,18 @@ def _import_dlib() -> Any:
     return dlib
 
 
-def _predictor_file() -> Path:
-    # The package that ships the model is only located, never imported: it needs pkg_resources, which is going away.
+def dlib_model_file(name: str, what: str) -> Path:
+    """Returns a file of dlib's published models, out of the package that ships them.
+
+    Raises:
+        MissingExtraError: it is not installed; `what` is how the line calls it.
+    """
+    # The package is only located, never imported: it needs pkg_resources, which is going away.
     spec = importlib.util.find_spec("face_recognition_models")
     for folder in spec.submodule_search_locations or () if spec else ():
-        file = Path(folder) / "models" / "shape_predictor_68_face_landmarks.dat"
+        file = Path(folder) / "models" / name
         if file.is_file():
             return file
     raise MissingExtraError(
-        "dlib's 68-point model is not installed (package face_recognition_models): `pip install 'ecvae-jax[dlib]'`"
+        f"dlib's {what} is not installed (package face_recognition_models): `pip install 'ecvae-jax[dlib]'`"
     )

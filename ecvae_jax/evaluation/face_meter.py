@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from ecvae_jax.data.detect import DetectedFace, load_detector
-from ecvae_jax.data.errors import MissingExtraError
+from ecvae_jax.data.detect import DetectedFace, dlib_model_file, load_detector
 from ecvae_jax.data.progress import shown
 
 SEARCH_SIDE = 256
@@ -51,7 +48,7 @@ class FaceMeter:
         import dlib
 
         self._dlib: Any = dlib
-        self._file = _network_file()
+        self._file = dlib_model_file("dlib_face_recognition_resnet_model_v1.dat", "face network")
         self._seen: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
         self.name = f"{self._detector.name}; identity: dlib_face_recognition_resnet_model_v1, 128-d"
 
@@ -89,14 +86,3 @@ class FaceMeter:
         shape = self._dlib.full_object_detection(self._dlib.rectangle(x0, y0, x1 - 1, y1 - 1), points)
         chip = self._dlib.get_face_chip(image, shape, _CHIP, 0.25)
         return np.array(self._network.compute_face_descriptor(chip), np.float64)
-
-
-def _network_file() -> Path:
-    spec = importlib.util.find_spec("face_recognition_models")
-    for folder in spec.submodule_search_locations or () if spec else ():
-        file = Path(folder) / "models" / "dlib_face_recognition_resnet_model_v1.dat"
-        if file.is_file():
-            return file
-    raise MissingExtraError(
-        "dlib's face network is not installed (package face_recognition_models): `pip install 'ecvae-jax[dlib]'`"
-    )

@@ -1,0 +1,221 @@
+"""Kills one of several hosts again and again, and holds what the training comes to against an undisturbed one.
+
+    python benchmarks/host_faults.py [--kills 12] [--sigterms 3] [--hosts 2] [--devices 4] [--seed 0] [--steps 200]
+
+As `benchmarks/faults.py`, with `ecvae train --hosts INDEX/COUNT@ADDRESS:PORT` in several processes on this machine.
+One host drawn by chance is ended by SIGKILL once all have met: while they compile, between two steps, or in the middle
+of a save; a few times by SIGTERM. The others must end by themselves with exit code 75, "try again"; the time that they
+need is told. Then all are started again, until the training is done. At the end every array of the state and every
+point of the curves must be those of the undisturbed training, bit for bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from faults import results, stored
+
+from ecvae_jax.config import ClusterConfig, Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
+from ecvae_jax.training.host_process import TRY_AGAIN
+
+EVERY = 10  # steps between two checkpoints
+MOST = 600.0  # seconds after which a host that has not ended hangs
+
+
+@dataclass
+class Tally:
+    """What happened so far."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    """By the moment: compiling, training, saving."""
+    of: Counter[int] = field(default_factory=Counter)
+    """Kills by the index of the host."""
+    leaving: dict[str, list[float]] = field(default_factory=lambda: {"SIGKILL": [], "SIGTERM": []})
+    """Seconds from the signal until all hosts have ended."""
+    repeated: int = 0
+    trainings: int = 0
+    different: list[str] = field(default_factory=list)
+    """What was not as it has to be."""
+
+
+class Hosts:
+    """`ecvae train` on several hosts, each a process of this machine with devices of its own."""
+
+    def __init__(self, config: Path, workdir: Path, logs: Path, hosts: int, devices: int) -> None:
+        self.workdir, self.before, self.began = workdir, stored(workdir), time.time()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        logs.mkdir(parents=True)
+        self.logs = [logs / f"host-{index}.log" for index in range(hosts)]
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}".strip()
+        self.processes = []
+        for index, log in enumerate(self.logs):
+            command = [sys.executable, "-m", "ecvae_jax", "train", str(config), "--workdir", str(workdir),
+                       "--hosts", f"{index}/{hosts}@127.0.0.1:{port}"]  # fmt: skip
+            with log.open("wb") as file:
+                environment = {**os.environ, "XLA_FLAGS": flags}
+                self.processes.append(subprocess.Popen(command, env=environment, stdout=file, stderr=file))
+
+    def said(self, index: int = 0) -> str:
+        """What a host has written so far; the first one tells of the steps."""
+        return self.logs[index].read_text()
+
+    def last_step(self) -> int:
+        """The last step that was told of."""
+        steps = re.findall(r"^step (\d+)/", self.said(), re.MULTILINE)
+        return int(steps[-1]) if steps else self.before
+
+    def is_saving(self) -> bool:
+        """Whether there is a half-written checkpoint of this run."""
+        for folder in (self.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp"):
+            try:
+                if folder.stat().st_mtime > self.began:
+                    return True
+            except FileNotFoundError:
+                continue
+        return False
+
+    def reached(self, what: str) -> bool:
+        """Whether all have met and compile, have taken a step, or save."""
+        if what == "saving":
+            return self.is_saving()
+        return self.last_step() > self.before if what == "training" else "device(s) of " in self.said()
+
+    def wait_for(self, what: str) -> bool:
+        """Waits for a moment; returns False where a host ended before."""
+        while all(process.poll() is None for process in self.processes):
+            if self.reached(what):
+                return True
+            time.sleep(0.001 if what == "saving" else 0.02)
+        return False
+
+    def codes(self) -> Iterator[tuple[int, int | None]]:
+        """Waits for every host and gives its index and exit code, None where it hangs (it is killed then)."""
+        deadline = time.monotonic() + MOST
+        for index, process in enumerate(self.processes):
+            try:
+                yield index, process.wait(max(deadline - time.monotonic(), 1.0))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                yield index, None
+
+
+def disturb(hosts: Hosts, rng: random.Random, number: signal.Signals, tally: Tally) -> bool:
+    """Ends a host at some moment and waits for the others; returns False where the training was done before."""
+    what = "training" if number == signal.SIGTERM else rng.choice(["compiling", "training", "saving"])
+    if not hosts.wait_for(what):
+        return False
+    time.sleep(rng.uniform(0.0, {"compiling": 4.0, "training": 1.0, "saving": 0.15}[what]))
+    victim = rng.randrange(len(hosts.processes))
+    if any(process.poll() is not None for process in hosts.processes):
+        return False
+    last, began = hosts.last_step(), time.monotonic()
+    hosts.processes[victim].send_signal(number)
+    codes = dict(hosts.codes())
+    if all(code in (0, -number) for code in codes.values()) and 0 in codes.values():
+        return False  # it came after the last step
+    tally.leaving[number.name].append(time.monotonic() - began)
+    due = {index: -number if index == victim and number == signal.SIGKILL else TRY_AGAIN for index in codes}
+    if codes != due:
+        tally.different.append(f"{number.name} to host {victim} while {what}: exit codes {codes}, due are {due}")
+    kept = stored(hosts.workdir)
+    if number == signal.SIGTERM:
+        tally.different += [f"SIGTERM after step {last}: only step {kept} is stored"] if kept < last else []
+    else:
+        tally.kills[what] += 1
+        tally.of[victim] += 1
+        tally.repeated += max(hosts.last_step() - kept, 0)
+        tally.different += [f"a kill lost the checkpoint of step {hosts.before}"] if kept < hosts.before else []
+    return True
+
+
+def main() -> int:
+    """Trains, kills, and prints the tally; returns 1 where anything is not as it has to be."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--kills", type=int, default=12)
+    parser.add_argument("--sigterms", type=int, default=3)
+    parser.add_argument("--hosts", type=int, default=2)
+    parser.add_argument("--devices", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--folder", type=Path, help="for what the runs leave; a temporary one otherwise")
+    options = parser.parse_args()
+    rng, tally, began = random.Random(options.seed), Tally(), time.monotonic()
+    temporary = tempfile.TemporaryDirectory(prefix="ecvae-host-faults-")
+    folder = options.folder or Path(temporary.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    config = Config(
+        data=DataConfig(cache=False),  # a start must not decode every face
+        clusters=ClusterConfig(count=6),
+        model=ModelConfig(image_size=32, widths=(16, 16), z_dim=32, z_grid=4),
+        optim=OptimConfig(warmup_steps=2),
+        train=TrainConfig(steps=options.steps, batch_size=8, log_every=1, images_every=options.steps,
+                          checkpoint_every=EVERY),
+    )  # fmt: skip
+    file = folder / "config.json"
+    file.write_text(config.to_json())
+
+    def start(workdir: Path, number: int) -> Hosts:
+        return Hosts(file, workdir, folder / f"run-{number}", options.hosts, options.devices)
+
+    alone = start(folder / "undisturbed", 0)
+    if set(dict(alone.codes()).values()) != {0}:
+        sys.exit(f"the undisturbed training failed:\n{alone.said()[-2000:]}")
+    expected = results(config, folder / "undisturbed")
+    number = 0
+
+    def missing() -> tuple[int, int]:
+        return options.kills - sum(tally.kills.values()), options.sigterms - len(tally.leaving["SIGTERM"])
+
+    while max(missing()) > 0 and not tally.different:
+        workdir = folder / f"disturbed-{tally.trainings}"
+        ended = True
+        while ended and not tally.different:
+            number += 1
+            hosts = start(workdir, number)
+            kills, sigterms = missing()
+            terminate = sigterms > 0 and (number % 4 == 0 or kills <= 0)
+            sent = signal.SIGTERM if terminate else signal.SIGKILL
+            ended = max(kills, sigterms) > 0 and disturb(hosts, rng, sent, tally)
+            if not ended:
+                codes = dict(hosts.codes())
+                tally.different += [f"exit codes {codes}: {hosts.said()[-500:]}"] if any(codes.values()) else []
+            print(f"{time.monotonic() - began:6.0f} s  {sum(tally.kills.values())} kills {dict(tally.kills)}, "
+                  f"{len(tally.leaving['SIGTERM'])} SIGTERM; step {stored(workdir)} is stored", flush=True)  # fmt: skip
+        tally.trainings += 1
+        if tally.different:
+            break
+        found = results(config, workdir)
+        tally.different += [f"{workdir.name}: {name}" for name in expected.keys() | found.keys()
+                            if found.get(name) != expected.get(name)]  # fmt: skip
+    kills = ", ".join(f"{count} while {moment}" for moment, count in sorted(tally.kills.items()))
+    victims = ", ".join(f"{count} of host {index}" for index, count in sorted(tally.of.items()))
+    print(f"{sum(tally.kills.values())} kills ({kills}; {victims}) in {tally.trainings} trainings of {options.steps} "
+          f"steps on {options.hosts} hosts × {options.devices} devices, a checkpoint every {EVERY}; {number} starts; "
+          f"{time.monotonic() - began:.0f} s")  # fmt: skip
+    for name, seconds in tally.leaving.items():
+        print(f"{len(seconds)} {name}: all hosts had ended after at most {max(seconds, default=0):.1f} s")
+    print(f"steps taken again: {tally.repeated}")
+    print(f"bitwise as undisturbed ({len(expected)} arrays and points): {'no' if tally.different else 'yes'}")
+    print("\n".join(tally.different[:20]))
+    return bool(tally.different)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
