@@ -28,7 +28,8 @@ def test_shell_can_read_it(script: Path) -> None:
 
 def test_demo_trains_evaluates_and_draws(tmp_path: Path) -> None:
     shown = run(
-        ROOT / "launch" / "demo.sh", "--train.steps", "3", ECVAE_READY_PYTHON=sys.executable, ECVAE_DEMO=str(tmp_path)
+        ROOT / "launch" / "demo.sh", "--train.steps", "3", "--model.image-size", "32", "--model.widths", "16", "32",
+        ECVAE_READY_PYTHON=sys.executable, ECVAE_DEMO=str(tmp_path),
     )
     assert shown.returncode == 0, shown.stderr[-2000:]
     lines = [line.split()[0] for line in shown.stdout.splitlines()]
