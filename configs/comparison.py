@@ -3,9 +3,9 @@
     ecvae compare configs/comparison.py --workdir runs/comparison
 
 12,000 images a training, a fourth of what configs/demo.py sees: where that takes five minutes, a training here takes
-somewhat more than one. Scoring takes seconds with --metrics pixels; with all, dlib looks at 1,200 pictures of each
+between one and two. Scoring takes seconds with --metrics pixels; with all, dlib looks at 1,200 pictures of each
 training, 0.1 s of one core each (measured).
-15 trainings a seed, three seeds; --variants standard,mixture compares the three priors alone.
+17 trainings a seed, three seeds; --variants standard,mixture compares the three priors alone.
 """
 
 from ecvae_jax.config import Config, OptimConfig, TrainConfig
