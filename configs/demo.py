@@ -1,4 +1,4 @@
-"""The ten-minute run of launch/demo.sh: rendered heads at 64 px, from scratch, on 2 CPU cores.
+"""The run of launch/demo.sh: rendered heads at 64 px, from scratch, on 2 CPU cores.
 
     ecvae train configs/demo.py --workdir demo/run
 

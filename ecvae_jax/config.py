@@ -1,7 +1,7 @@
 """Every setting of an experiment, with its default: frozen dataclasses, checked when they are made.
 
-This is the only place where defaults live. A `Config` is written as JSON into each checkpoint, so every command but
-`ecvae train` and `ecvae prepare` needs only the checkpoint. Importing this file costs nothing: no JAX, no TensorFlow.
+This is the only place where defaults live. A `Config` is written as JSON into each checkpoint, so every command
+that takes a trained model needs only the checkpoint. Importing this file costs nothing: no JAX, no TensorFlow.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class OptimConfig:
     learning_rate: float = 3e-3
     """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls to 0 after the warm-up."""
+    """How the learning rate falls to 0 after the warm-up, or stays."""
     warmup_steps: int = 50
     """Steps of linear rise from 0."""
     clip_norm: float = 1.0

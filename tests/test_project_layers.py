@@ -32,7 +32,7 @@ LAYERS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
-# Each of these libraries has one door into the package (design: "the only … imports").
+# Each of these libraries has one door into the package.
 DOORS = {
     "flax": {"model"},
     "sklearn": {"structure/clusters.py"},

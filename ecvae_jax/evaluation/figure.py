@@ -24,7 +24,7 @@ def draw_figure(report: Report) -> UInt8[np.ndarray, "h w 3"]:
     The copy has no row: it is the source. At the left stand the methods' means over all pairs.
     """
     chosen = np.unique(np.linspace(0, len(report.pairs) - 1, _COLUMNS).round().astype(int))
-    names = [name for name in ("model", "warp", "reconstruction") if name in report.outputs]
+    names = [name for name in ("model", "plain", "warp", "reconstruction") if name in report.outputs]
     rows = [report.pairs.source[chosen], report.pairs.target[chosen], *(report.outputs[n][chosen] for n in names)]
     captions = [["source", *_caption(report, "copy")], ["target (true)"]]
     captions += [[LABELS.get(name, name), *_caption(report, name)] for name in names]

@@ -83,10 +83,10 @@ class SampleOptions:
 class EvaluateOptions:
     """Measures reconstruction, and transfer to true images of the same person beside copying and warping the source.
 
-    The JSON has `model`, `copy` and `warp` (and `reconstruction`), each with `pairs`, `psnr` (dB), `ssim`, `identity`
-    (distance of dlib's 128-d vectors to the true person; below 0.6 is the same one), `nme` (68-point error over the
-    distance of the outer eye corners, a fraction: 0.03 is 3%), `face_found` (a fraction), and `..._ci`, the 95%
-    interval over people. docs/evaluation.md tells all of it.
+    The JSON has `model`, `copy` and `warp` (and `plain`, `reconstruction`), each with `pairs`, `psnr` (dB), `ssim`,
+    `identity` (distance of dlib's 128-d vectors to the true person; below 0.6 is the same one), `nme` (68-point error
+    over the distance of the outer eye corners, a fraction: 0.03 is 3%), `face_found` (a fraction), and `..._ci`, the
+    95% interval over people. docs/evaluation.md tells all of it.
     """
 
     checkpoint: Path | None = None

@@ -8,7 +8,7 @@ from ecvae_jax.config import Config, OptimConfig
 
 
 def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
-    """Returns the learning rate as a function of the step: linear warm-up, then a fall to 0 at the last step."""
+    """Returns the learning rate as a function of the step: linear warm-up, then a fall to 0 at the end or none."""
     warmup = min(config.warmup_steps, steps - 1)
     rest = max(steps - warmup, 1)
     fall = {
