@@ -91,7 +91,9 @@ class Run:
         return False
 
     def is_saving(self) -> bool:
-        """Whether there is a half-written checkpoint, and not one that the run before has left."""
+        """Whether there is a half-written checkpoint of this run: one that is left is removed before the first step."""
+        if self.last_step() <= self.before:
+            return False
         for folder in (self.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp"):
             try:
                 return folder.stat().st_mtime > self.began

@@ -80,7 +80,9 @@ class Hosts:
         return int(steps[-1]) if steps else self.before
 
     def is_saving(self) -> bool:
-        """Whether there is a half-written checkpoint of this run."""
+        """Whether there is a half-written checkpoint of this run: one that is left is removed before the first step."""
+        if self.last_step() <= self.before:
+            return False
         for folder in (self.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp"):
             try:
                 if folder.stat().st_mtime > self.began:
