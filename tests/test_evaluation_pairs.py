@@ -227,7 +227,7 @@ def test_the_command_writes_all_that_is_asked_for(
         assert sorted(path.name for path in (images / method).iterdir()) == ["p0.png", "p1.png", "p2.png", "p3.png"]
         assert Image.open(images / method / "p0.png").size == (32, 32)
     assert not [path for path in tmp_path.rglob("*.part")]
-    assert Image.open(figure).size == (150 + 4 * (4 * 34 + 2), 4 * (5 * 34 + 2))
+    assert Image.open(figure).size == (150 + 4 * (4 * 34 + 2), 4 * (6 * 34 + 2))
 
 
 def test_the_figure_has_a_row_for_each_method(heads: Faces) -> None:
