@@ -51,6 +51,23 @@ class Tally:
     """What was not as in the undisturbed training."""
 
 
+def small_experiment(folder: Path, steps: int, every: int) -> tuple[Config, Path]:
+    """Returns an experiment with a checkpoint every so many steps, and its file; programs are kept in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    config = Config(
+        data=DataConfig(cache=False),  # a start must not decode every face
+        clusters=ClusterConfig(count=6),
+        model=ModelConfig(image_size=32, widths=(16, 16), z_dim=32, z_grid=4),
+        optim=OptimConfig(warmup_steps=2),
+        train=TrainConfig(steps=steps, batch_size=8, log_every=1, images_every=steps, checkpoint_every=every),
+    )
+    file = folder / "config.json"
+    file.write_text(config.to_json())
+    return config, file
+
+
 def train(arguments: list[str], log: Path) -> None:
     """What the process of a run does: the command, with what it says in a file."""
     with log.open("w") as file:
@@ -77,8 +94,7 @@ class Run:
 
     def last_step(self) -> int:
         """The last step that it told of: it tells of every one."""
-        steps = re.findall(r"^step (\d+)/", self.said(), re.MULTILINE)
-        return int(steps[-1]) if steps else self.before
+        return last_step(self.said(), self.before)
 
     def wait_for(self, what: str) -> bool:
         """Waits for the first step ("training") or a half-written checkpoint ("saving"); False where it ended first."""
@@ -92,14 +108,7 @@ class Run:
 
     def is_saving(self) -> bool:
         """Whether there is a half-written checkpoint of this run: one that is left is removed before the first step."""
-        if self.last_step() <= self.before:
-            return False
-        for folder in (self.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp"):
-            try:
-                return folder.stat().st_mtime > self.began
-            except FileNotFoundError:
-                continue
-        return False
+        return self.last_step() > self.before and half_written(self.workdir, self.began)
 
     def end(self, number: int) -> float:
         """Sends SIGKILL or SIGTERM and returns the seconds until the process has ended."""
@@ -110,6 +119,23 @@ class Run:
             self.process.terminate()
         self.process.join()
         return time.monotonic() - began
+
+
+def half_written(workdir: Path, since: float) -> bool:
+    """Whether there is a half-written checkpoint that was touched since a time."""
+    for folder in (workdir / "checkpoints").glob("*.orbax-checkpoint-tmp"):
+        try:
+            if folder.stat().st_mtime > since:
+                return True
+        except FileNotFoundError:
+            continue
+    return False
+
+
+def last_step(said: str, before: int) -> int:
+    """The last step that a log tells of, in which every step has a line; `before` where it tells of none."""
+    steps = re.findall(r"^step (\d+)/", said, re.MULTILINE)
+    return int(steps[-1]) if steps else before
 
 
 def stored(workdir: Path) -> int:
@@ -191,19 +217,7 @@ def main() -> int:
     rng, tally, began = random.Random(options.seed), Tally(), time.monotonic()
     temporary = tempfile.TemporaryDirectory(prefix="ecvae-faults-")
     folder = options.folder or Path(temporary.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    config = Config(
-        data=DataConfig(cache=False),  # a start must not decode every face
-        clusters=ClusterConfig(count=6),
-        model=ModelConfig(image_size=32, widths=(16, 16), z_dim=32, z_grid=4),
-        optim=OptimConfig(warmup_steps=2),
-        train=TrainConfig(steps=options.steps, batch_size=8, log_every=1, images_every=options.steps,
-                          checkpoint_every=EVERY),
-    )  # fmt: skip
-    file = folder / "config.json"
-    file.write_text(config.to_json())
+    config, file = small_experiment(folder, options.steps, EVERY)
 
     set_cpu_flags()  # in vain once JAX is imported, as it is in the process that the runs are forked from
     command = [sys.executable, "-m", "ecvae_jax", "train", str(file), "--workdir", str(folder / "undisturbed")]

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import re
 import signal
 import socket
 import subprocess
@@ -26,9 +25,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faults import results, stored
+from faults import half_written, last_step, results, small_experiment, stored
 
-from ecvae_jax.config import ClusterConfig, Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from ecvae_jax.training.host_process import TRY_AGAIN
 
 EVERY = 10  # steps between two checkpoints
@@ -40,7 +38,7 @@ class Tally:
     """What happened so far."""
 
     kills: Counter[str] = field(default_factory=Counter)
-    """By the moment: compiling, training, saving."""
+    """By the moment that was aimed at: compiling, training, saving."""
     of: Counter[int] = field(default_factory=Counter)
     """Kills by the index of the host."""
     leaving: dict[str, list[float]] = field(default_factory=lambda: {"SIGKILL": [], "SIGTERM": []})
@@ -76,20 +74,11 @@ class Hosts:
 
     def last_step(self) -> int:
         """The last step that was told of."""
-        steps = re.findall(r"^step (\d+)/", self.said(), re.MULTILINE)
-        return int(steps[-1]) if steps else self.before
+        return last_step(self.said(), self.before)
 
     def is_saving(self) -> bool:
         """Whether there is a half-written checkpoint of this run: one that is left is removed before the first step."""
-        if self.last_step() <= self.before:
-            return False
-        for folder in (self.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp"):
-            try:
-                if folder.stat().st_mtime > self.began:
-                    return True
-            except FileNotFoundError:
-                continue
-        return False
+        return self.last_step() > self.before and half_written(self.workdir, self.began)
 
     def reached(self, what: str) -> bool:
         """Whether all have met and compile, have taken a step, or save."""
@@ -159,19 +148,7 @@ def main() -> int:
     rng, tally, began = random.Random(options.seed), Tally(), time.monotonic()
     temporary = tempfile.TemporaryDirectory(prefix="ecvae-host-faults-")
     folder = options.folder or Path(temporary.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    config = Config(
-        data=DataConfig(cache=False),  # a start must not decode every face
-        clusters=ClusterConfig(count=6),
-        model=ModelConfig(image_size=32, widths=(16, 16), z_dim=32, z_grid=4),
-        optim=OptimConfig(warmup_steps=2),
-        train=TrainConfig(steps=options.steps, batch_size=8, log_every=1, images_every=options.steps,
-                          checkpoint_every=EVERY),
-    )  # fmt: skip
-    file = folder / "config.json"
-    file.write_text(config.to_json())
+    config, file = small_experiment(folder, options.steps, EVERY)
 
     def start(workdir: Path, number: int) -> Hosts:
         return Hosts(file, workdir, folder / f"run-{number}", options.hosts, options.devices)

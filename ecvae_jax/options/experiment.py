@@ -88,7 +88,7 @@ class PlanOptions:
     batch_per_chip: int | None = None
     """Images a chip; left out: train.batch_size over all chips, or synthesis' own batch."""
     largest_batch: bool = False
-    """Search the largest batch that fits as well: three compilations or so more."""
+    """Search the largest batch that fits as well: some compilations more (seven, for the paper's network)."""
     efficiency: float = 0.5
     """Share of peak and bandwidth that a chip is expected to reach on its own work, an assumption of yours."""
     json: Path | None = None

@@ -86,7 +86,7 @@ def _memory(plan: Plan) -> list[str]:
         lines.append(f"  largest batch that fits: {found.batch_per_chip} images a chip, {_gib(found.memory)}; "
                      f"compiled for {tried}")  # fmt: skip
     elif plan.what == "train":
-        lines.append("  largest batch that fits: --largest-batch searches it, by three compilations or so")
+        lines.append("  largest batch that fits: --largest-batch searches it, by some more compilations")
     return lines
 
 
