@@ -106,6 +106,11 @@ sys.exit(int(outcome.removeprefix("late-")))
 """
 
 
+def _hear_ctrl_c() -> None:
+    """As in a terminal; where the tests run in the background of a script it is ignored, and bash could not trap it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class World:
     """A folder with stand-ins, what they were called with, and a small checkout to launch from."""
 
@@ -137,7 +142,7 @@ class World:
     def start(self, script: str | Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             ["bash", str(self.checkout / script), *arguments], env=self.environment(**environment), cwd=self.folder,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=_hear_ctrl_c,
         )  # fmt: skip
 
     def run(self, script: str | Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -161,8 +161,10 @@ def test_an_interruption_is_told_and_the_command_goes_on(
     assert "interrupted in equilibrium-seed0 at step 3 of 4: the same command goes on" in capsys.readouterr().err
     monkeypatch.setattr(runs_module, "train", train)
     measure = runs_module.measure_run
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     monkeypatch.setattr(runs_module, "measure_run", lambda *arguments: signal.raise_signal(by))
     assert main(command) == code
+    signal.signal(signal.SIGINT, before)
     monkeypatch.setattr(runs_module, "measure_run", measure)
     assert main(command) == 0
     assert "comparison.md, comparison.json, comparison.png" in capsys.readouterr().err
