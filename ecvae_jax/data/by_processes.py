@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,8 +37,6 @@ class ByProcesses:
         rest = files.photos[done:]
         if not rest:  # all were done before; a detector would be loaded for nothing
             return
-        # What writes the records takes a quarter of a second to import: beside the work, not after it.
-        threading.Thread(target=importlib.import_module, args=("ecvae_jax.data.builders",)).start()
         jobs = (
             FaceJob(loaded.content, given.rows.get(photo.name) if given else None, loaded.tags)
             for photo, loaded in zip(rest, files.load(done), strict=True)
@@ -56,7 +52,9 @@ class ByProcesses:
 
     def write(self, out: Path, splits: Mapping[str, Sequence[Kept]], metadata: dict[str, Any]) -> None:
         """Writes the records folder."""
-        from ecvae_jax.data.builders import FaceRecord, write_records  # tensorflow-datasets: late, workers skip it
+        # tensorflow-datasets: late, workers skip it; and not beside other work, since while it is imported it replaces
+        # Python's import for all threads by one that refuses relative imports.
+        from ecvae_jax.data.builders import FaceRecord, write_records
 
         def records(faces: Sequence[Kept]) -> Iterator[FaceRecord]:
             for face in faces:
