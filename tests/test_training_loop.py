@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ecvae_jax.cli import main
 from ecvae_jax.config import Config
 from ecvae_jax.data.pipeline import load_faces, training_batches
 from ecvae_jax.training import loop
 from ecvae_jax.training.checkpoint import Checkpoints, load_model
+from ecvae_jax.training.host_process import TRY_AGAIN
 from ecvae_jax.training.loop import train
 from ecvae_jax.training.window import TrainingError
 
@@ -100,6 +102,25 @@ def test_interrupted_and_continued_is_bitwise_the_same(
     ours, theirs = scalars(tmp_path), scalars(undisturbed)
     for name in theirs.keys() - {"images_per_second", "seconds", "compile_seconds", "peak_memory_gib"}:
         assert ours[name] == theirs[name], name  # every point of every curve
+
+
+def test_sigterm_while_a_training_starts_is_told_and_the_command_goes_on(
+    tiny_config: Config, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Before there is a state to store: the same exit code, and nothing that stands in the way of the next start."""
+    experiment = tmp_path / "config.json"
+    experiment.write_text(tiny_config.to_json())
+    workdir = tmp_path / "run"
+    command = ["train", str(experiment), "--workdir", str(workdir)]
+    monkeypatch.setattr(loop, "init_state", lambda *_: signal.raise_signal(signal.SIGTERM))
+    assert main(command) == TRY_AGAIN
+    assert "interrupted by SIGTERM: the same command goes on" in capsys.readouterr().err
+    assert not list((workdir / "checkpoints").iterdir())
+    monkeypatch.undo()
+    assert main(command) == 0
+    whole, broken = restored(tiny_config, undisturbed), restored(tiny_config, workdir)
+    assert all(map(np.array_equal, jax.tree.leaves(whole), jax.tree.leaves(broken)))
 
 
 def test_killed_training_goes_on_from_its_last_checkpoint(
