@@ -118,7 +118,7 @@ def test_wrong_metadata_and_splits_are_refused(tmp_path: Path):
         write_records(tmp_path / "out", {"dev": [record("a")]}, METADATA)
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "bad json", "no metadata", "cut shard", "lost shard"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "bad json", "no metadata", "cut shard", "lost shard", "points"])
 def test_what_is_no_records_folder_is_refused_in_one_line(tmp_path: Path, damage: str):
     folder = tmp_path / "faces"
     if damage != "missing":
@@ -135,6 +135,11 @@ def test_what_is_no_records_folder_is_refused_in_one_line(tmp_path: Path, damage
         folder = folder / "made"
         (shard,) = folder.glob("*train.array_record*")
         shard.write_bytes(shard.read_bytes()[:100]) if damage == "cut shard" else shard.unlink()
+    if damage == "points":
+        make_records(folder / "made")
+        folder = folder / "made"
+        told = json.loads((folder / "metadata.json").read_text())
+        (folder / "metadata.json").write_text(json.dumps({**told, "points": 98}))
     with pytest.raises(DataError) as caught:
         load_faces(folder, "train")
     assert str(folder) in str(caught.value)

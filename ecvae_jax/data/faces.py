@@ -7,7 +7,8 @@ import copy
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
@@ -56,10 +57,12 @@ class Faces:
         metadata: facts about the whole folder: source, detector, margin, …
     """
 
-    def __init__(self, records: Path, split: str, source: Any, metadata: dict[str, Any]) -> None:
-        """Reads landmarks and names of every record of `source` (an ArrayRecord data source); decodes no image."""
+    def __init__(self, records: Path, split: str, files: Sequence[Any], metadata: dict[str, Any]) -> None:
+        """Reads landmarks and names of every record of `files` (tfds' file instructions); decodes no image."""
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
         from tensorflow_datasets.proto import tf_example_pb2
 
+        source: Any = ArrayRecordDataSource(files)
         self.records, self.split, self.metadata = records, split, metadata
         self.points, self.image_size = int(metadata["points"]), int(metadata["image_size"])
         self._source, self._example = source, tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
@@ -68,15 +71,13 @@ class Faces:
         self.names: list[str] = []
         tags: list[bytes] = []
         self.landmarks: Float[np.ndarray, "n p 2"] = np.empty((len(source), self.points, 2), np.float32)
-        for start in range(0, len(source), _READ_CHUNK):
-            chunk = source.__getitems__(range(start, min(start + _READ_CHUNK, len(source))))
-            for index, raw in enumerate(chunk, start):
-                feature = self._example.FromString(raw).features.feature
-                self.landmarks[index] = np.reshape(feature["landmarks"].float_list.value, (self.points, 2))
-                self.identities.append(feature["identity"].bytes_list.value[0].decode())
-                self.groups.append(feature["group"].bytes_list.value[0].decode())
-                self.names.append(feature["name"].bytes_list.value[0].decode())
-                tags.append(feature["tags"].bytes_list.value[0])
+        for index, raw in enumerate(_in_order(files)):
+            feature = self._example.FromString(raw).features.feature
+            self.landmarks[index] = _numbers(feature["landmarks"].float_list, 2 * self.points).reshape(-1, 2)
+            self.identities.append(feature["identity"].bytes_list.value[0].decode())
+            self.groups.append(feature["group"].bytes_list.value[0].decode())
+            self.names.append(feature["name"].bytes_list.value[0].decode())
+            tags.append(feature["tags"].bytes_list.value[0])
         self.tags: Sequence[dict[str, Any]] = _Tags(tags)
 
     def __len__(self) -> int:
@@ -203,10 +204,8 @@ def load_faces(records: str | Path, split: str) -> Faces:
     info, metadata = _read_info(folder)
     if split not in info.splits:
         raise DataError(f"split {split!r}: {folder} has only {sorted(info.splits)}")
-    from array_record.python.array_record_data_source import ArrayRecordDataSource
-
     try:
-        return Faces(folder, split, ArrayRecordDataSource(info.splits[split].file_instructions), metadata)
+        return Faces(folder, split, info.splits[split].file_instructions, metadata)
     except Exception as error:  # the reader raises what its C++ raises; the user needs the folder's name and one line
         raise _unreadable(folder, error) from error
 
@@ -236,6 +235,28 @@ def _read_info(folder: Path) -> tuple[Any, dict[str, Any]]:
 def _unreadable(folder: Path, error: Exception) -> DataError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return DataError(f"records {str(folder)!r} cannot be read: {reason}; prepare them again")
+
+
+def _in_order(files: Sequence[Any]) -> Iterator[bytes]:
+    """The records of tfds' file instructions; a data source, which is asked by index, takes half as long again."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    for file in files:
+        reader = ArrayRecordReader(os.fspath(file.filename))
+        end = file.skip + file.take
+        for start in range(file.skip, end, _READ_CHUNK):
+            yield from reader.read(start, min(start + _READ_CHUNK, end))
+        reader.close()
+
+
+def _numbers(stored: Any, count: int) -> Float[np.ndarray, " n"]:
+    """The numbers of a FloatList, which are packed: its bytes end with them.
+
+    Taken from the message one by one they take ten times as long, of 200,000 faces more than ten seconds.
+    """
+    if len(stored.value) != count:
+        raise ValueError(f"a face has {len(stored.value)} landmark coordinates, and metadata.json speaks of {count}")
+    return np.frombuffer(stored.SerializeToString()[-4 * count :], "<f4")
 
 
 def _decode(jpeg: bytes, size: int) -> UInt8[np.ndarray, "h w 3"]:

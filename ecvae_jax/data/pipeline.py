@@ -63,6 +63,9 @@ def training_batches(
     plan = _plan(tf, faces, config, batch_size, seed, start_step, rows)
     flip_order = _mirror_order(config.points)
 
+    # Without autograph, here and below: there is no control flow for it to translate, and looking takes three seconds.
+    as_it_is = tf.autograph.experimental.do_not_convert
+
     def finish(chosen: dict[str, Any], images: Any, source_images: Any) -> dict[str, Any]:
         """The batch of images that are mirrored already where they should be."""
         batch = {}
@@ -84,7 +87,9 @@ def training_batches(
 
     if config.cache and _fits(len(faces), image_size):
         cached = tf.constant(_decode_all(tf, faces, image_size))
-        data = plan.map(lambda chosen: finish(chosen, from_memory(chosen, "target"), from_memory(chosen, "source")))
+        data = plan.map(
+            as_it_is(lambda chosen: finish(chosen, from_memory(chosen, "target"), from_memory(chosen, "source")))
+        )
     else:
         always_same = config.pairs == 0  # then each face is read once; images[:local] is images[-local:]
         read = _reader(tf, faces, image_size)
@@ -93,7 +98,7 @@ def training_batches(
             images = read(*_wanted(tf, chosen, always_same, config.mirror))
             return finish(chosen, images[:local], images[-local:])
 
-        data = plan.map(from_disk, num_parallel_calls=_THREADS)
+        data = plan.map(as_it_is(from_disk), num_parallel_calls=_THREADS)
     return data.with_options(_options(tf)).prefetch(2).as_numpy_iterator()
 
 
@@ -124,7 +129,7 @@ def _plan(
         chosen = {"target": target, "source": source, "flip": draws[2] < 0.5}
         return {name: value[rows] for name, value in chosen.items()}
 
-    return tf.data.Dataset.range(start_step, _STEPS).map(choose)
+    return tf.data.Dataset.range(start_step, _STEPS).map(tf.autograph.experimental.do_not_convert(choose))
 
 
 def _group_table(groups: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -179,7 +184,8 @@ def _decode_all(tf: ModuleType, faces: Faces, image_size: int) -> UInt8[np.ndarr
     images = np.empty((len(faces), image_size, image_size, 3), np.uint8)
     read = _reader(tf, faces, image_size)
     chunks = tf.data.Dataset.range(len(faces)).batch(64)
-    chunks = chunks.map(lambda indices: read(indices, tf.zeros_like(indices, tf.bool)), num_parallel_calls=_THREADS)
+    read_as_is = tf.autograph.experimental.do_not_convert(lambda at: read(at, tf.zeros_like(at, tf.bool)))
+    chunks = chunks.map(read_as_is, num_parallel_calls=_THREADS)
     position = 0
     for pixels in chunks.with_options(_options(tf)).as_numpy_iterator():
         images[position : position + len(pixels)] = pixels
