@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,6 +77,7 @@ def test_images_come_by_index_at_any_size(records: Path):
 def test_another_program_reads_it_with_tensorflow_datasets_alone(records: Path, tmp_path: Path):
     program = """
 import sys
+import tempfile
 import tensorflow_datasets as tfds
 builder = tfds.builder_from_directory(sys.argv[1])
 train = builder.as_data_source(split="train")
@@ -93,6 +95,14 @@ print(len(train), train[5]["image"].shape, train[5]["landmarks"].shape, train[5]
 
 def test_the_same_records_give_the_same_bytes(tmp_path: Path):
     assert digest(make_records(tmp_path / "a" / "faces")) == digest(make_records(tmp_path / "b" / "faces"))
+
+
+def test_nothing_is_left_in_the_folder_for_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    make_records(tmp_path / "faces")
+    assert list(temporary.iterdir()) == []
 
 
 def test_nothing_is_left_of_a_failed_writing(tmp_path: Path):

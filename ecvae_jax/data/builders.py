@@ -63,6 +63,13 @@ def face_features(image_size: int, points: int) -> Any:
     })
 
 
+class LocalDatasetInfo(tfds.core.DatasetInfo):  # pyright: ignore
+    """Of a set in no public bucket: looking there, tensorflow-datasets leaves an empty temporary folder behind."""
+
+    def initialize_from_bucket(self) -> None:
+        """Does nothing."""
+
+
 class EcvaeFaces(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # pyright: ignore
     """Square face crops with landmarks, prepared by `ecvae prepare`."""
 
@@ -76,7 +83,7 @@ class EcvaeFaces(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # py
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> Any:
-        return tfds.core.DatasetInfo(
+        return LocalDatasetInfo(
             builder=self,
             description="Square face crops with landmarks, prepared by ecvae_jax.",
             features=face_features(self._facts["image_size"], self._facts["points"]),

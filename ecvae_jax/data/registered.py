@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ecvae_jax.data.builders import LocalDatasetInfo
 from ecvae_jax.data.faces import load_faces, record_splits
 from ecvae_jax.data.host_tf import load_tfds
 from ecvae_jax.data.options import PrepareConfig
@@ -40,7 +41,7 @@ class EcvaeFaces(tfds.core.GeneratorBasedBuilder):  # pyright: ignore
     MANUAL_DOWNLOAD_INSTRUCTIONS = "manual_dir is a records folder, made by `ecvae prepare SOURCE manual_dir`."
 
     def _info(self) -> Any:
-        return tfds.core.DatasetInfo(
+        return LocalDatasetInfo(
             builder=self,
             description="Square face crops with landmarks in crop units (0..1 across the crop, x right, y down).",
             features=tfds.features.FeaturesDict({
@@ -84,7 +85,7 @@ class MultiPie(tfds.core.GeneratorBasedBuilder):  # pyright: ignore
 
     def _info(self) -> Any:
         words = ("subject", "session", "recording", "camera", "illumination", "expression", "flash", "group", "name")
-        return tfds.core.DatasetInfo(
+        return LocalDatasetInfo(
             builder=self,
             description="Over 750,000 pictures of 337 people, 15 cameras, 19 flashes, up to four sessions.",
             features=tfds.features.FeaturesDict({
