@@ -109,7 +109,8 @@ def bench_start(records: Path) -> None:
     from ecvae_jax.data.host_tf import load_tensorflow, load_tfds
 
     begin = time.perf_counter()
-    load_tfds(), load_tensorflow()
+    load_tfds()
+    load_tensorflow()
     print(f"libraries loaded, as far as they were not yet, in {time.perf_counter() - begin:.1f} s", flush=True)
     before, begin, cpu = resident(), time.perf_counter(), time.process_time()
     faces = load_faces(records, "train")
