@@ -32,12 +32,13 @@ def train(arguments: Sequence[str]) -> int:
     if options.hosts != ALONE and not is_watched():
         code, from_within = watch_over(["train", *arguments, *verbose_flag()])
         return _lost(workdir) if from_within else code
-    from ecvae_jax.training.hosts import is_lost_host, join_hosts
+    from ecvae_jax.training.hosts import is_lost_host, join_hosts, meet_hosts
     from ecvae_jax.training.loop import train as run_training
 
     join_hosts(options.hosts)
     try:
         outcome = run_training(options.config, workdir, options.span(), options.allowed())
+        meet_hosts()
     except Exception as error:
         if not is_lost_host(error):
             raise

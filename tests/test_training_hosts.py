@@ -70,7 +70,7 @@ def undisturbed(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def start_hosts(arguments: list[str], folder: Path, code: str = "") -> list[subprocess.Popen[bytes]]:
-    """Two processes that train together; `code` runs in them before `ecvae` does."""
+    """Two processes that train together; `code` runs in them before `ecvae` does and knows which one it is, `index`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -78,7 +78,8 @@ def start_hosts(arguments: list[str], folder: Path, code: str = "") -> list[subp
     for index in range(2):
         words = ["train", *arguments, "--hosts", f"{index}/2@127.0.0.1:{port}"]
         # With code of its own the process that is started has to train itself instead of watching over another one.
-        command = ["-c", f"{code}\nimport sys\nfrom ecvae_jax.cli import main\nsys.exit(main({words!r}))"]
+        before = f"index = {index}\n{code}\n"
+        command = ["-c", f"{before}import sys\nfrom ecvae_jax.cli import main\nsys.exit(main({words!r}))"]
         watched = {"ECVAE_WATCHED": "1"} if code else {}
         with (folder / f"host-{index}.log").open("wb") as log:
             started.append(
@@ -98,6 +99,13 @@ def wait_for(folder: Path, hosts: list[subprocess.Popen[bytes]], logs: Path) -> 
         assert all(host.poll() is None for host in hosts), (logs / "host-0.log").read_text()[-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def end_with(hosts: list[subprocess.Popen[bytes]], logs: Path, expected: int) -> None:
+    """Waits for the hosts; what they said is shown where one ends with another code than the expected one."""
+    codes = [host.wait(LONG) for host in hosts]
+    said = "\n".join((logs / f"host-{index}.log").read_text()[-3000:] for index in range(len(hosts)))
+    assert codes == [expected] * len(hosts), said
 
 
 def close(first, second) -> None:
@@ -142,13 +150,21 @@ def test_a_signal_to_one_host_stops_both_and_both_go_on_to_the_same_bits(
     hosts = start_hosts(arguments, tmp_path, slowly)
     wait_for(workdir / "checkpoints" / str(STORED), hosts, tmp_path)
     hosts[1].send_signal(signal.SIGTERM)
-    assert [host.wait(LONG) for host in hosts] == [TRY_AGAIN, TRY_AGAIN]
+    end_with(hosts, tmp_path, TRY_AGAIN)
     stopped = load_model(workdir).step
     assert STORED <= stopped < STEPS
     for index in range(2):
         assert f"interrupted at step {stopped} of {STEPS}" in (tmp_path / f"host-{index}.log").read_text()
-    hosts = start_hosts(arguments, tmp_path)
-    assert [host.wait(LONG) for host in hosts] == [0, 0]
+    # The first host comes later than the others wait for it by default: to the first step, and to the end.
+    dawdling = (
+        "import time\n"
+        "import ecvae_jax.training.loop as loop\n"
+        "def after(seconds, work):\n"
+        "    return lambda *given: (time.sleep(0 if index else seconds), work(*given))[1]\n"
+        "loop.first_examples, loop.peak_memory = after(45, loop.first_examples), after(35, loop.peak_memory)"
+    )
+    hosts = start_hosts(arguments, tmp_path, dawdling)
+    end_with(hosts, tmp_path, 0)
     assert same(load_model(workdir).params, load_model(undisturbed).params)
 
 

@@ -6,6 +6,8 @@ Every host runs the same command; JAX's own distributed runtime (`jax.distribute
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
+from jax.experimental import multihost_utils
 
 from ecvae_jax.training.host_process import ALONE, BY_HAND, check_hosts
 
@@ -19,6 +21,10 @@ _LOST = ("heartbeat", "connection closed by peer", "connection reset by peer", "
 
 def join_hosts(hosts: str) -> None:
     """Connects this process to the others; does nothing for "one". To be called before JAX computes anything.
+
+    The connections between their devices are opened here, where all hosts come at the same moment: JAX opens each at
+    its first use, on CPUs with 30 s for the last host to come, and later on some hosts are busy with what the others
+    do not do (the first one draws pictures). Once open they wait.
 
     Args:
         hosts: "one", INDEX/COUNT@ADDRESS:PORT, or "auto": ask what started the processes (Cloud TPU, GKE, Slurm, MPI).
@@ -45,6 +51,22 @@ def join_hosts(hosts: str) -> None:
             ) from error
         raise ValueError(f"hosts={hosts!r}: cannot meet the others ({said}); is every host started, and can each reach "
                          f"host 0 at {address}?") from error  # fmt: skip
+    multihost_utils.sync_global_devices("joined")  # between one device of each host and its like on the others
+    meet_hosts()  # between all devices
+
+
+def meet_hosts() -> None:
+    """Returns when all hosts have called it, however long the last one takes; at once where there is one host.
+
+    To be called before a process leaves as well: at its exit JAX gives the others `SILENCE` seconds to do the same,
+    and ends them as if one was lost where it takes longer.
+
+    Raises:
+        jax.errors.JaxRuntimeError: one is lost (`is_lost_host`).
+    """
+    if jax.process_count() > 1:
+        add_up = jax.pmap(lambda one: jax.lax.psum(one, "devices"), axis_name="devices")
+        jax.block_until_ready(add_up(jnp.ones(jax.local_device_count())))
 
 
 def is_first_host() -> bool:
