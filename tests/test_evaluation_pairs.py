@@ -221,6 +221,9 @@ def test_the_command_writes_all_that_is_asked_for(
     assert 0 < stored["copy"]["nme"] < 1
     assert 0 < stored["copy"]["identity"] < 0.6
     assert stored["protocol"]["no_face"] == stored["protocol"]["unpaired"] == 1
+    assert 0 < stored["likelihood"]["bits_per_dimension"] < 12
+    assert stored["likelihood"]["images"] == stored["samples"]["structures"] == 4
+    assert stored["samples"]["pixel_spread"] > 0
     table = markdown.read_text().splitlines()
     assert [line.split("|")[1].strip() for line in table[2:9]] == [*methods, "*transfer − copy*", "*transfer − warp*"]
     for method in ("model", "plain", "copy", "warp", "source", "target", "reconstruction"):

@@ -136,10 +136,7 @@ def evaluate(
     else:
         also = _of_the_model(model, pairs, transport, draw is not None)
         report = evaluate_pairs(draw or transfer_draw(model, transport), pairs, measures, also)
-    report.sections["likelihood"] = elbo_bits(model, report.pairs.target, report.pairs.target_landmarks, seed)
-    report.sections["samples"] = score_samples(model, report.pairs, measures)
-    if model.density is not None:
-        report.sections["samples_from_posterior"] = score_samples(model, report.pairs, measures, model.density)
+    report.sections.update(_beyond_pairs(model, report.pairs, measures, seed))
     return report
 
 
@@ -153,14 +150,16 @@ def evaluate_folders(
     measures: Measures = Measures(),  # noqa: B008
     draw: Draw | None = None,
 ) -> Report:
-    """Returns the scores of transfers between two folders of photos: see `folder_pairs` and `evaluate`.
+    """Returns `evaluate`'s scores on pairs of photos from two folders: see `folder_pairs`.
 
     Raises:
         DataError: see `folder_pairs`.
     """
     pairs = folder_pairs(model, sources, targets, limit, seed)
     also = _of_the_model(model, pairs, transport, draw is not None)
-    return evaluate_pairs(draw or transfer_draw(model, transport), pairs, measures, also)
+    report = evaluate_pairs(draw or transfer_draw(model, transport), pairs, measures, also)
+    report.sections.update(_beyond_pairs(model, pairs, measures, seed))
+    return report
 
 
 def evaluate_checkpoint(
@@ -225,6 +224,17 @@ def _of_the_model(model: Model, pairs: Pairs, transport: bool, plain: bool) -> d
     if plain:
         drawn["plain"] = transfer(model, pairs.source, pairs.source_landmarks, pairs.target_landmarks, transport)
     return drawn
+
+
+def _beyond_pairs(model: Model, pairs: Pairs, measures: Measures, seed: int) -> dict[str, Any]:
+    """What is measured on the targets alone: how likely they are, and samples under their structures."""
+    sections: dict[str, Any] = {
+        "likelihood": elbo_bits(model, pairs.target, pairs.target_landmarks, seed),
+        "samples": score_samples(model, pairs, measures),
+    }
+    if model.density is not None:
+        sections["samples_from_posterior"] = score_samples(model, pairs, measures, model.density)
+    return sections
 
 
 def measure_facts(measures: Measures) -> dict[str, Any]:
