@@ -38,11 +38,22 @@ def test_demo_trains_evaluates_and_draws(tmp_path: Path) -> None:
     assert (tmp_path / "sample.png").is_file()
 
 
-def test_tests_are_run_in_the_environment() -> None:
-    shown = run(ROOT / "launch" / "test.sh", "--collect-only", "tests/test_config.py",
-                ECVAE_READY_PYTHON=sys.executable)  # fmt: skip
+def test_tests_are_run_in_the_environment_after_style_and_types(tmp_path: Path) -> None:
+    # Style and types are noted only: this suite runs after they passed, and pyright takes half a minute.
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$2" >> {tmp_path}/ran\n[ "$2" != pytest ] || exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    shown = run(ROOT / "launch" / "test.sh", "--collect-only", "tests/test_config.py", ECVAE_READY_PYTHON=str(python))
     assert shown.returncode == 0, shown.stdout[-2000:] + shown.stderr[-2000:]
     assert "test_json_round_trip" in shown.stdout
+    assert (tmp_path / "ran").read_text().split() == ["ruff", "pyright", "pytest"]
+
+
+def test_what_fails_a_check_fails_the_test_command(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\n[ "$2" != pyright ]\n')
+    python.chmod(0o755)
+    assert run(ROOT / "launch" / "test.sh", ECVAE_READY_PYTHON=str(python)).returncode == 1
 
 
 def test_no_python_is_one_line(tmp_path: Path) -> None:
