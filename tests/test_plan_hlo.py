@@ -44,6 +44,23 @@ def test_collectives_of_a_tpu_program() -> None:
     assert (gathered.kind, gathered.bytes, gathered.devices, gathered.overlaps) == ("all-gather", 64, 8, True)
 
 
+@pytest.mark.parametrize(
+    ("groups", "devices"),
+    [
+        ("{{0,1},{2,3},{4,5},{6,7}}", 2),
+        ("[2,4]<=[8]", 4),
+        ("[4,2]<=[2,4]T(1,0)", 2),
+        ("mesh['batch'=8] {'batch'}", 8),
+        ("mesh['a'=2,'b'=4] {'b'}", 4),
+        ("mesh['a'=2,'b'=4] {'a','b'}", 8),
+        ("mesh['a'=2,'b'=4] {'a','b':(1)2}", 4),
+    ],
+)
+def test_groups_are_read_in_every_notation(groups: str, devices: int) -> None:
+    (reduced,) = collectives(f"  %r = f32[8]{{0}} all-reduce(%p), channel_id=1, replica_groups={groups}, to_apply=%add")
+    assert reduced.devices == devices
+
+
 def test_bytes_of_a_tpu_program_are_those_of_hbm_with_tile_padding() -> None:
     copied = 104 * 128 * 4  # the source of the copy, in tiles of 8 × 128; its target is on the core
     sliced = 8 * 128 * 4  # a slice is read, not all that it is cut from

@@ -123,8 +123,15 @@ def _array(kind: str, dimensions: str, order: str | None, layout: str | None) ->
 
 
 def _group_size(rest: str) -> int:
+    """Compilers write groups in three ways: device by device, counted, and (JAX 0.12) by axes of a mesh."""
     listed = re.search(r"replica_groups=\{\{([\d,]*)\}", rest)
     if listed:
         return len(listed.group(1).split(","))
+    meshed = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", rest)
+    if meshed:
+        sides = dict(re.findall(r"'([^']+)'=(\d+)", meshed.group(1)))
+        # A part of an axis is written 'name':(devices before it)its own.
+        axes = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", meshed.group(2))
+        return math.prod(int(part or sides[axis]) for axis, part in axes)
     counted = re.search(r"replica_groups=\[(\d+),(\d+)\]", rest)
     return int(counted.group(2)) if counted else 0
