@@ -35,8 +35,8 @@ def train(arguments: Sequence[str]) -> int:
     from ecvae_jax.training.hosts import is_lost_host, join_hosts, meet_hosts
     from ecvae_jax.training.loop import train as run_training
 
-    join_hosts(options.hosts)
     try:
+        join_hosts(options.hosts)
         outcome = run_training(options.config, workdir, options.span(), options.allowed())
         meet_hosts()
     except Exception as error:

@@ -31,6 +31,7 @@ def join_hosts(hosts: str) -> None:
 
     Raises:
         ValueError: hosts are asked for that nothing here knows of, or do not answer.
+        jax.errors.JaxRuntimeError: one is lost right after they met (`is_lost_host`).
     """
     check_hosts(hosts)
     if hosts == ALONE:
