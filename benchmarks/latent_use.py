@@ -5,7 +5,7 @@
 For each variant, over its seeds, on faces of the test split. In units of the prior, u = (z − m(c)) / σ(c), the KL sees
 N(0, I) whatever the prior. `var E[u]` is the variance of the posteriors' means over faces, the mean of all dimensions;
 `E[var u]` is the posteriors' own variance. Both together are the variance of the aggregate posterior: above 1, the
-training faces lie farther out than draws from the prior, which then fall between them and are more alike. `code` is the
+faces lie farther out than draws from the prior, which then fall between them and are more alike. `code` is the
 variance over faces of what the prior's mean adds to the decoder's input, m(c) / s, and `scale` that of σ(c) / s (5th
 and 95th percentile). The last columns are read from scores.json.
 

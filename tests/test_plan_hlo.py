@@ -54,6 +54,7 @@ def test_collectives_of_a_tpu_program() -> None:
         ("mesh['a'=2,'b'=4] {'b'}", 4),
         ("mesh['a'=2,'b'=4] {'a','b'}", 8),
         ("mesh['a'=2,'b'=4] {'a','b':(1)2}", 4),
+        ("mesh['a'=2,'b'=4], device_ids=([2,4]T(1,0)) {'b'}", 4),
     ],
 )
 def test_groups_are_read_in_every_notation(groups: str, devices: int) -> None:

@@ -127,7 +127,7 @@ def _group_size(rest: str) -> int:
     listed = re.search(r"replica_groups=\{\{([\d,]*)\}", rest)
     if listed:
         return len(listed.group(1).split(","))
-    meshed = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", rest)
+    meshed = re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\S+)? \{([^}]*)\}", rest)
     if meshed:
         sides = dict(re.findall(r"'([^']+)'=(\d+)", meshed.group(1)))
         # A part of an axis is written 'name':(devices before it)its own.

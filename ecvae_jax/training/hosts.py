@@ -24,7 +24,7 @@ def join_hosts(hosts: str) -> None:
 
     The connections between their devices are opened here, where all hosts come at the same moment: JAX opens each at
     its first use, on CPUs with 30 s for the last host to come, and later on some hosts are busy with what the others
-    do not do (the first one draws pictures). Once open they wait.
+    do not do (the first one draws pictures). Once open they wait longer (tried on CPUs: 45 s).
 
     Args:
         hosts: "one", INDEX/COUNT@ADDRESS:PORT, or "auto": ask what started the processes (Cloud TPU, GKE, Slurm, MPI).
@@ -57,7 +57,7 @@ def join_hosts(hosts: str) -> None:
 
 
 def meet_hosts() -> None:
-    """Returns when all hosts have called it, however long the last one takes; at once where there is one host.
+    """Returns when all hosts have called it, however late the last one comes; at once where there is one host.
 
     To be called before a process leaves as well: at its exit JAX gives the others `SILENCE` seconds to do the same,
     and ends them as if one was lost where it takes longer.
@@ -79,7 +79,7 @@ def is_lost_host(error: BaseException) -> bool:
     """Returns whether an error of JAX's runtime, in a training on several hosts, means that one of them is lost."""
     said = str(error).lower()
     return (
-        jax.process_count() > 1
-        and isinstance(error, jax.errors.JaxRuntimeError)
+        isinstance(error, jax.errors.JaxRuntimeError)  # first: to count processes starts JAX's backend
+        and jax.process_count() > 1
         and any(word in said for word in _LOST)
     )
