@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -38,26 +39,43 @@ SPREADS = ("variant", "largest", "first ten, %", *(f"t = {t:g}" for t in WIDTHS)
 STRUCTURES, DRAWS = 12, 8
 
 
-def use(model: Model, images: np.ndarray, landmarks: np.ndarray) -> list[float]:
+class Posteriors(NamedTuple):
+    """Of n faces, n d each: their priors, and their posteriors in units of these."""
+
+    mean: np.ndarray
+    stddev: np.ndarray
+    unit_mean: np.ndarray
+    unit_stddev: np.ndarray
+
+
+def posteriors_of(model: Model, images: np.ndarray, landmarks: np.ndarray) -> Posteriors:
+    """Returns what the model makes of the faces."""
+    condition = jax.jit(make_condition, static_argnums=0)(model.config, model.frozen, landmarks)
+    posterior = infer_posterior(model, images, landmarks)
+    mean, stddev = (np.asarray(each, np.float64) for each in (condition.reference.mean, condition.reference.stddev))
+    unit_mean, unit_stddev = (np.asarray(posterior.mean) - mean) / stddev, np.asarray(posterior.stddev) / stddev
+    return Posteriors(mean, stddev, unit_mean, unit_stddev)
+
+
+def use(faces: Posteriors, z_scale: float) -> list[float]:
     """Returns var E[u], E[var u], code, two percentiles of the scale, and the KL in nats."""
-    mean, stddev, unit_mean, unit_stddev = in_units_of_prior(model, images, landmarks)
-    z_scale = float(model.frozen.z_scale)
+    mean, stddev, unit_mean, unit_stddev = faces
     low, high = np.percentile(stddev.mean(axis=1) / z_scale, [5, 95])
     kl = 0.5 * (unit_mean**2 + unit_stddev**2 - 1 - 2 * np.log(unit_stddev)).sum(axis=1).mean()
     return [unit_mean.var(axis=0).mean(), (unit_stddev**2).mean(), (mean / z_scale).var(axis=0).mean(), low, high, kl]
 
 
-def spreads(model: Model, images: np.ndarray, landmarks: np.ndarray) -> list[float]:
-    """Returns the second table's columns."""
-    mean, stddev, u, _ = in_units_of_prior(model, images, landmarks)
+def spreads(model: Model, faces: Posteriors, landmarks: np.ndarray) -> list[float]:
+    """Returns the second table's columns; the faces' landmarks are the structures that are drawn."""
+    mean, stddev, u, _ = faces
     variances = np.linalg.eigvalsh(np.cov(u.T))[::-1]
     structures = np.linspace(0, len(u) - 1, STRUCTURES).round().astype(int)
     rng = np.random.default_rng(0)
 
     def spread(draws: np.ndarray) -> float:
         z = mean[structures, None] + stddev[structures, None] * draws
-        faces = np.repeat(landmarks[structures], DRAWS, axis=0)
-        drawn = decode_images(model, z.reshape(-1, z.shape[-1]).astype(np.float32), faces)
+        repeated = np.repeat(landmarks[structures], DRAWS, axis=0)
+        drawn = decode_images(model, z.reshape(-1, z.shape[-1]).astype(np.float32), repeated)
         return pixel_spread(drawn.reshape(STRUCTURES, DRAWS, *drawn.shape[1:]))
 
     noise = rng.standard_normal((STRUCTURES, DRAWS, u.shape[1]))
@@ -67,14 +85,6 @@ def spreads(model: Model, images: np.ndarray, landmarks: np.ndarray) -> list[flo
     change = np.sqrt(((longer - own) ** 2).mean())
     first_ten = variances[:10].sum() / variances.sum()
     return [variances[0], 100 * first_ten, *(spread(t * noise) for t in WIDTHS), posteriors, 100 * change / posteriors]
-
-
-def in_units_of_prior(model: Model, images: np.ndarray, landmarks: np.ndarray) -> list[np.ndarray]:
-    """Returns mean and standard deviation of each face's prior, and those of its posterior in units of it: n d each."""
-    condition = jax.jit(make_condition, static_argnums=0)(model.config, model.frozen, landmarks)
-    posterior = infer_posterior(model, images, landmarks)
-    mean, stddev = (np.asarray(each, np.float64) for each in (condition.reference.mean, condition.reference.stddev))
-    return [mean, stddev, (np.asarray(posterior.mean) - mean) / stddev, np.asarray(posterior.stddev) / stddev]
 
 
 def main() -> None:
@@ -96,8 +106,9 @@ def main() -> None:
         values = json.loads((folder / "scores.json").read_text())["values"]
         scores = [float(np.mean(values[name])) for name in ("sample_spread", "reconstruction_ssim")]
         variant = folder.name.rpartition("-seed")[0]
-        found.setdefault(variant, []).append(use(model, images, landmarks) + scores)
-        spread.setdefault(variant, []).append(spreads(model, images, landmarks))
+        posteriors = posteriors_of(model, images, landmarks)
+        found.setdefault(variant, []).append(use(posteriors, float(model.frozen.z_scale)) + scores)
+        spread.setdefault(variant, []).append(spreads(model, posteriors, landmarks))
     ordered = sorted(found, key=lambda variant: np.mean(found[variant], axis=0)[2])
     print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
     for variant in ordered:
