@@ -1,4 +1,4 @@
-"""Images per second of a training step on CPUs, with and without the settings of `ecvae_jax.cpu`.
+"""Images per second of a training step on CPUs, with and without the settings of `ecvae_jax.cli.runtime`.
 
     python benchmarks/cpu.py [--rounds 3] [--image-size 64]
 
@@ -18,15 +18,15 @@ import sys
 MEASURE = """
 import sys, time
 import numpy as np
-from ecvae_jax.cpu import keep_freed_memory, set_cpu_flags
+from ecvae_jax.cli.runtime import keep_freed_memory, set_cpu_flags
 if sys.argv[1] in ("flag", "both"):
     assert set_cpu_flags()
 if sys.argv[1] == "both":
     assert keep_freed_memory()
 import jax
 from ecvae_jax.config import Config, ModelConfig, TrainConfig
-from ecvae_jax.data.pipeline import load_faces, training_batches
-from ecvae_jax.training.loop import device_views, first_examples
+from ecvae_jax.data.batches import load_faces, training_batches
+from ecvae_jax.training.preview import device_views, first_examples
 from ecvae_jax.training.parallel import map_step, replicate
 from ecvae_jax.training.state import init_state
 from ecvae_jax.training.step import make_train_step

@@ -21,9 +21,9 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 import numpy as np
 
+from ecvae_jax.checkpoints import store as checkpoint
+from ecvae_jax.checkpoints.integrity import find_damage
 from ecvae_jax.config import ClusterConfig, Config, DataConfig, ModelConfig, TrainConfig
-from ecvae_jax.training import checkpoint
-from ecvae_jax.training.integrity import find_damage
 from ecvae_jax.training.loop import train
 
 

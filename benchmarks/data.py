@@ -25,11 +25,12 @@ import numpy as np
 from costs import Cost, Ratios, cpu_seconds, timed
 from PIL import Image
 
-from ecvae_jax.data.detect import Detector, load_detector
-from ecvae_jax.data.face_job import FaceJob, FaceWorker
+from ecvae_jax.data.detect import load_detector
+from ecvae_jax.data.detect.detector import Detector
 from ecvae_jax.data.faces import load_faces
-from ecvae_jax.data.options import PrepareConfig
-from ecvae_jax.data.prepare import prepare
+from ecvae_jax.data.prepare.job import FaceJob, FaceWorker
+from ecvae_jax.data.prepare.options import PrepareConfig
+from ecvae_jax.data.prepare.prepare import prepare
 
 SIDE = 320
 """Pixels of the photos that are prepared: rendered heads, enlarged."""
@@ -148,7 +149,7 @@ def least(options: PrepareConfig, jobs: list[FaceJob]) -> Cost:
     """What no way with dlib's predictor can go below: it alone on pictures that are ready, and all but it."""
     import dlib
 
-    from ecvae_jax.data.detect import Dlib68
+    from ecvae_jax.data.detect.dlib import Dlib68
 
     predictor = dlib.shape_predictor(str(Dlib68()._file))  # type: ignore[attr-defined]
     chips = [np.asarray(Image.open(str(job.content)).convert("L").resize((180, 180))) for job in jobs]

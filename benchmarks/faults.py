@@ -5,7 +5,7 @@
 A small real training, `ecvae train` in a process of its own on rendered heads, is killed by SIGKILL at random moments:
 while it starts, between two steps, and in the middle of a save. Then the same command is given again, until the
 training is done, and with a new training where that comes before the last kill. A few times SIGTERM is sent instead. At
-the end parameters, optimiser state and every point of every curve must be those of the undisturbed training, bit for
+the end parameters, optimizer state and every point of every curve must be those of the undisturbed training, bit for
 bit. The undisturbed one is the plain command; the others are forked from a process that has imported the libraries,
 which halves the time of a start.
 """
@@ -29,9 +29,9 @@ from pathlib import Path
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", TF_ENABLE_ONEDNN_OPTS="0")  # as the command has them, before it imports
 
-from ecvae_jax.cli import main as ecvae
+from ecvae_jax.cli.main import main as ecvae
+from ecvae_jax.cli.runtime import set_cpu_flags
 from ecvae_jax.config import ClusterConfig, Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
-from ecvae_jax.cpu import set_cpu_flags
 
 EVERY = 20  # steps between two checkpoints
 
@@ -190,7 +190,7 @@ def results(config: Config, workdir: Path) -> dict[str, bytes]:
     import numpy as np
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from ecvae_jax.training.checkpoint import Checkpoints
+    from ecvae_jax.checkpoints.store import Checkpoints
 
     checkpoints = Checkpoints(workdir, config, {})
     state, _ = checkpoints.restore()

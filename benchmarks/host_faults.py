@@ -27,7 +27,7 @@ from pathlib import Path
 
 from faults import half_written, last_step, results, small_experiment, stored
 
-from ecvae_jax.training.host_process import TRY_AGAIN
+from ecvae_jax.training.supervisor import TRY_AGAIN
 
 EVERY = 10  # steps between two checkpoints
 MOST = 600.0  # seconds after which a host that has not ended hangs

@@ -26,11 +26,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.data.faces import load_faces
 from ecvae_jax.evaluation.distribution import pixel_spread
 from ecvae_jax.model.conditioning import make_condition
-from ecvae_jax.synthesis import decode_images, infer_posterior
-from ecvae_jax.training.checkpoint import Model, load_model
+from ecvae_jax.model.model import Model
+from ecvae_jax.synthesis.batches import decode, encode
 
 COLUMNS = ("variant", "seeds", "var E[u]", "E[var u]", "code", "scale, 5 to 95%", "KL, nats", "spread of samples",
            "reconstruction SSIM")  # fmt: skip
@@ -51,7 +52,7 @@ class Posteriors(NamedTuple):
 def posteriors_of(model: Model, images: np.ndarray, landmarks: np.ndarray) -> Posteriors:
     """Returns what the model makes of the faces."""
     condition = jax.jit(make_condition, static_argnums=0)(model.config, model.frozen, landmarks)
-    posterior = infer_posterior(model, images, landmarks)
+    posterior = encode(model, images, landmarks)
     mean, stddev = (np.asarray(each, np.float64) for each in (condition.reference.mean, condition.reference.stddev))
     unit_mean, unit_stddev = (np.asarray(posterior.mean) - mean) / stddev, np.asarray(posterior.stddev) / stddev
     return Posteriors(mean, stddev, unit_mean, unit_stddev)
@@ -75,12 +76,12 @@ def spreads(model: Model, faces: Posteriors, landmarks: np.ndarray) -> list[floa
     def spread(draws: np.ndarray) -> float:
         z = mean[structures, None] + stddev[structures, None] * draws
         repeated = np.repeat(landmarks[structures], DRAWS, axis=0)
-        drawn = decode_images(model, z.reshape(-1, z.shape[-1]).astype(np.float32), repeated)
+        drawn = decode(model, z.reshape(-1, z.shape[-1]).astype(np.float32), repeated)
         return pixel_spread(drawn.reshape(STRUCTURES, DRAWS, *drawn.shape[1:]))
 
     noise = rng.standard_normal((STRUCTURES, DRAWS, u.shape[1]))
     posteriors = spread(u[rng.integers(0, len(u), (STRUCTURES, DRAWS))])
-    own, longer = (decode_images(model, (mean + stddev * factor * u).astype(np.float32), landmarks).astype(np.float64)
+    own, longer = (decode(model, (mean + stddev * factor * u).astype(np.float32), landmarks).astype(np.float64)
                    for factor in (1.0, 1.5))  # fmt: skip
     change = np.sqrt(((longer - own) ** 2).mean())
     first_ten = variances[:10].sum() / variances.sum()

@@ -24,10 +24,10 @@ from costs import Ratios, timed
 from PIL import Image
 
 from ecvae_jax.config import Config, DataConfig, ModelConfig, TrainConfig
-from ecvae_jax.data.builders import FaceRecord, write_records
+from ecvae_jax.data.batches import training_batches
 from ecvae_jax.data.faces import load_faces
-from ecvae_jax.data.options import PrepareConfig
-from ecvae_jax.data.pipeline import training_batches
+from ecvae_jax.data.prepare.options import PrepareConfig
+from ecvae_jax.data.records import FaceRecord, write_records
 
 SIDE = 128
 QUALITIES = range(80, 96, 2)
@@ -137,7 +137,7 @@ def bench_train(records: Path, steps: int) -> None:
 
     def watched(*arguments, **options) -> Iterator[dict[str, np.ndarray]]:
         for step, batch in enumerate(training_batches(*arguments, **options), 1):
-            if step == 2 or step % every == 0:  # the first batch is also drawn for initialisation
+            if step == 2 or step % every == 0:  # the first batch is also drawn for initialization
                 passed = time.perf_counter() - begin
                 print(f"step {step}, {64 * step} examples: {resident():.0f} MB resident, {passed:.0f} s", flush=True)
             yield batch

@@ -11,7 +11,7 @@ import argparse
 import statistics
 import time
 
-from ecvae_jax.cpu import set_cpu_flags
+from ecvae_jax.cli.runtime import set_cpu_flags
 
 set_cpu_flags()
 
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ecvae_jax.objective import structural_similarity
+from ecvae_jax.model.ssim import structural_similarity
 
 
 def by_convolution(first: Array, second: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Images per second of training steps with and without what watches them (`ecvae_jax.training.watching`), on CPUs.
+"""Images per second of training steps with and without what watches them (`ecvae_jax.training.monitor`), on CPUs.
 
     python benchmarks/watching.py [--rounds 15]
 
@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ecvae_jax.cpu import keep_freed_memory, set_cpu_flags
+from ecvae_jax.cli.runtime import keep_freed_memory, set_cpu_flags
 
 set_cpu_flags()
 keep_freed_memory()
@@ -24,12 +24,12 @@ keep_freed_memory()
 import jax
 
 from ecvae_jax.config import Config, ModelConfig, TrainConfig
-from ecvae_jax.data.pipeline import load_faces, training_batches
-from ecvae_jax.training.loop import device_views, first_examples
+from ecvae_jax.data.batches import load_faces, training_batches
+from ecvae_jax.training.monitor import Watch
 from ecvae_jax.training.parallel import map_step, replicate
+from ecvae_jax.training.preview import device_views, first_examples
 from ecvae_jax.training.state import init_state
 from ecvae_jax.training.step import make_train_step
-from ecvae_jax.training.watching import Watch
 
 STEPS = 20
 

@@ -29,7 +29,7 @@ config = Config(
         ]),
         points=68,
         pairs=0.75,
-        colour_jitter=0.25,
+        color_jitter=0.25,
     ),
     model=ModelConfig(image_size=128, patch=4, widths=(24, 48, 96, 128), frame="face", z_dim=2048, z_grid=16),
     objective=ObjectiveConfig(ssim_weight=0.5, beta_ramp=0.2),

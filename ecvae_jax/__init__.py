@@ -10,11 +10,11 @@ before it:
     gaussian       diagonal Gaussians and their KL (Eq. 5), Gaussians of low rank
     prior          the priors of Eqs. 2, 3 and 4, transport between them
     structure      landmark schemes, alignment, the sketch, clusters and their weights
-    model          appearance encoder, structure U-Net, LSUV initialisation, conditioning on landmarks
+    model          appearance encoder, structure U-Net, LSUV initialization, conditioning on landmarks
     objective      recon_nll + beta · kl
     data           photos to records, records to batches, the embedded rendered heads
     training       state, step, its map over devices, checkpoints, the loop and what watches it
-    synthesis      jitted batches: infer, decode, transfer, sample
+    synthesis      jitted batches: encode, decode, transfer, sample
     adaptation     going towards one source photo: steps on z and decoder, its own pixels
     density        of the training faces' appearances, fitted after training, to sample from beside the prior
     evaluation     metrics, pairs with a true image, baselines
@@ -35,21 +35,21 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ecvae_jax.checkpoints.load import load_model
     from ecvae_jax.config import Config
-    from ecvae_jax.data.pipeline import load_faces, training_batches
+    from ecvae_jax.data.batches import load_faces, training_batches
     from ecvae_jax.gaussian import DiagGaussian, kl_divergence
     from ecvae_jax.prior import equilibrium_prior, mixture_prior, standard_prior, transport
     from ecvae_jax.structure.sketch import draw_sketch
-    from ecvae_jax.synthesis import (
-        decode_images,
-        infer_posterior,
+    from ecvae_jax.synthesis.batches import (
+        decode,
+        encode,
         interpolate,
         reconstruct,
         sample,
         transfer,
         transfer_grid,
     )
-    from ecvae_jax.training.checkpoint import load_model
     from ecvae_jax.training.loop import train
 
 _HOMES = {
@@ -65,8 +65,8 @@ _HOMES = {
     "training_batches": "data.pipeline",
     "load_model": "training.checkpoint",
     "train": "training.loop",
-    "decode_images": "synthesis",
-    "infer_posterior": "synthesis",
+    "decode": "synthesis",
+    "encode": "synthesis",
     "interpolate": "synthesis",
     "reconstruct": "synthesis",
     "sample": "synthesis",
@@ -77,10 +77,10 @@ _HOMES = {
 __all__ = [
     "Config",
     "DiagGaussian",
-    "decode_images",
+    "decode",
     "draw_sketch",
+    "encode",
     "equilibrium_prior",
-    "infer_posterior",
     "interpolate",
     "kl_divergence",
     "load_faces",

@@ -2,6 +2,6 @@
 
 import sys
 
-from ecvae_jax.cli import main
+from ecvae_jax.cli.main import main
 
 sys.exit(main())

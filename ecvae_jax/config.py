@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import runpy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ecvae_jax.field_checks import check, check_types
+_OLD_NAMES = {("data", "colour_jitter"): "color_jitter"}
+"""Fields of stored configs that have since been renamed."""
+_OLD_VALUES = {("clusters", "mode", "centred"): "centered"}
+"""Values of stored configs that have since been renamed."""
 
 RENDERED = "rendered"
 """The value of `DataConfig.records` that names the rendered heads embedded in the package."""
@@ -34,16 +40,16 @@ class DataConfig:
     pairs: float = 0.75
     """Fraction of a training batch where z comes from one view, and sketch and true image from another view of the same
     appearance group (one person under one light). 0 is the paper's self-reconstruction."""
-    colour_jitter: float = 0.0
-    """Strength of random changes of exposure and colour, the same for both views of an example: brightness and contrast
-    by factors up to exp(±strength), each colour by up to exp(±strength/3). For photos of few cameras and lights."""
+    color_jitter: float = 0.0
+    """Strength of random changes of exposure and color, the same for both views of an example: brightness and contrast
+    by factors up to exp(±strength), each color by up to exp(±strength/3). For photos of few cameras and lights."""
     cache: bool = True
     """Keep decoded faces in host memory (uint8). Turn off where the data set is larger than the memory."""
 
     def __post_init__(self) -> None:
         check_types(self, "data")
         check(0.0 <= self.pairs <= 1.0, "data.pairs", self.pairs, "must lie between 0 and 1")
-        check(0.0 <= self.colour_jitter <= 1.0, "data.colour_jitter", self.colour_jitter, "must lie between 0 and 1")
+        check(0.0 <= self.color_jitter <= 1.0, "data.color_jitter", self.color_jitter, "must lie between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class SketchConfig:
     sigma: float = 0.012
     """Width of the Gaussian around a line, as a fraction of the crop's width (0.012 is 3 px at 256, 0.8 px at 64)."""
     samples_per_span: int = 2
-    """Straight pieces that stand for the smooth curve between two neighbouring landmarks."""
+    """Straight pieces that stand for the smooth curve between two neighboring landmarks."""
 
     def __post_init__(self) -> None:
         check_types(self, "sketch")
@@ -69,11 +75,11 @@ class ClusterConfig:
 
     count: int = 32
     """K, the number of clusters."""
-    mode: Literal["centred", "literal"] = "centred"
-    """"literal": cosine similarity of aligned landmark vectors, divided by its sum (the paper's words). "centred": the
+    mode: Literal["centered", "literal"] = "centered"
+    """"literal": cosine similarity of aligned landmark vectors, divided by its sum (the paper's words). "centered": the
     mean shape is taken away first, negatives become 0, and a temperature sharpens the weights."""
     temperature: float = 0.2
-    """Sharpness of "centred" weights: similarity ** (1 / temperature); smaller means fewer effective clusters."""
+    """Sharpness of "centered" weights: similarity ** (1 / temperature); smaller means fewer effective clusters."""
     remove_roll: bool = False
     """Take head roll out before clustering."""
 
@@ -159,7 +165,7 @@ class ObjectiveConfig:
     """recon_nll + beta · kl, nats per image (Eqs. 1 and 2)."""
 
     likelihood: Literal["laplace", "gaussian"] = "laplace"
-    """p(x | c, z) per pixel and colour."""
+    """p(x | c, z) per pixel and color."""
     scale: float | None = None
     """Scale of the likelihood in image units (the range is 2); none: its analytic optimum on each batch (sigma-VAE)."""
     ssim_weight: float = 0.3
@@ -240,7 +246,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class AdaptConfig:
-    """How far a model goes towards one source photo (`ecvae_jax.adaptation`); all zero: as the paper has it."""
+    """How far a model goes towards one source photo (`ecvae_jax.synthesis.adapt`); all zero: as the paper has it."""
 
     steps: int = 0
     """Adam's steps on z and the decoder for each source, towards its reconstruction."""
@@ -292,7 +298,65 @@ class Config:
             section = known[name]
             fields = {f.name for f in dataclasses.fields(section)}
             check(isinstance(values, dict), f"config section {name}", values, "must be a JSON object")
+            values = rename_old(name, values)
             unknown = sorted(set(values) - fields)
             check(not unknown, f"config.{name}", unknown, f"unknown; the fields are {sorted(fields)}")
             built[name] = section(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
         return cls(**built)
+
+
+def rename_old(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns one section of a stored config under the current names of its fields and values."""
+    renamed = {_OLD_NAMES.get((section, name), name): value for name, value in values.items()}
+    return {
+        name: _OLD_VALUES.get((section, name, value), value) if isinstance(value, str) else value
+        for name, value in renamed.items()
+    }
+
+
+def check(condition: bool, name: str, value: object, rule: str) -> None:
+    """Raises ValueError with name, value and rule where the condition does not hold."""
+    if not condition:
+        raise ValueError(f"{name}={value!r}: {rule}")
+
+
+def check_types(settings: object, section: str) -> None:
+    """Raises ValueError for a value of another type than its field's.
+
+    Values from experiment files and JSON are checked by nobody else.
+    """
+    hints = get_type_hints(type(settings))
+    for item in dataclasses.fields(settings):  # type: ignore[arg-type]
+        value, hint = getattr(settings, item.name), hints[item.name]
+        if get_origin(hint) is Literal:
+            allowed = get_args(hint)
+            check(value in allowed, f"{section}.{item.name}", value, f"must be one of {list(allowed)}")
+            continue
+        # A whole number may stand for a float; True and False are no numbers.
+        kinds = {bool: (bool,), str: (str,), int: (int,), float: (int, float), float | None: (int, float, type(None))}
+        if hint in kinds:
+            fine = isinstance(value, kinds[hint]) and (hint is bool or not isinstance(value, bool))
+            check(fine, f"{section}.{item.name}", value, f"must be {getattr(hint, '__name__', hint)}")
+        else:  # tuple[int, ...]
+            fine = isinstance(value, tuple) and all(isinstance(one, int) and not isinstance(one, bool) for one in value)
+            check(fine, f"{section}.{item.name}", value, "must be whole numbers")
+
+
+def load_config(path: Path) -> Config:
+    """Returns the `config` of an experiment file, or of a JSON file that `Config.to_json` wrote.
+
+    Raises:
+        ValueError: no such file, it cannot be run, or it defines no `config`.
+    """
+    if not path.is_file():
+        raise ValueError(f"config {str(path)!r}: no such file; see configs/, or leave it out for the default")
+    if path.suffix == ".json":
+        return Config.from_json(path.read_text())
+    try:
+        config = runpy.run_path(str(path)).get("config")
+    # It is the user's program: whatever it raises, the file's name is what they need.
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"config {str(path)!r} cannot be run: {type(error).__name__}: {error}") from error
+    if not isinstance(config, Config):
+        raise ValueError(f"config {str(path)!r}: must define `config`, an ecvae_jax.config.Config; got {config!r}")
+    return config

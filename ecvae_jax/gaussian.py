@@ -26,14 +26,14 @@ class DiagGaussian(NamedTuple):
         return jnp.exp(0.5 * self.logvar)
 
     def sample(self, key: Array) -> Float[Array, "*b d"]:
-        """Returns one draw, differentiable in mean and logvar (the reparametrisation trick)."""
+        """Returns one draw, differentiable in mean and logvar (the reparametrization trick)."""
         shape = jnp.broadcast_shapes(self.mean.shape, self.logvar.shape)
         return self.mean + self.stddev * jax.random.normal(key, shape, self.mean.dtype)
 
     def log_prob(self, z: Float[Array, "*b d"]) -> Float[Array, "*b"]:
         """Returns log N(z | mean, exp(logvar)) in nats, summed over d."""
-        standardised = (z - self.mean) * jnp.exp(-0.5 * self.logvar)
-        return -0.5 * jnp.sum(jnp.square(standardised) + self.logvar + math.log(2 * math.pi), axis=-1)
+        standardized = (z - self.mean) * jnp.exp(-0.5 * self.logvar)
+        return -0.5 * jnp.sum(jnp.square(standardized) + self.logvar + math.log(2 * math.pi), axis=-1)
 
 
 class LowRankGaussian(NamedTuple):

@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ecvae_jax import prior as priors
 from ecvae_jax.config import Config, ObjectiveConfig
 from ecvae_jax.gaussian import DiagGaussian
 from ecvae_jax.model.conditioning import Frozen, make_condition, with_learned_means
-from ecvae_jax.model.cvae import decode, infer
+from ecvae_jax.model.cvae import decode, encode
+from ecvae_jax.model.ssim import structural_similarity
 
 # The analytic scale of a likelihood goes to 0 with the error; 1/255 of the range is finer than 8-bit images are.
 MIN_SCALE = 2.0 / 255.0
@@ -85,35 +85,6 @@ def recon_nll(
     return jnp.sum(error**2, axes) / (2 * scale**2) + values * (jnp.log(scale) + 0.5 * math.log(2 * math.pi))
 
 
-def structural_similarity(first: Float[Array, "b h w 3"], second: Float[Array, "b h w 3"]) -> Float[Array, " b"]:
-    """Returns the SSIM of images in [-1, 1], mean over the picture (Wang et al. 2004).
-
-    Window: Gaussian, 7 pixels, standard deviation 1.5; K1 = 0.01, K2 = 0.03; no padding.
-    """
-    # The window as two banded matrix products: many times faster on a CPU, gradient included, than depthwise
-    # convolutions (benchmarks/ssim.py); the values are the same.
-    rows, columns = (jnp.asarray(_ssim_window(side), first.dtype) for side in first.shape[1:3])
-
-    def smooth(maps: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
-        # Variances below are differences of near numbers: a TPU or GPU must not multiply in fewer bits here.
-        return jnp.einsum("ih,bhwc,jw->bijc", rows, maps, columns, precision=jax.lax.Precision.HIGHEST)
-
-    c1, c2 = (0.01 * 2.0) ** 2, (0.03 * 2.0) ** 2
-    mean1, mean2 = smooth(first), smooth(second)
-    variances = jnp.maximum(smooth(first**2) - mean1**2 + smooth(second**2) - mean2**2, 0.0)
-    covariance = smooth(first * second) - mean1 * mean2
-    numerator = (2 * mean1 * mean2 + c1) * (2 * covariance + c2)
-    return jnp.mean(numerator / ((mean1**2 + mean2**2 + c1) * (variances + c2)), axis=(1, 2, 3))
-
-
-def _ssim_window(side: int, size: int = 7, stddev: float = 1.5) -> np.ndarray:
-    weights = np.exp(-((np.arange(size) - size // 2) ** 2) / (2 * stddev**2))
-    window = np.zeros((side - size + 1, side), np.float32)
-    for row in range(len(window)):
-        window[row, row : row + size] = weights / weights.sum()
-    return window
-
-
 def loss_terms(
     config: Config,
     params: PyTree,
@@ -138,7 +109,7 @@ def loss_terms(
         params: parameters of the network.
         frozen: clusters, cluster means and scales, fixed; means that are trained are taken from the parameters.
         views: the batch.
-        noise: standard normal, for the reparametrisation.
+        noise: standard normal, for the reparametrization.
         component_key: one key an image, for the mixture prior's draw of a component (Eq. 3); others do not use it.
         beta: weight of the KL.
         axis_name: mapped axis over which the batch is spread, if any.
@@ -147,7 +118,7 @@ def loss_terms(
     fixed, faces, others = jax.lax.stop_gradient((frozen, views.source_landmarks, views.landmarks))
     prior_parts = with_learned_means(config, params, fixed)
     source, target = (make_condition(config, prior_parts, landmarks) for landmarks in (faces, others))
-    posterior = infer(config, params, views.source_image, source)
+    posterior = encode(config, params, views.source_image, source)
     z = posterior.mean + posterior.stddev * noise
     if isinstance(source.prior, DiagGaussian):
         kl = priors.prior_kl(component_key[0], posterior, source.prior)
@@ -167,4 +138,3 @@ def loss_terms(
         loss += config.objective.ssim_weight * values / scale * (1.0 - similarity)
     terms = Terms(nll, kl, similarity, loss, priors.effective_clusters(source.cluster_weights))
     return terms, prediction
-

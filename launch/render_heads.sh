@@ -11,6 +11,6 @@ if [ $# -lt 1 ]; then
 fi
 . launch/environment.sh "render"
 case $1 in
-  --*) exec "$PYTHON" -m ecvae_jax.data.heads.bake "$@" ;;
-  *) out=$1; shift; exec "$PYTHON" -m ecvae_jax.data.heads.bake --out "$out" "$@" ;;
+  --*) exec "$PYTHON" -m tools.render_heads.bake "$@" ;;
+  *) out=$1; shift; exec "$PYTHON" -m tools.render_heads.bake --out "$out" "$@" ;;
 esac

@@ -10,8 +10,7 @@ from pathlib import Path
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from ecvae_jax.compile_cache import use_compilation_cache
-from ecvae_jax.cpu import set_cpu_flags
+from ecvae_jax.cli.runtime import set_cpu_flags, use_compilation_cache
 
 set_cpu_flags()
 # Many tests train the same small model: it is compiled once for all of them, and for the processes they start.
@@ -42,8 +41,8 @@ TINY_FACES = 96
 @pytest.fixture(scope="session")
 def tiny_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A records folder of the first rendered heads: 96 faces of 4 people to train on, 48 of 2 others to test on."""
-    from ecvae_jax.data.builders import FaceRecord, write_records
-    from ecvae_jax.data.pipeline import load_faces
+    from ecvae_jax.data.batches import load_faces
+    from ecvae_jax.data.records import FaceRecord, write_records
 
     def records(split: str, count: int) -> list[FaceRecord]:
         faces = load_faces("rendered", split)
@@ -88,7 +87,7 @@ def tiny_workdir(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="session")
 def tiny_batch(tiny_config: Config) -> dict[str, np.ndarray]:
     """The first batch of `tiny_config`."""
-    from ecvae_jax.data.pipeline import load_faces, training_batches
+    from ecvae_jax.data.batches import load_faces, training_batches
 
     faces = load_faces(tiny_config.data.records, "train")
     return next(training_batches(faces, tiny_config.data, 32, 8, seed=0))

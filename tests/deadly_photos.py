@@ -6,8 +6,8 @@ import os
 import signal
 from pathlib import Path
 
-from ecvae_jax.data import photo as photo_module
-from ecvae_jax.data import workers
+from ecvae_jax.data.photos import photo as photo_module
+from ecvae_jax.data.prepare import pool as workers
 
 START, OPEN = workers._start_worker, photo_module.Image.open
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from ecvae_jax.data.builders import FaceRecord, write_records
+from ecvae_jax.data.records import FaceRecord, write_records
 
 
 def draw_face(size: int = 160, shift: float = 0.0, skin: tuple[int, int, int] = (215, 170, 140)) -> Image.Image:
@@ -17,9 +17,9 @@ def draw_face(size: int = 160, shift: float = 0.0, skin: tuple[int, int, int] = 
     canvas = ImageDraw.Draw(image)
     unit = size / 100
 
-    def ellipse(x: float, y: float, rx: float, ry: float, colour: tuple[int, int, int]) -> None:
+    def ellipse(x: float, y: float, rx: float, ry: float, color: tuple[int, int, int]) -> None:
         x += shift
-        canvas.ellipse([(x - rx) * unit, (y - ry) * unit, (x + rx) * unit, (y + ry) * unit], fill=colour)
+        canvas.ellipse([(x - rx) * unit, (y - ry) * unit, (x + rx) * unit, (y + ry) * unit], fill=color)
 
     ellipse(50, 46, 30, 38, (60, 40, 30))
     ellipse(50, 52, 25, 34, skin)

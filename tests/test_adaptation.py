@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecvae_jax import synthesis
-from ecvae_jax.adaptation import lay_photo_over, transfer_adapted
 from ecvae_jax.config import AdaptConfig, Config
-from ecvae_jax.data.pipeline import load_faces
-from ecvae_jax.training.checkpoint import Model
+from ecvae_jax.data.batches import load_faces
+from ecvae_jax.images import to_float
+from ecvae_jax.model.model import Model
+from ecvae_jax.synthesis import batches as synthesis
+from ecvae_jax.synthesis.adapt import lay_photo_over, transfer_adapted
 from ecvae_jax.training.state import init_state
-from ecvae_jax.training.step import to_float, to_views
+from ecvae_jax.training.step import to_views
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_where_model_and_warped_reconstruction_disagree_the_model_stays(faces) -
 def test_equal_sources_are_fitted_once_and_alike(model: Model, faces, monkeypatch) -> None:
     images, landmarks = faces
     twice = np.repeat(images[:2], 2, axis=0), np.repeat(landmarks[:2], 2, axis=0)
-    from ecvae_jax import adaptation
+    from ecvae_jax.synthesis import adapt as adaptation
 
     calls = []
     fit = adaptation._fit

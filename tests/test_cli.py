@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ecvae_jax import __version__
-from ecvae_jax.cli import COMMANDS, main
+from ecvae_jax.cli.main import COMMANDS, main
 from ecvae_jax.config import Config
 
 
@@ -109,7 +109,7 @@ def test_wrong_input_is_one_line_and_a_code(
 
 
 def test_verbose_shows_the_traceback() -> None:
-    from ecvae_jax.training.checkpoint import CheckpointError
+    from ecvae_jax.checkpoints.store import CheckpointError
 
     with pytest.raises(CheckpointError):
         main(["info", "nowhere", "-v"])
@@ -140,7 +140,7 @@ def test_info_of_records(tiny_records: Path, capsys: pytest.CaptureFixture[str])
     assert "48 faces, 2 identities" in shown
     assert "yaw" in shown
     assert "inside the crop; roll" in shown
-    assert "centres of 8 clusters" in shown
+    assert "centers of 8 clusters" in shown
     assert sum(0x2800 < ord(character) <= 0x28FF for character in shown) > 200  # drawings
 
 

@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ecvae_jax.cli import main
+from ecvae_jax.checkpoints.store import CheckpointError
+from ecvae_jax.cli.main import main
 from ecvae_jax.comparison import runs as runs_module
-from ecvae_jax.comparison.compare import compare
-from ecvae_jax.comparison.runs import SCORES
+from ecvae_jax.comparison.runs import SCORES, compare
 from ecvae_jax.comparison.variants import REFERENCE, VARIANTS, choose_variants, usable_variants, with_settings
 from ecvae_jax.config import Config
 from ecvae_jax.data.faces import Faces
-from ecvae_jax.training.checkpoint import CheckpointError
-from ecvae_jax.training.host_process import TRY_AGAIN
 from ecvae_jax.training.loop import Outcome
+from ecvae_jax.training.supervisor import TRY_AGAIN
 
 ASKED = ["no-transport"]
 NAMES = [f"{name}-seed{seed}" for seed in (0, 1) for name in (REFERENCE, "no-transport")]

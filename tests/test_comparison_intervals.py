@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ecvae_jax.comparison.figure import draw_comparison
-from ecvae_jax.comparison.intervals import Difference, paired_difference, summarise
 from ecvae_jax.comparison.measures import BY_KEY
+from ecvae_jax.comparison.report import draw_comparison, to_markdown
 from ecvae_jax.comparison.results import Results, gather, to_dict
 from ecvae_jax.comparison.runs import plan_runs
-from ecvae_jax.comparison.tables import to_markdown
 from ecvae_jax.comparison.variants import VARIANTS, Question
 from ecvae_jax.comparison.verdict import conclusion, sentence, verdict_lines
+from ecvae_jax.evaluation.statistics import Difference, paired_difference, summarize
 
 ASKED = Question("equilibrium", "standard", "?")
 
@@ -77,7 +76,7 @@ def test_pairs_without_a_value_are_left_out_of_both() -> None:
     assert found.mean == 1.5
     assert found.people == 2
     assert paired_difference([np.array([np.nan])], [np.array([1.0])], ["a"]) is None
-    assert summarise([np.array([np.nan, 2.0]), np.array([4.0, 6.0])]) == (3.5, pytest.approx(4.5**0.5), 2)
+    assert summarize([np.array([np.nan, 2.0]), np.array([4.0, 6.0])]) == (3.5, pytest.approx(4.5**0.5), 2)
     with pytest.raises(ValueError, match="same seeds and pairs"):
         paired_difference([first], [second, second], list("abcd"))
 

@@ -11,16 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.comparison.variants import with_settings
 from ecvae_jax.config import Config
 from ecvae_jax.data.faces import load_faces
 from ecvae_jax.gaussian import DiagGaussian, kl_divergence
 from ecvae_jax.model.conditioning import init_frozen, make_condition, sketch_channels
-from ecvae_jax.model.cvae import decode, infer, init_params
+from ecvae_jax.model.cvae import decode, encode, init_params
 from ecvae_jax.objective import loss_terms
 from ecvae_jax.prior import equilibrium_prior, init_cluster_means, transport
-from ecvae_jax.training.checkpoint import load_model
-from ecvae_jax.training.loop import device_views, train
+from ecvae_jax.training.loop import train
+from ecvae_jax.training.preview import device_views
 
 
 @given(seed=st.integers(0, 2**31 - 1), clusters=st.integers(1, 12), norm=st.floats(0.0, 10.0))
@@ -59,7 +60,7 @@ def test_in_the_loss_the_decoder_sees_the_code_and_nothing_else_differs(
 
     target = make_condition(config, frozen, views.landmarks)
     source = make_condition(plain, other, views.source_landmarks)
-    own = infer(plain, params, views.source_image, source)
+    own = encode(plain, params, views.source_image, source)
     u = own.mean + own.stddev * noise
     code = target.cluster_weights @ frozen.cluster_means / frozen.z_scale
     width = target.reference.stddev / frozen.z_scale

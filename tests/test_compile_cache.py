@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from ecvae_jax.compile_cache import _prune
+from ecvae_jax.cli.runtime import _prune
 from ecvae_jax.config import Config
 
 OURS = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "ECVAE_COMPILATION_CACHE")
 
 COMPILE = """
-from ecvae_jax.compile_cache import use_compilation_cache
+from ecvae_jax.cli.runtime import use_compilation_cache
 print(use_compilation_cache())
 import jax
-from ecvae_jax.training.compiling import CompileLog
+from ecvae_jax.training.monitor import CompileLog
 with CompileLog() as log:
     @jax.jit
     def program(x):

@@ -13,10 +13,10 @@ from drawn_faces import make_photos
 from test_data_prepare import all_faces, report
 
 from ecvae_jax.data.errors import DataError
-from ecvae_jax.data.options import PrepareConfig
-from ecvae_jax.data.photo import BadPhotoError
-from ecvae_jax.data.prepare import prepare
-from ecvae_jax.data.sources import archive, open_source
+from ecvae_jax.data.photos.photo import BadPhotoError
+from ecvae_jax.data.photos.sources import archive, open_source
+from ecvae_jax.data.prepare.options import PrepareConfig
+from ecvae_jax.data.prepare.prepare import prepare
 
 KINDS = ["zip", "tar", "tar.gz", "tar.xz"]
 

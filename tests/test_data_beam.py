@@ -16,13 +16,13 @@ from drawn_faces import draw_face, face_landmarks, make_photos, write_landmarks
 from test_data_journal import digest, outcome, same
 from test_data_photo import bad_files
 
-from ecvae_jax.data.beam import lots as lots_module
-from ecvae_jax.data.beam.lots import PHOTOS, Lots, is_done, put, read_faces, take
 from ecvae_jax.data.errors import DataError, MissingExtraError
 from ecvae_jax.data.faces import load_faces
-from ecvae_jax.data.options import PrepareConfig
-from ecvae_jax.data.photo import BadPhotoError
-from ecvae_jax.data.prepare import prepare
+from ecvae_jax.data.photos.photo import BadPhotoError
+from ecvae_jax.data.prepare import lots as lots_module
+from ecvae_jax.data.prepare.lots import PHOTOS, Lots, is_done, put, read_faces, take
+from ecvae_jax.data.prepare.options import PrepareConfig
+from ecvae_jax.data.prepare.prepare import prepare
 
 FAST = PrepareConfig(size=32, workers=1)
 BEAM = replace(FAST, beam_runner="DirectRunner")
@@ -135,7 +135,7 @@ def test_a_killed_preparation_goes_on_with_the_lots_that_are_missing(tmp_path: P
 @needs_beam
 def test_the_workers_look_where_they_can_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The command knows the folder as `here`, the workers as `there`."""
-    from ecvae_jax.data.beam import pipelines
+    from ecvae_jax.data.prepare import pipelines
 
     seen = []
 
@@ -225,7 +225,7 @@ def test_a_file_in_a_bucket_is_read_as_bytes(tmp_path: Path, monkeypatch: pytest
 
 @needs_beam
 def test_beam_knows_all_options_that_the_docs_name():
-    from ecvae_jax.data.beam.pipelines import BeamRunner
+    from ecvae_jax.data.prepare.pipelines import BeamRunner
 
     text = (Path(__file__).parents[1] / "docs" / "preparing.md").read_text().replace("\\\n", " ")
     commands = [line.split() for line in text.splitlines() if "--beam-options" in line and line.startswith("    ")]
@@ -237,7 +237,7 @@ def test_beam_knows_all_options_that_the_docs_name():
 
 @needs_beam
 def test_the_command_takes_several_options(tmp_path: Path):
-    from ecvae_jax.cli import main
+    from ecvae_jax.cli.main import main
 
     make_photos(tmp_path / "photos", people=2)
     words = ["prepare", str(tmp_path / "photos"), str(tmp_path / "out"), "--beam-runner", "DirectRunner"]

@@ -17,9 +17,9 @@ import pytest
 from drawn_faces import make_records
 from PIL import Image
 
-from ecvae_jax.data.builders import FaceRecord, write_records
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import load_faces, record_splits
+from ecvae_jax.data.records import FaceRecord, write_records
 
 METADATA = {"points": 68, "image_size": 16, "source": "drawn", "detector": "none", "margin": 1.5}
 

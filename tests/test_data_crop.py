@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecvae_jax.data.crop import (
+from ecvae_jax.data.photos.crop import (
     CropBox,
     crop_box,
     cut_crop,
@@ -18,7 +18,7 @@ from ecvae_jax.data.crop import (
 )
 
 
-def test_square_is_centred_on_the_bounding_box_and_margin_times_its_longer_side():
+def test_square_is_centered_on_the_bounding_box_and_margin_times_its_longer_side():
     landmarks = np.array([[10.0, 20.0], [30.0, 60.0], [12.0, 21.0]], np.float32)
     assert crop_box(landmarks, 1.5) == CropBox(x0=20 - 30, y0=40 - 30, side=60)
 

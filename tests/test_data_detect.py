@@ -10,7 +10,8 @@ import pytest
 from drawn_faces import draw_face
 from PIL import Image
 
-from ecvae_jax.data.detect import Detector, load_detector
+from ecvae_jax.data.detect import load_detector
+from ecvae_jax.data.detect.detector import Detector
 from ecvae_jax.data.errors import DataError, MissingExtraError
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from drawn_faces import draw_face, face_landmarks, write_landmarks
 from test_data_prepare import report
 
-from ecvae_jax.data.options import PrepareConfig
-from ecvae_jax.data.prepare import prepare
+from ecvae_jax.data.prepare.options import PrepareConfig
+from ecvae_jax.data.prepare.prepare import prepare
 
 COUNT = 2100
 SIDE = 48

@@ -14,8 +14,8 @@ from PIL import Image
 
 pytest.importorskip("moderngl", reason="the generator needs the extra `render`")
 
-from ecvae_jax.data.heads import bake, camera, expression
-from ecvae_jax.data.heads.assets import AssetsNotFoundError, assets_version, find_assets
+from tools.render_heads import bake, camera, expression
+from tools.render_heads.assets import AssetsNotFoundError, assets_version, find_assets
 
 angles = st.tuples(st.floats(-45, 45), st.floats(-20, 20), st.floats(-12, 12))
 
@@ -39,7 +39,7 @@ def renderer(root: Path) -> str:
 
 def apart(code: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Runs code in a process of its own: Mesa brings an LLVM that a TensorFlow loaded after it does not survive."""
-    code = f"from pathlib import Path; from ecvae_jax.data.heads import bake\n{code}"
+    code = f"from pathlib import Path; from tools.render_heads import bake\n{code}"
     return subprocess.run([sys.executable, "-c", code], check=check, capture_output=True, text=True)
 
 
@@ -100,9 +100,9 @@ def test_a_mixture_depends_on_the_generator_alone():
 
 @pytest.fixture(scope="module")
 def head(root: Path):
-    from ecvae_jax.data.heads.expression import FaceUnits
-    from ecvae_jax.data.heads.landmarks import LandmarkMap
-    from ecvae_jax.data.heads.mesh import load_head_mesh
+    from tools.render_heads.expression import FaceUnits
+    from tools.render_heads.landmarks import LandmarkMap
+    from tools.render_heads.mesh import load_head_mesh
 
     mesh = load_head_mesh(root)
     landmarks = LandmarkMap(mesh)
@@ -110,8 +110,8 @@ def head(root: Path):
 
 
 def test_closed_lids_meet_and_do_not_pass_each_other(root: Path, head):
-    from ecvae_jax.data.heads.identity import draw_identity
-    from ecvae_jax.data.heads.landmarks import LID_PAIRS
+    from tools.render_heads.identity import draw_identity
+    from tools.render_heads.landmarks import LID_PAIRS
 
     mesh, landmarks, units = head
     for number in range(4):

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from drawn_faces import face_landmarks, make_photos, write_landmarks
 
-from ecvae_jax.data import prepare as prepare_module
-from ecvae_jax.data import workers
 from ecvae_jax.data.errors import DataError
-from ecvae_jax.data.face_job import FaceOutcome, FaceWorker
-from ecvae_jax.data.journal import Journal
-from ecvae_jax.data.options import PrepareConfig
-from ecvae_jax.data.prepare import prepare
+from ecvae_jax.data.prepare import pool as workers
+from ecvae_jax.data.prepare import prepare as prepare_module
+from ecvae_jax.data.prepare.job import FaceOutcome, FaceWorker
+from ecvae_jax.data.prepare.journal import Journal
+from ecvae_jax.data.prepare.options import PrepareConfig
+from ecvae_jax.data.prepare.prepare import prepare
 
 FAST = PrepareConfig(size=32, workers=1)
 

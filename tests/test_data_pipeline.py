@@ -10,10 +10,10 @@ import pytest
 from drawn_faces import make_records
 
 from ecvae_jax.config import DataConfig
-from ecvae_jax.data import pipeline
-from ecvae_jax.data.builders import FaceRecord, write_records
+from ecvae_jax.data import batches as pipeline
+from ecvae_jax.data.batches import Faces, load_faces, training_batches
 from ecvae_jax.data.errors import DataError
-from ecvae_jax.data.pipeline import Faces, load_faces, training_batches
+from ecvae_jax.data.records import FaceRecord, write_records
 from ecvae_jax.structure.scheme import get_scheme, mirror_landmarks
 
 COUNT = 23
@@ -93,7 +93,7 @@ def test_too_large_a_cache_is_not_filled(
     faces: Faces, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     expected = take(faces, PLAIN, 2)
-    monkeypatch.setattr("ecvae_jax.data.pipeline._available_memory", lambda: 10_000.0)
+    monkeypatch.setattr("ecvae_jax.data.batches._available_memory", lambda: 10_000.0)
     assert same(take(faces, PLAIN, 2), expected)
     assert "decoded as they are needed" in caplog.text
 

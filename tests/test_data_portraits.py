@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from ecvae_jax.data import portraits
-from ecvae_jax.data.detect import DetectedFace
+from ecvae_jax.data.batches import load_faces
+from ecvae_jax.data.detect.detector import DetectedFace
 from ecvae_jax.data.errors import DataError
-from ecvae_jax.data.pipeline import load_faces
 from ecvae_jax.data.portraits import load_portraits
 
 

@@ -19,12 +19,14 @@ from drawn_faces import draw_face, face_landmarks, make_photos, write_landmarks
 from PIL import Image
 from test_data_photo import bad_files
 
-from ecvae_jax.data import face_job, progress, workers
-from ecvae_jax.data import prepare as prepare_module
+from ecvae_jax import progress
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import load_faces, record_splits
-from ecvae_jax.data.options import PrepareConfig
-from ecvae_jax.data.prepare import prepare
+from ecvae_jax.data.prepare import job as face_job
+from ecvae_jax.data.prepare import pool as workers
+from ecvae_jax.data.prepare import prepare as prepare_module
+from ecvae_jax.data.prepare.options import PrepareConfig
+from ecvae_jax.data.prepare.prepare import prepare
 
 FAST = PrepareConfig(size=32, workers=1)
 needs_dlib = pytest.mark.skipif(
@@ -311,7 +313,7 @@ def test_faces_are_detected_where_no_landmarks_are_given(tmp_path: Path):
 
 @needs_dlib
 def test_faces_in_a_box_that_is_known_are_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from ecvae_jax.data import detect
+    from ecvae_jax.data.detect import dlib as detect
 
     (tmp_path / "photos").mkdir()
     for number in range(3):
@@ -351,5 +353,5 @@ def test_progress_passes_the_items_on(monkeypatch: pytest.MonkeyPatch):
     for stream in (io.StringIO(), _Terminal()):
         monkeypatch.setattr(progress.sys, "stderr", stream)
         monkeypatch.setattr(progress, "_LINE_EVERY", -1.0)
-        assert list(progress.shown(iter("abc"), 3, "photos")) == ["a", "b", "c"]
+        assert list(progress.track(iter("abc"), 3, "photos")) == ["a", "b", "c"]
         assert "3/3" in stream.getvalue()

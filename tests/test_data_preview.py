@@ -9,9 +9,9 @@ import pytest
 from drawn_faces import make_photos, make_records
 from PIL import Image
 
-from ecvae_jax.data.options import PrepareConfig
-from ecvae_jax.data.prepare import prepare
-from ecvae_jax.data.preview import braille, sketch, write_preview
+from ecvae_jax.data.prepare.options import PrepareConfig
+from ecvae_jax.data.prepare.prepare import prepare
+from ecvae_jax.data.prepare.preview import braille, sketch, write_preview
 
 
 @pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 2), (4, 1, 8), (6, 2, 8), (99, 3, 8)])

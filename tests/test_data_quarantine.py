@@ -14,10 +14,10 @@ from drawn_faces import make_photos
 from test_data_beam import needs_beam
 from test_data_journal import digest
 
-from ecvae_jax.data import workers
 from ecvae_jax.data.faces import load_faces
-from ecvae_jax.data.options import PrepareConfig
-from ecvae_jax.data.prepare import prepare
+from ecvae_jax.data.prepare import pool as workers
+from ecvae_jax.data.prepare.options import PrepareConfig
+from ecvae_jax.data.prepare.prepare import prepare
 
 
 def reasons(out: Path) -> dict[str, str]:

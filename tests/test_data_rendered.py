@@ -83,7 +83,7 @@ def test_people_look_different(faces):
     styles = Counter(t["hair"]["style"] for t in f.tags)
     assert len(styles) >= 12
     assert styles.most_common(1)[0][1] < 0.25 * len(f)
-    assert len({t["hair"]["colour"] for t in f.tags}) >= 8
+    assert len({t["hair"]["color"] for t in f.tags}) >= 8
     worn = np.mean([t["glasses"] is not None for t in f.tags])
     assert 0.05 < worn < 0.3
 
@@ -119,10 +119,10 @@ def test_the_pupil_is_darker_than_the_white_beside_it(faces):
     frontal = [i for i in neutral if abs(f.tags[i]["yaw"]) < 6]
     darker = []
     for i in frontal:
-        grey = np.asarray(Image.open(io.BytesIO(f.encoded([i])[0])).convert("L"), float)
+        gray = np.asarray(Image.open(io.BytesIO(f.encoded([i])[0])).convert("L"), float)
         for pupil, corners in ((96, (60, 64)), (97, (68, 72))):
             at = [f.landmarks[i, pupil]] + [0.5 * (f.landmarks[i, pupil] + f.landmarks[i, c]) for c in corners]
-            values = [grey[int(y * f.image_size), int(x * f.image_size)] for x, y in at]
+            values = [gray[int(y * f.image_size), int(x * f.image_size)] for x, y in at]
             darker.append(values[0] < max(values[1:]))
     assert len(darker) >= 40
     assert np.mean(darker) > 0.85
@@ -130,6 +130,6 @@ def test_the_pupil_is_darker_than_the_white_beside_it(faces):
 
 def test_records_say_that_they_are_free(faces):
     for f in faces.values():
-        assert f.metadata["licence"] == LICENCE
+        assert f.metadata["license"] == LICENCE
         assert f.metadata["points"] == 98
         assert f.image_size == 128

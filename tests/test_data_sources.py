@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecvae_jax.data.errors import DataError
-from ecvae_jax.data.given import find_given_landmarks, read_given_landmarks
-from ecvae_jax.data.identity import choose_identity_rule, identity_of
-from ecvae_jax.data.options import PrepareConfig
-from ecvae_jax.data.sources import open_source
-from ecvae_jax.data.sources.multipie import multipie_tags
-from ecvae_jax.data.splits import assign_splits
+from ecvae_jax.data.photos.given import find_given_landmarks, read_given_landmarks
+from ecvae_jax.data.photos.identity import choose_identity_rule, identity_of
+from ecvae_jax.data.photos.sources import open_source
+from ecvae_jax.data.photos.sources.multipie import multipie_tags
+from ecvae_jax.data.photos.splits import assign_splits
+from ecvae_jax.data.prepare.options import PrepareConfig
 
 LONDON = [f"{mood}/{number:03d}.jpg" for mood in ("neutral", "smiling") for number in (1, 2, 4, 9, 11)]
 LFW = ["Aaron_Peirsol_0001.jpg", "Aaron_Peirsol_0003.jpg", "AJ_Lamas_0001.jpg", "Abdel_Al-Hakim_0001.jpg"]

@@ -11,10 +11,10 @@ from PIL import Image
 
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.host_tf import load_tfds
-from ecvae_jax.data.options import PrepareConfig
-from ecvae_jax.data.photo import read_photo
-from ecvae_jax.data.prepare import prepare
-from ecvae_jax.data.sources import open_source
+from ecvae_jax.data.photos.photo import read_photo
+from ecvae_jax.data.photos.sources import open_source
+from ecvae_jax.data.prepare.options import PrepareConfig
+from ecvae_jax.data.prepare.prepare import prepare
 
 tfds = load_tfds()
 POINTS = [f"{part}_{axis}" for part in ("lefteye", "righteye", "nose", "leftmouth", "rightmouth") for axis in "xy"]
@@ -22,7 +22,7 @@ COUNTS = {"train": 5, "validation": 3, "test": 4}
 
 
 class TinyCelebA(tfds.core.GeneratorBasedBuilder):
-    """CelebA's features, with pictures of one grey each: its number."""
+    """CelebA's features, with pictures of one gray each: its number."""
 
     VERSION = tfds.core.Version("2.0.1")
 

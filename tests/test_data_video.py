@@ -10,10 +10,10 @@ import pytest
 from drawn_faces import draw_face, face_landmarks, write_landmarks
 
 from ecvae_jax.data.errors import DataError, MissingExtraError
-from ecvae_jax.data.options import PrepareConfig
-from ecvae_jax.data.photo import BadPhotoError
-from ecvae_jax.data.prepare import prepare
-from ecvae_jax.data.sources import open_source
+from ecvae_jax.data.photos.photo import BadPhotoError
+from ecvae_jax.data.photos.sources import open_source
+from ecvae_jax.data.prepare.options import PrepareConfig
+from ecvae_jax.data.prepare.prepare import prepare
 
 av = pytest.importorskip("av", reason="needs the extra video")
 FRAMES = 20

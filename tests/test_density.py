@@ -11,20 +11,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ecvae_jax import density as density_module
-from ecvae_jax.cli import main
+from ecvae_jax.checkpoints.format import FILE
+from ecvae_jax.checkpoints.integrity import CheckpointError
+from ecvae_jax.checkpoints.load import load_model
+from ecvae_jax.cli.main import main
 from ecvae_jax.config import Config
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import Faces, load_faces
-from ecvae_jax.density import density_of, fit_density
 from ecvae_jax.evaluation.protocol import evaluate
+from ecvae_jax.export.small import export_model
 from ecvae_jax.gaussian import LowRankGaussian
 from ecvae_jax.model.conditioning import make_condition
-from ecvae_jax.synthesis import decode_images, infer_posterior, sample
-from ecvae_jax.training.checkpoint import Model, load_model
-from ecvae_jax.training.density_file import FILE
-from ecvae_jax.training.export import export_model
-from ecvae_jax.training.integrity import CheckpointError
+from ecvae_jax.model.model import Model
+from ecvae_jax.synthesis import density as density_module
+from ecvae_jax.synthesis.batches import decode, encode, sample
+from ecvae_jax.synthesis.density import density_of, fit_density
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def exported(tiny_workdir: Path, fitted: LowRankGaussian, tmp_path_factory: pyte
 
 
 def in_units_of_the_prior(model: Model, faces: Faces) -> np.ndarray:
-    posterior = infer_posterior(model, faces.images(range(len(faces)), 32), faces.landmarks)
+    posterior = encode(model, faces.images(range(len(faces)), 32), faces.landmarks)
     reference = make_condition(model.config, model.frozen, jnp.asarray(faces.landmarks)).reference
     return np.asarray((posterior.mean - reference.mean) / reference.stddev, np.float64)
 
@@ -94,7 +95,7 @@ def test_without_temperature_the_mean_of_the_density_or_of_the_prior_is_drawn(
     prior = make_condition(model.config, model.frozen, jnp.asarray(landmarks)).reference
     for density, z in ((fitted, prior.mean + prior.stddev * fitted.mean[None]), (None, prior.mean)):
         drawn = sample(jax.random.key(0), model, landmarks, 2, density, temperature=0.0)
-        expected = decode_images(model, z, landmarks)
+        expected = decode(model, z, landmarks)
         assert np.abs(drawn.astype(int) - expected[:, None]).max() <= 1
         wide, narrow = (sample(jax.random.key(0), model, landmarks, 8, density, t).std(axis=1).mean()
                         for t in (1.0, 0.3))  # fmt: skip

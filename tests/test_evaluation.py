@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.config import Config
 from ecvae_jax.data.faces import Faces, load_faces
 from ecvae_jax.evaluation.baselines import warp_to_landmarks
@@ -17,8 +18,8 @@ from ecvae_jax.evaluation.metrics import psnr, ssim
 from ecvae_jax.evaluation.pairs import same_group_pairs
 from ecvae_jax.evaluation.protocol import evaluate, evaluate_checkpoint
 from ecvae_jax.evaluation.scoring import Measures
-from ecvae_jax.synthesis import reconstruct, transfer
-from ecvae_jax.training.checkpoint import Model, load_model
+from ecvae_jax.model.model import Model
+from ecvae_jax.synthesis.batches import reconstruct, transfer
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import pytest
 
 from ecvae_jax.data.errors import DataError, MissingExtraError
 from ecvae_jax.data.faces import load_faces
-from ecvae_jax.evaluation import identity
-from ecvae_jax.evaluation.face_meter import FaceMeter
+from ecvae_jax.evaluation import faces as identity
+from ecvae_jax.evaluation.faces import FaceMeter
+from ecvae_jax.evaluation.metrics import landmark_error
 from ecvae_jax.evaluation.scoring import load_measures
-from ecvae_jax.evaluation.structure_error import landmark_error
 
 NONE = [np.nan, np.nan]
 TRUE = np.array([[0.0, 1], [0, 1.1], [2, 0], NONE])
@@ -82,12 +82,12 @@ def test_dlib_finds_small_rendered_heads_and_tells_them_apart(meter: FaceMeter) 
 def test_a_picture_without_a_face_has_no_numbers_and_is_looked_at_once(
     meter: FaceMeter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grey = np.full((2, 64, 64, 3), 128, np.uint8)
-    found = meter.measure(grey)
+    gray = np.full((2, 64, 64, 3), 128, np.uint8)
+    found = meter.measure(gray)
     assert not found.found.any()
     assert np.isnan(found.landmarks).all()
     monkeypatch.setattr(meter, "_look", None)  # the second picture is the first, and so is this one
-    assert not meter.measure(grey[:1]).found.any()
+    assert not meter.measure(gray[:1]).found.any()
 
 
 def test_without_dlib_pixels_are_measured_and_a_note_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,17 +12,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ecvae_jax.cli import main
-from ecvae_jax.data.detect import DetectedFace
+from ecvae_jax.checkpoints.load import load_model
+from ecvae_jax.cli.main import main
+from ecvae_jax.data.detect.detector import DetectedFace
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import Faces, load_faces
 from ecvae_jax.evaluation import pairs as pairs_module
-from ecvae_jax.evaluation.figure import draw_figure
-from ecvae_jax.evaluation.pairs import folder_pairs, frontal_pairs, record_pairs
+from ecvae_jax.evaluation.pairs import (
+    expression_of,
+    folder_pairs,
+    frontal_pairs,
+    in_order,
+    is_neutral,
+    pair_classes,
+    record_pairs,
+)
 from ecvae_jax.evaluation.protocol import evaluate_checkpoint, evaluate_pairs
+from ecvae_jax.evaluation.report import draw_figure
 from ecvae_jax.evaluation.scoring import load_measures
-from ecvae_jax.evaluation.tags import expression_of, in_order, is_neutral, pair_classes
-from ecvae_jax.training.checkpoint import Model, load_model
+from ecvae_jax.model.model import Model
 
 DOCS = Path(__file__).parent.parent / "docs" / "evaluation.md"
 KEYS = {"pairs", "psnr", "ssim", "identity", "nme", "face_found"}
@@ -65,7 +73,7 @@ def folders(heads: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tu
         folder.mkdir()
         for person in range(4):
             Image.fromarray(heads.image(24 * person + shift)).save(folder / f"p{person}.{suffix}", "PNG")
-        Image.fromarray(np.full((64, 64, 3), 99, np.uint8)).save(folder / "grey.png")
+        Image.fromarray(np.full((64, 64, 3), 99, np.uint8)).save(folder / "gray.png")
         (folder / "broken.jpg").write_bytes(b"nothing")
     Image.fromarray(heads.image(0)).save(sources / "alone.png")
     (sources / "notes.txt").write_text("no photo")
@@ -134,7 +142,7 @@ def test_folders_are_paired_by_name_and_all_files_are_accounted_for(
         "files": [7, 6], "unpaired": 1, "no_face": 1, "not_readable": 1,
     }  # fmt: skip
     assert found.notes == [
-        "1 pair left out, no face found: grey", "1 pair left out, not readable: broken",
+        "1 pair left out, no face found: gray", "1 pair left out, not readable: broken",
         "1 file left out, its name is in one folder only: alone",
     ]  # fmt: skip
     limited = folder_pairs(model, *folders, limit=3)
@@ -145,17 +153,17 @@ def test_folders_that_cannot_be_paired_are_refused(
     model: Model, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources, targets = folders
-    made = {"empty": [], "others": ["x.png"], "doubled": ["p0.png", "p0.jpg"], "grey": ["grey.png"]}
+    made = {"empty": [], "others": ["x.png"], "doubled": ["p0.png", "p0.jpg"], "gray": ["gray.png"]}
     for name, photos in made.items():
         (tmp_path / name).mkdir()
         for photo in photos:
-            (tmp_path / name / photo).write_bytes((targets / "grey.png").read_bytes())
+            (tmp_path / name / photo).write_bytes((targets / "gray.png").read_bytes())
     cases = {
         "missing": "no such folder",
         "empty": "no photo among its 0 files",
         "others": "no file has the same name in both",
         "doubled": "p0.jpg and p0.png have the same name",
-        "grey": "no pair is left; 1 pair left out, no face found",
+        "gray": "no pair is left; 1 pair left out, no face found",
     }
     for name, words in cases.items():
         with pytest.raises(DataError, match=words) as caught:

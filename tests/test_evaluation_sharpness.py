@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from ecvae_jax.data.faces import load_faces
-from ecvae_jax.evaluation.sharpness import detail_ratio, gradient_ratio
+from ecvae_jax.evaluation.metrics import detail_ratio, gradient_ratio
 
 
 @pytest.mark.parametrize("ratio", [gradient_ratio, detail_ratio])

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecvae_jax.evaluation.bootstrap import score
 from ecvae_jax.evaluation.distribution import (
     compute_features,
     feature_spread,
@@ -21,6 +20,7 @@ from ecvae_jax.evaluation.distribution import (
     pixel_spread,
 )
 from ecvae_jax.evaluation.likelihood import LEVEL_WIDTH, bits_per_dimension
+from ecvae_jax.evaluation.statistics import score
 
 
 def test_interval_holds_the_mean_and_shrinks_with_people() -> None:

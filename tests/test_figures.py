@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ecvae_jax.cli import main
+from ecvae_jax.checkpoints.load import load_model
+from ecvae_jax.cli.main import main
 from ecvae_jax.comparison.variants import with_settings
 from ecvae_jax.config import Config
 from ecvae_jax.data.errors import DataError
@@ -18,7 +19,7 @@ from ecvae_jax.figures.latent import draw_latent, latent_space
 from ecvae_jax.figures.page import face_page
 from ecvae_jax.figures.transfers import YAWS
 from ecvae_jax.model.conditioning import make_condition
-from ecvae_jax.training.checkpoint import Model, load_model
+from ecvae_jax.model.model import Model
 from ecvae_jax.training.loop import train
 
 

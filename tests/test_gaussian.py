@@ -211,8 +211,8 @@ def test_log_prob_is_the_normal_density():
 def test_samples_follow_the_distribution_and_carry_its_gradient():
     gaussian = DiagGaussian(jnp.array([2.0, -1.0]), jnp.array([0.7, -3.0]))
     z = np.asarray(jax.vmap(gaussian.sample)(jax.random.split(jax.random.key(0), 20_000)))
-    standardised = (z - np.asarray(gaussian.mean)) / np.asarray(gaussian.stddev)
-    for dimension in standardised.T:
+    standardized = (z - np.asarray(gaussian.mean)) / np.asarray(gaussian.stddev)
+    for dimension in standardized.T:
         assert stats.kstest(dimension, "norm").pvalue > 1e-3
     slope = jax.grad(lambda g: g.sample(jax.random.key(5)).sum())(gaussian)
     noise = (gaussian.sample(jax.random.key(5)) - gaussian.mean) / gaussian.stddev

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ecvae_jax import grids
 from ecvae_jax.config import Config
 from ecvae_jax.data.faces import load_faces
 from ecvae_jax.data.portraits import Portraits
+from ecvae_jax.synthesis import grids
 
 
 def test_photos_are_cropped_as_the_training_faces_and_notes_are_kept(

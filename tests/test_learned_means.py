@@ -12,9 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ecvae_jax.checkpoints.load import load_model
+from ecvae_jax.checkpoints.store import Checkpoints
 from ecvae_jax.comparison.variants import with_settings
 from ecvae_jax.config import Config
 from ecvae_jax.data.faces import load_faces
+from ecvae_jax.export.small import export_model
 from ecvae_jax.model.conditioning import (
     LEARNED_MEANS,
     add_learned_means,
@@ -25,11 +28,10 @@ from ecvae_jax.model.conditioning import (
 )
 from ecvae_jax.model.cvae import init_params
 from ecvae_jax.objective import Terms, loss_terms
-from ecvae_jax.synthesis import move, sample
+from ecvae_jax.synthesis.batches import move, sample
 from ecvae_jax.training import loop
-from ecvae_jax.training.checkpoint import Checkpoints, load_model
-from ecvae_jax.training.export import export_model
-from ecvae_jax.training.loop import device_views, draw_views, first_examples, train
+from ecvae_jax.training.loop import train
+from ecvae_jax.training.preview import device_views, draw_views, first_examples
 from ecvae_jax.training.state import TrainState
 
 

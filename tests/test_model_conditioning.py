@@ -10,15 +10,9 @@ import numpy as np
 import pytest
 
 from ecvae_jax.config import Config, PriorConfig, SketchConfig
-from ecvae_jax.data.pipeline import load_faces
+from ecvae_jax.data.batches import load_faces
 from ecvae_jax.gaussian import DiagGaussian
-from ecvae_jax.model.conditioning import (
-    Frozen,
-    init_frozen,
-    make_condition,
-    mean_effective_clusters,
-    sketch_channels,
-)
+from ecvae_jax.model.conditioning import Frozen, init_frozen, make_condition, mean_effective_clusters, sketch_channels
 from ecvae_jax.prior import GaussianMixture
 
 
@@ -37,7 +31,7 @@ def test_frozen_part_is_a_function_of_key_and_faces(tiny_config: Config, landmar
     assert all(map(np.array_equal, jax.tree.leaves(frozen), jax.tree.leaves(again)))
     other = init_frozen(jax.random.key(1), tiny_config, landmarks)
     assert not np.array_equal(frozen.cluster_means, other.cluster_means)
-    assert np.array_equal(frozen.clusters.centres, other.clusters.centres)
+    assert np.array_equal(frozen.clusters.centers, other.clusters.centers)
 
 
 def test_means_and_deviations_are_those_of_the_config(tiny_config: Config, frozen: Frozen) -> None:
@@ -52,10 +46,10 @@ def test_scale_of_z_is_the_median_deviation_of_the_prior(tiny_config: Config, la
     assert float(init_frozen(jax.random.key(0), standard, landmarks).z_scale) == 1.0
 
 
-def test_literal_weights_use_all_clusters_and_centred_ones_few(tiny_config: Config, landmarks, frozen: Frozen) -> None:
+def test_literal_weights_use_all_clusters_and_centered_ones_few(tiny_config: Config, landmarks, frozen: Frozen) -> None:
     counts = mean_effective_clusters(tiny_config, frozen, landmarks)
     assert counts["literal"] == pytest.approx(6.0, abs=0.05)
-    assert 1.0 < counts["centred"] < 4.0
+    assert 1.0 < counts["centered"] < 4.0
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ import pytest
 
 from ecvae_jax.config import Config, ModelConfig
 from ecvae_jax.gaussian import DiagGaussian
+from ecvae_jax.images import to_float
 from ecvae_jax.model.blocks import double, fold, unfold
 from ecvae_jax.model.conditioning import Condition, Frame, Frozen, init_frozen, make_condition, sketch_channels
-from ecvae_jax.model.cvae import decode, infer, init_params
+from ecvae_jax.model.cvae import decode, encode, init_params
 from ecvae_jax.structure.scheme import get_scheme
-from ecvae_jax.structure.warp import cell_centres
-from ecvae_jax.training.step import to_float
+from ecvae_jax.structure.warp import cell_centers
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_any_power_of_two_resolution_by_config(size: int, grid: int, frame: Lite
         condition = Condition(sketch, jnp.ones((2, 1)), reference, reference, Frame(grids, grids))
         if frame == "picture":
             condition = condition._replace(frame=None)
-        posterior = infer(config, params, image, condition)
+        posterior = encode(config, params, image, condition)
         return posterior, decode(config, params, posterior.mean, condition, jnp.ones(()))
 
     posterior, image = jax.eval_shape(both, jax.random.key(0))
@@ -123,8 +123,8 @@ def test_relative_posterior_is_written_in_units_of_the_prior(tiny_config: Config
     image = to_float(jnp.asarray(tiny_batch["image"]))
     condition = make_condition(tiny_config, frozen, tiny_batch["landmarks"])
     plain = dataclasses.replace(tiny_config, model=dataclasses.replace(tiny_config.model, posterior="plain"))
-    net = infer(plain, params, image, condition)
-    relative = infer(tiny_config, params, image, condition)
+    net = encode(plain, params, image, condition)
+    relative = encode(tiny_config, params, image, condition)
     prior = condition.reference
     np.testing.assert_allclose(relative.mean, prior.mean + prior.stddev * net.mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(relative.logvar, prior.logvar + net.logvar, rtol=1e-4, atol=1e-5)
@@ -137,7 +137,7 @@ def test_image_is_moved_by_the_prior_through_z(tiny_config: Config, params, froz
 
     def draw(prior_mean: jax.Array) -> jax.Array:
         reference = DiagGaussian(prior_mean, condition.reference.logvar)
-        posterior = infer(tiny_config, params, image, condition._replace(reference=reference))
+        posterior = encode(tiny_config, params, image, condition._replace(reference=reference))
         return decode(tiny_config, params, posterior.mean, condition, frozen.z_scale)
 
     _, pull = jax.vjp(draw, condition.reference.mean)
@@ -155,7 +155,7 @@ def test_what_is_drawn_in_the_face_frame_moves_with_the_face(tiny_config: Config
     condition = make_condition(config, frozen, tiny_batch["landmarks"][:1])
     assert condition.frame is not None
     cell = 1.0 / condition.frame.to_face.shape[1]
-    here = jnp.broadcast_to(cell_centres(condition.frame.to_face.shape[1])[None], condition.frame.to_face.shape)
+    here = jnp.broadcast_to(cell_centers(condition.frame.to_face.shape[1])[None], condition.frame.to_face.shape)
     z = frozen.z_scale * jax.random.normal(jax.random.key(1), condition.reference.mean.shape)
     images = [
         decode(config, params, z, condition._replace(frame=condition.frame._replace(to_face=places)), frozen.z_scale)

@@ -1,4 +1,4 @@
-"""Layer-sequential unit-variance initialisation."""
+"""Layer-sequential unit-variance initialization."""
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from ecvae_jax.config import Config
+from ecvae_jax.images import to_float
 from ecvae_jax.model.conditioning import init_frozen, make_condition, sketch_channels
 from ecvae_jax.model.cvae import init_params
 from ecvae_jax.model.lsuv import init_unit_variance, output_variances
-from ecvae_jax.training.step import to_float
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_only_the_length_of_kernels_changes(tiny_config: Config, batch_inputs) -
 def test_a_batch_without_variation_is_refused(tiny_config: Config, batch_inputs) -> None:
     image, condition, z_scale = batch_inputs
     raw = init_params(jax.random.key(0), tiny_config, sketch_channels(tiny_config))
-    message = "zero or not finite; unit-variance initialisation needs a batch of differing faces"
+    message = "zero or not finite; unit-variance initialization needs a batch of differing faces"
     for constant in (0.0, jnp.nan):
         nothing = condition._replace(sketch=condition.sketch * constant)
         with pytest.raises(ValueError, match=message):

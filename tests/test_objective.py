@@ -11,8 +11,9 @@ from scipy import ndimage, stats
 from ecvae_jax.config import Config, ObjectiveConfig, PriorConfig
 from ecvae_jax.gaussian import DiagGaussian, kl_divergence
 from ecvae_jax.model.conditioning import init_frozen, make_condition, sketch_channels
-from ecvae_jax.model.cvae import decode, infer, init_params
-from ecvae_jax.objective import Terms, likelihood_scale, loss_terms, recon_nll, structural_similarity
+from ecvae_jax.model.cvae import decode, encode, init_params
+from ecvae_jax.model.ssim import structural_similarity
+from ecvae_jax.objective import Terms, likelihood_scale, loss_terms, recon_nll
 from ecvae_jax.training.step import to_views
 
 LAPLACE, GAUSSIAN = ObjectiveConfig(likelihood="laplace"), ObjectiveConfig(likelihood="gaussian")
@@ -113,7 +114,7 @@ def test_kl_and_image_follow_the_equations(tiny_config: Config, model) -> None:
     terms, image = loss_terms(tiny_config, params, frozen, views, noise, keys, 1.0)
     source = make_condition(tiny_config, frozen, views.source_landmarks)
     target = make_condition(tiny_config, frozen, views.landmarks)
-    posterior = infer(tiny_config, params, views.source_image, source)
+    posterior = encode(tiny_config, params, views.source_image, source)
     assert isinstance(source.prior, DiagGaussian)
     np.testing.assert_allclose(terms.kl, kl_divergence(posterior, source.prior), rtol=1e-4)
     u = (posterior.mean + posterior.stddev * noise - source.reference.mean) / source.reference.stddev

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ecvae_jax.pictures import enlarge, save_picture, sketch_picture, tile, to_uint8
+from ecvae_jax.images import enlarge, save_png, sketch_image, tile, to_uint8
 
 
 def test_to_uint8_covers_the_range_and_clips() -> None:
@@ -22,7 +22,7 @@ def test_8_bit_pixels_survive_the_way_there_and_back() -> None:
 def test_sketch_is_dark_where_any_line_is() -> None:
     sketch = np.zeros((1, 2, 2, 3))
     sketch[0, 0, 1, 2] = 1.0
-    assert sketch_picture(sketch)[0, :, :, 0].tolist() == [[255, 0], [255, 255]]
+    assert sketch_image(sketch)[0, :, :, 0].tolist() == [[255, 0], [255, 255]]
 
 
 def test_tile_places_images_and_leaves_none_white() -> None:
@@ -47,7 +47,7 @@ def test_enlarge_repeats_pixels() -> None:
 
 def test_saved_picture_reads_back(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 255, (6, 7, 3)).astype(np.uint8)
-    save_picture(image, tmp_path / "deep" / "grid.png")
+    save_png(image, tmp_path / "deep" / "grid.png")
     assert np.array_equal(np.asarray(Image.open(tmp_path / "deep" / "grid.png")), image)
 
 
@@ -60,11 +60,11 @@ def test_failed_save_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(Image.Image, "save", fail)
     with pytest.raises(OSError, match="No space left"):
-        save_picture(np.zeros((2, 2, 3), np.uint8), path)
+        save_png(np.zeros((2, 2, 3), np.uint8), path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_only_png_is_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must end in \.png"):
-        save_picture(np.zeros((2, 2, 3), np.uint8), tmp_path / "grid.jpg")
+        save_png(np.zeros((2, 2, 3), np.uint8), tmp_path / "grid.jpg")

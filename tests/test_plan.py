@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ecvae_jax.cli import main
+from ecvae_jax.cli.main import main
 from ecvae_jax.config import Config
 
 needs_compiler = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu")
@@ -86,9 +86,8 @@ def test_so_do_more_arrays_than_the_compiler_joins_by_itself() -> None:
     import jax.numpy as jnp
     from jax.sharding import NamedSharding, PartitionSpec
 
-    from ecvae_jax.plan.chips import Topology
+    from ecvae_jax.plan.chips import Topology, use_compiler_only
     from ecvae_jax.plan.compile import tpu_devices
-    from ecvae_jax.plan.environment import use_compiler_only
     from ecvae_jax.plan.hlo import collectives
     from ecvae_jax.training.parallel import make_mesh, shard_step
     from ecvae_jax.training.step import AXIS
@@ -131,8 +130,8 @@ def test_synthesis_is_planned_for_one_chip(
                  "--json", str(out)]) == 0  # fmt: skip
     plan = json.loads(out.read_text())
     assert "synthesis (transfer) on one chip of v5e: 2 images" in capsys.readouterr().out
-    assert list(plan["programs"]) == ["infer", "move", "decode"]
-    assert list(plan["state"]) == ["ema_params", "frozen"]  # no optimiser
+    assert list(plan["programs"]) == ["encode", "move", "decode"]
+    assert list(plan["state"]) == ["ema_params", "frozen"]  # no optimizer
     assert not any(program["collectives"] for program in plan["programs"].values())
     seconds = sum(times["step"] for times in plan["prediction"]["bound"]["programs"].values())
     assert plan["prediction"]["bound"]["images_per_second"] == pytest.approx(2 / seconds)

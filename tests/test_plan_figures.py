@@ -8,10 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecvae_jax.plan.chips import CHIPS, Topology
-from ecvae_jax.plan.errors import PlanError, TooLargeError
-from ecvae_jax.plan.largest import find_largest_batch
-from ecvae_jax.plan.roofline import HOP_SECONDS, all_reduce_seconds, largest_batch, roofline
+from ecvae_jax.plan.chips import CHIPS, PlanError, TooLargeError, Topology
+from ecvae_jax.plan.roofline import HOP_SECONDS, all_reduce_seconds, find_largest_batch, largest_batch, roofline
 
 TOPOLOGIES = ["v5e:1x1", "v5e:2x4", "v5e:16x16", "v6e:8x16", "v4:2x2x1", "v4:4x4x8", "v5p:2x2x2", "v5p:4x4x4"]
 topologies = st.sampled_from([Topology.parse(text) for text in TOPOLOGIES])

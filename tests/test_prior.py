@@ -91,9 +91,9 @@ def test_equilibrium_prior_is_the_law_of_the_weighted_sum():
     rng = np.random.default_rng(0)
     draws = rng.normal(size=(5000, K, D)) * np.asarray(stddev)[:, None] + np.asarray(cluster_means)
     sums = np.einsum("bk,nkd->nbd", np.asarray(weights), draws)
-    standardised = (sums - np.asarray(prior.mean)) / np.asarray(prior.stddev)
+    standardized = (sums - np.asarray(prior.mean)) / np.asarray(prior.stddev)
     for face in range(len(weights)):
-        assert stats.kstest(standardised[:, face].ravel(), "norm").pvalue > 1e-3
+        assert stats.kstest(standardized[:, face].ravel(), "norm").pvalue > 1e-3
 
 
 def test_one_cluster_alone_is_that_cluster():

@@ -20,7 +20,7 @@ from ecvae_jax.structure.scheme import get_scheme
 stable = settings(deadline=None, derandomize=True, max_examples=30)
 SCHEME = get_scheme(68)
 TEMPLATE = np.random.default_rng(0).uniform(0.2, 0.8, size=(68, 2))
-both_modes = pytest.mark.parametrize("mode", ["literal", "centred"])
+both_modes = pytest.mark.parametrize("mode", ["literal", "centered"])
 
 
 def faces(count, spread=0.03, seed=1):
@@ -36,7 +36,7 @@ def fitted():
     return fit_clusters(faces(200), SCHEME, 8, False, 0)
 
 
-def weights_of(landmarks, clusters, mode="centred", temperature=0.2, remove_roll=False):
+def weights_of(landmarks, clusters, mode="centered", temperature=0.2, remove_roll=False):
     return np.asarray(cluster_weights(landmarks, clusters, SCHEME, mode, temperature, remove_roll))
 
 
@@ -49,7 +49,7 @@ def test_planted_clusters_are_found():
     landmarks = np.repeat(planted, 20, axis=0) + rng.normal(size=(80, 68, 2)).astype(np.float32) * 1e-3
     found = fit_clusters(landmarks, SCHEME, 4, False, 0)
     wanted = np.asarray(align_landmarks(planted, SCHEME, False))
-    distance = np.abs(np.asarray(found.centres)[:, None] - wanted[None]).max(axis=(2, 3))
+    distance = np.abs(np.asarray(found.centers)[:, None] - wanted[None]).max(axis=(2, 3))
     assert sorted(distance.argmin(axis=1)) == [0, 1, 2, 3]
     assert distance.min(axis=1).max() < 0.01
     np.testing.assert_allclose(found.mean_shape, wanted.mean(axis=0), atol=0.01)
@@ -60,7 +60,7 @@ def test_fit_is_a_function_of_faces_and_seed(fitted):
     for ours, theirs in zip(fitted, again, strict=True):
         assert ours.dtype == np.float32
         np.testing.assert_array_equal(ours, theirs)
-    assert not np.allclose(fitted.centres, fit_clusters(faces(200), SCHEME, 8, False, 1).centres, atol=1e-4)
+    assert not np.allclose(fitted.centers, fit_clusters(faces(200), SCHEME, 8, False, 1).centers, atol=1e-4)
 
 
 def test_fit_does_not_see_place_and_size_nor_roll_if_removed(fitted):
@@ -76,7 +76,7 @@ def test_more_than_20000_faces_are_sampled():
     many = np.concatenate([np.repeat(few, 6_700, axis=0), faces(1, seed=5)])
     found = fit_clusters(many, SCHEME, 3, False, 0)
     wanted = np.asarray(align_landmarks(few, SCHEME, False))
-    assert np.abs(np.asarray(found.centres)[:, None] - wanted).max(axis=(2, 3)).min(axis=1).max() < 0.01
+    assert np.abs(np.asarray(found.centers)[:, None] - wanted).max(axis=(2, 3)).min(axis=1).max() < 0.01
 
 
 def test_what_cannot_be_clustered_is_refused_in_one_line():
@@ -114,35 +114,35 @@ def test_weights_match_their_definition(fitted):
     landmarks = faces(10, seed=2)
     shapes = np.asarray(align_landmarks(landmarks, SCHEME, False), np.float64)
 
-    def cosines(shapes, centres):
-        shapes, centres = shapes.reshape(len(shapes), -1), centres.reshape(len(centres), -1)
-        return shapes @ centres.T / np.linalg.norm(shapes, axis=1)[:, None] / np.linalg.norm(centres, axis=1)
+    def cosines(shapes, centers):
+        shapes, centers = shapes.reshape(len(shapes), -1), centers.reshape(len(centers), -1)
+        return shapes @ centers.T / np.linalg.norm(shapes, axis=1)[:, None] / np.linalg.norm(centers, axis=1)
 
-    literal = cosines(shapes, fitted.centres)
+    literal = cosines(shapes, fitted.centers)
     wanted = literal / literal.sum(1, keepdims=True)
     np.testing.assert_allclose(weights_of(landmarks, fitted, "literal"), wanted, rtol=1e-5)
-    centred = np.maximum(cosines(shapes - fitted.mean_shape, fitted.centres - fitted.mean_shape), 0) ** (1 / 0.3)
-    wanted = centred / centred.sum(1, keepdims=True)
-    np.testing.assert_allclose(weights_of(landmarks, fitted, "centred", 0.3), wanted, rtol=2e-4, atol=1e-6)
+    centered = np.maximum(cosines(shapes - fitted.mean_shape, fitted.centers - fitted.mean_shape), 0) ** (1 / 0.3)
+    wanted = centered / centered.sum(1, keepdims=True)
+    np.testing.assert_allclose(weights_of(landmarks, fitted, "centered", 0.3), wanted, rtol=2e-4, atol=1e-6)
 
 
-def test_literal_weights_hardly_depend_on_the_face_and_centred_ones_do(fitted):
+def test_literal_weights_hardly_depend_on_the_face_and_centered_ones_do(fitted):
     landmarks = faces(50, seed=2)
     counted = {
         name: float(effective_clusters(jnp.asarray(weights_of(landmarks, fitted, mode, temperature))).mean())
-        for name, mode, temperature in (("literal", "literal", 1), ("soft", "centred", 1), ("sharp", "centred", 0.2))
+        for name, mode, temperature in (("literal", "literal", 1), ("soft", "centered", 1), ("sharp", "centered", 0.2))
     }
     assert counted["literal"] > 7.9
     assert counted["soft"] < 6
     assert counted["sharp"] < counted["soft"] - 0.5
-    spread = {mode: weights_of(landmarks, fitted, mode).std(axis=0).mean() for mode in ("literal", "centred")}
-    assert spread["centred"] > 20 * spread["literal"]
+    spread = {mode: weights_of(landmarks, fitted, mode).std(axis=0).mean() for mode in ("literal", "centered")}
+    assert spread["centered"] > 20 * spread["literal"]
 
 
-def test_a_centre_weighs_most_in_its_own_face_and_alone_at_low_temperature(fitted):
-    own = weights_of(fitted.centres, fitted)
+def test_a_center_weighs_most_in_its_own_face_and_alone_at_low_temperature(fitted):
+    own = weights_of(fitted.centers, fitted)
     np.testing.assert_array_equal(own.argmax(axis=1), np.arange(8))
-    np.testing.assert_allclose(weights_of(fitted.centres, fitted, temperature=1e-4), np.eye(8), atol=1e-6)
+    np.testing.assert_allclose(weights_of(fitted.centers, fitted, temperature=1e-4), np.eye(8), atol=1e-6)
 
 
 @both_modes
@@ -151,7 +151,7 @@ def test_a_centre_weighs_most_in_its_own_face_and_alone_at_low_temperature(fitte
 def test_weights_follow_a_permutation_of_the_clusters(fitted, mode, order):
     order = np.array(order)
     landmarks = faces(5, seed=4)
-    permuted = weights_of(landmarks, fitted._replace(centres=fitted.centres[order]), mode)
+    permuted = weights_of(landmarks, fitted._replace(centers=fitted.centers[order]), mode)
     np.testing.assert_allclose(permuted, weights_of(landmarks, fitted, mode)[:, order], rtol=1e-4, atol=1e-6)
 
 
@@ -176,16 +176,16 @@ def test_weights_see_roll_unless_it_is_removed(fitted, mode):
 
 
 @both_modes
-def test_a_face_like_no_centre_gets_equal_weights_and_finite_gradients(mode):
+def test_a_face_like_no_center_gets_equal_weights_and_finite_gradients(mode):
     shape = np.asarray(align_landmarks(faces(1), SCHEME, False))
     mean_shape = np.zeros((68, 2), np.float32)
     clusters = Clusters(-np.repeat(shape, 3, axis=0), mean_shape)
     np.testing.assert_allclose(weights_of(faces(1), clusters, mode), 1 / 3, rtol=1e-6)
     at_the_mean = clusters._replace(mean_shape=shape[0])
-    np.testing.assert_allclose(weights_of(shape, at_the_mean, "centred"), 1 / 3, rtol=1e-6)
+    np.testing.assert_allclose(weights_of(shape, at_the_mean, "centered"), 1 / 3, rtol=1e-6)
     first_weight = jax.grad(lambda x, c: jnp.sum(cluster_weights(x, c, SCHEME, mode, 2.0, True)[:, 0]))
-    a_centre_at_the_mean = clusters._replace(centres=np.stack([shape[0], mean_shape, mean_shape]))
-    for c in (clusters, at_the_mean, a_centre_at_the_mean):
+    a_center_at_the_mean = clusters._replace(centers=np.stack([shape[0], mean_shape, mean_shape]))
+    for c in (clusters, at_the_mean, a_center_at_the_mean):
         assert np.isfinite(first_weight(jnp.asarray(shape), c)).all()
 
 
@@ -211,7 +211,7 @@ def test_a_broken_landmark_is_not_hidden_and_wrong_inputs_are_named(fitted):
     weights = weights_of(landmarks, fitted)
     assert np.isnan(weights[0]).all()
     assert np.isfinite(weights[1]).all()
-    with pytest.raises(ValueError, match=r"clusters mode='soft'.*'centred' or 'literal'"):
+    with pytest.raises(ValueError, match=r"clusters mode='soft'.*'centered' or 'literal'"):
         weights_of(faces(2), fitted, "soft")
     with pytest.raises(ValueError, match=r"landmarks \(2, 98, 2\)"):
         weights_of(np.zeros((2, 98, 2), np.float32), fitted)

@@ -62,7 +62,7 @@ def test_mirror_takes_each_boundary_to_a_boundary_of_the_other_side(points):
     for name, source in zip(scheme.names, scheme.mirror_boundaries, strict=True):
         wanted = "_".join(swap.get(word, word) for word in name.split("_"))
         assert scheme.names[source] == wanted
-        # Neighbours on a curve stay neighbours, so the mirrored curve is the same curve.
+        # Neighbors on a curve stay neighbors, so the mirrored curve is the same curve.
         mirrored = [scheme.mirror[i] for i in dict(scheme.boundaries)[name]]
         original = list(dict(scheme.boundaries)[wanted])
         assert mirrored in (original, original[::-1])

@@ -36,8 +36,8 @@ def slow_channel(points, size, samples_per_span, sigma):
             value = (2 * t**3 - 3 * t**2 + 1) * a + (3 * t**2 - 2 * t**3) * b
             samples.append(value + (t**3 - 2 * t**2 + t) * (b - before) / 2 + (t**3 - t**2) * (after - a) / 2)
     samples.append(points[-1])
-    centres = (np.arange(size) + 0.5) / size
-    pixels = np.stack(np.meshgrid(centres, centres), axis=-1)
+    centers = (np.arange(size) + 0.5) / size
+    pixels = np.stack(np.meshgrid(centers, centers), axis=-1)
     nearest = np.full((size, size), np.inf)
     for start, end in itertools.pairwise(samples):
         along = end - start
@@ -88,7 +88,7 @@ def test_the_mirrored_face_has_the_mirrored_sketch(points):
 
 def test_the_sketch_is_the_same_at_every_resolution():
     landmarks = random_landmarks(68)
-    # The centre of each coarse pixel is the centre of the middle one of 3 × 3 fine pixels.
+    # The center of each coarse pixel is the center of the middle one of 3 × 3 fine pixels.
     np.testing.assert_allclose(draw(landmarks, 96)[:, 1::3, 1::3], draw(landmarks, 32), atol=2e-5)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
 from ecvae_jax.data.faces import load_faces
-from ecvae_jax.structure.warp import cell_centres, finer, resample, smooth_map
+from ecvae_jax.structure.warp import cell_centers, finer, resample, smooth_map
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_an_affine_map_of_the_landmarks_is_the_map_of_the_crop(scale, angle, shi
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]], np.float32) * scale
     move = np.array(shift, np.float32)
     places = smooth_map(jnp.asarray(landmarks), jnp.asarray(landmarks @ turn + move), 8)
-    expected = np.asarray(cell_centres(8)) @ turn + move
+    expected = np.asarray(cell_centers(8)) @ turn + move
     np.testing.assert_allclose(places[0], expected, atol=2e-4)
 
 
@@ -46,7 +46,7 @@ def test_landmarks_of_real_structures_are_met_within_two_pixels_of_128(frontal) 
 def test_there_and_back_is_where_it_began(frontal) -> None:
     first, second = jnp.asarray(frontal[::2]), jnp.asarray(frontal[1::2])
     there, back = finer(smooth_map(first, second, 32), 64), finer(smooth_map(second, first, 32), 64)
-    round_trip = 128 * jnp.linalg.norm(resample(back, there) - cell_centres(64)[None], axis=-1)
+    round_trip = 128 * jnp.linalg.norm(resample(back, there) - cell_centers(64)[None], axis=-1)
     assert float(jnp.median(round_trip)) < 1.0
 
 
@@ -65,14 +65,14 @@ def test_resample_is_bilinear_and_keeps_the_edge_beyond_it(seed: int, height: in
 
 def test_resample_at_its_own_cells_changes_nothing() -> None:
     maps = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
-    here = jnp.broadcast_to(cell_centres(16)[None], (2, 16, 16, 2))
+    here = jnp.broadcast_to(cell_centers(16)[None], (2, 16, 16, 2))
     np.testing.assert_allclose(resample(maps, here), maps, atol=1e-5)
 
 
 def test_finer_keeps_a_straight_map_straight() -> None:
     turn = jnp.array([[0.9, 0.1], [-0.2, 1.1]])
     np.testing.assert_allclose(
-        finer((cell_centres(8) @ turn + 0.05)[None], 64)[0, 4:-4, 4:-4], (cell_centres(64) @ turn + 0.05)[4:-4, 4:-4],
+        finer((cell_centers(8) @ turn + 0.05)[None], 64)[0, 4:-4, 4:-4], (cell_centers(64) @ turn + 0.05)[4:-4, 4:-4],
         atol=1e-5,
     )  # fmt: skip
 

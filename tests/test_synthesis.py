@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecvae_jax import synthesis
 from ecvae_jax.config import Config, PriorConfig
-from ecvae_jax.data.pipeline import load_faces
+from ecvae_jax.data.batches import load_faces
+from ecvae_jax.images import to_uint8
 from ecvae_jax.model.conditioning import make_condition
-from ecvae_jax.pictures import to_uint8
-from ecvae_jax.training.checkpoint import Model
+from ecvae_jax.model.model import Model
+from ecvae_jax.synthesis import batches as synthesis
 from ecvae_jax.training.state import init_state
 from ecvae_jax.training.step import to_views
 
@@ -54,8 +54,8 @@ def test_a_face_under_its_own_landmarks_is_its_reconstruction(model: Model, face
 
 def test_padding_and_batching_change_nothing(model: Model, faces) -> None:
     images, landmarks = faces
-    whole = synthesis.infer_posterior(model, images, landmarks)
-    alone = synthesis.infer_posterior(model, images[37:38], landmarks[37:38])
+    whole = synthesis.encode(model, images, landmarks)
+    alone = synthesis.encode(model, images[37:38], landmarks[37:38])
     assert whole.mean.shape == (40, model.config.model.z_dim)
     np.testing.assert_allclose(whole.mean[37:38], alone.mean, rtol=1e-4, atol=1e-5)
 
@@ -117,7 +117,7 @@ def test_walk_starts_and_ends_where_it_should(model: Model, faces) -> None:
 def test_wrong_arrays_are_refused(model: Model, faces, spoil, words: str) -> None:
     images, landmarks = spoil(faces[0][:4], faces[1][:4])
     with pytest.raises(ValueError, match=words):
-        synthesis.infer_posterior(model, images, landmarks)
+        synthesis.encode(model, images, landmarks)
 
 
 def test_images_are_8_bit_of_the_decoder(model: Model, faces) -> None:
@@ -126,5 +126,5 @@ def test_images_are_8_bit_of_the_decoder(model: Model, faces) -> None:
     _, landmarks = faces
     condition = make_condition(model.config, model.frozen, jnp.asarray(landmarks[:2]))
     expected = decode(model.config, model.params, condition.reference.mean, condition, model.frozen.z_scale)
-    drawn = synthesis.decode_images(model, condition.reference.mean, landmarks[:2])
+    drawn = synthesis.decode(model, condition.reference.mean, landmarks[:2])
     assert np.abs(drawn.astype(int) - to_uint8(np.asarray(expected))).max() <= 1

@@ -12,19 +12,19 @@ import sys
 import jax
 rank, port = int(sys.argv[1]), sys.argv[2]
 jax.distributed.initialize(f"localhost:{port}", 2, rank)
-from ecvae_jax.training.agreement import OtherProcessError, decide_once
+from ecvae_jax.agreement import OtherProcessError, run_on_host0
 
 def own() -> list:
     assert rank == 0, "only the first process looks"
     return [f"seen by {rank}", None, 3]
 
-print("decided", decide_once(own))
+print("decided", run_on_host0(own))
 
 def failing() -> None:
     raise ValueError(f"process {rank} saw a fire")
 
 try:
-    decide_once(failing)
+    run_on_host0(failing)
 except (ValueError, OtherProcessError) as error:
     print(type(error).__name__, error)
 """

@@ -11,10 +11,11 @@ import jax
 import numpy as np
 import pytest
 
+from ecvae_jax.checkpoints.integrity import MANIFEST, find_damage, write_manifest
+from ecvae_jax.checkpoints.load import load_model
+from ecvae_jax.checkpoints.store import CheckpointError, Checkpoints
 from ecvae_jax.config import Config
-from ecvae_jax.training.checkpoint import CheckpointError, Checkpoints, load_model
-from ecvae_jax.training.export import export_model
-from ecvae_jax.training.integrity import MANIFEST, find_damage, write_manifest
+from ecvae_jax.export.small import export_model
 from ecvae_jax.training.loop import train
 
 
@@ -34,7 +35,7 @@ def test_model_loads_from_workdir_folder_and_step(tiny_config: Config, tiny_work
     assert leaves_equal(model.frozen, earlier.frozen)
 
 
-def test_inference_does_not_need_the_optimiser(tiny_workdir: Path, tmp_path: Path) -> None:
+def test_inference_does_not_need_the_optimizer(tiny_workdir: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(tiny_workdir, tmp_path / "copy")
     shutil.rmtree(copy / "checkpoints" / "10" / "training")
     assert leaves_equal(load_model(copy).params, load_model(tiny_workdir).params)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from ecvae_jax.checkpoints.resume import CHANGEABLE, FREE, check_allowed, check_continuation, unknown_settings
+from ecvae_jax.checkpoints.store import CheckpointError
 from ecvae_jax.config import Config
-from ecvae_jax.training.checkpoint import CheckpointError
-from ecvae_jax.training.continuation import CHANGEABLE, FREE, check_allowed, check_continuation, unknown_settings
 
 RUN = Path("run")
 BEGUN = Config()

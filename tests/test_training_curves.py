@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
-from ecvae_jax.training.curves import METRICS, Curves
+from ecvae_jax.training.log import METRICS, Curves
 
 
 def lines(workdir: Path) -> list[dict]:

@@ -16,11 +16,11 @@ import jax
 import numpy as np
 import pytest
 
-from ecvae_jax.cli import main
+from ecvae_jax.checkpoints.load import load_model
+from ecvae_jax.cli.main import main
 from ecvae_jax.config import Config
-from ecvae_jax.training.checkpoint import load_model
-from ecvae_jax.training.host_process import TRY_AGAIN, check_hosts
 from ecvae_jax.training.loop import train
+from ecvae_jax.training.supervisor import TRY_AGAIN, check_hosts
 
 ROOT = Path(__file__).parent.parent
 STEPS, STORED = 16, 8

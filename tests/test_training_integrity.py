@@ -1,4 +1,4 @@
-"""Damaged checkpoints: recognised, named, passed over and kept; another training at work; a disk that takes nothing."""
+"""Damaged checkpoints: recognized, named, passed over and kept; another training at work; a disk that takes nothing."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ import jax
 import numpy as np
 import pytest
 
+from ecvae_jax.checkpoints.integrity import MANIFEST, SET_ASIDE, choose_checkpoint, find_damage, set_damaged_aside
+from ecvae_jax.checkpoints.load import load_model
+from ecvae_jax.checkpoints.store import CheckpointError, Checkpoints
 from ecvae_jax.config import Config
-from ecvae_jax.training.checkpoint import CheckpointError, Checkpoints, load_model
-from ecvae_jax.training.integrity import MANIFEST, SET_ASIDE, choose_checkpoint, find_damage, set_damaged_aside
 from ecvae_jax.training.loop import train
-from ecvae_jax.training.workdir import LOCK, WorkdirError, hold_workdir
+from ecvae_jax.training.workdir import LOCK, WorkdirError, lock_workdir
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ def test_checkpoint_of_an_older_version_has_no_list_and_is_taken(copy: Path, tin
 
 
 def test_second_training_in_a_workdir_is_refused(tiny_config: Config, copy: Path) -> None:
-    with hold_workdir(copy):
+    with lock_workdir(copy):
         owner = rf"is being trained by process {os.getpid()} on \S+ since [-\d]+ [:\d]+: wait for it, stop it, or"
         with pytest.raises(WorkdirError, match=owner):
             train(tiny_config, copy)
@@ -174,17 +175,17 @@ def test_second_training_in_a_workdir_is_refused(tiny_config: Config, copy: Path
 
 def test_lock_of_a_killed_training_is_gone(tmp_path: Path) -> None:
     holding = (
-        "import sys, time; from pathlib import Path; from ecvae_jax.training.workdir import hold_workdir\n"
-        f"with hold_workdir(Path({str(tmp_path)!r})):\n    print('held', flush=True); time.sleep(600)\n"
+        "import sys, time; from pathlib import Path; from ecvae_jax.training.workdir import lock_workdir\n"
+        f"with lock_workdir(Path({str(tmp_path)!r})):\n    print('held', flush=True); time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", holding], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(WorkdirError, match=f"by process {process.pid} on"), hold_workdir(tmp_path):
+        with pytest.raises(WorkdirError, match=f"by process {process.pid} on"), lock_workdir(tmp_path):
             pass
         process.send_signal(signal.SIGKILL)
     assert (tmp_path / LOCK).read_text().startswith(f"process {process.pid} ")
-    with hold_workdir(tmp_path):
+    with lock_workdir(tmp_path):
         assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} ")
 
 

@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ecvae_jax.cli import main
+from ecvae_jax.checkpoints.load import load_model
+from ecvae_jax.checkpoints.store import Checkpoints
+from ecvae_jax.cli.main import main
 from ecvae_jax.config import Config
-from ecvae_jax.data.pipeline import load_faces, training_batches
+from ecvae_jax.data.batches import load_faces, training_batches
 from ecvae_jax.training import loop
-from ecvae_jax.training.checkpoint import Checkpoints, load_model
-from ecvae_jax.training.host_process import TRY_AGAIN
 from ecvae_jax.training.loop import train
-from ecvae_jax.training.window import TrainingError
+from ecvae_jax.training.metrics import TrainingError
+from ecvae_jax.training.supervisor import TRY_AGAIN
 
 
 def scalars(workdir: Path) -> dict[str, dict[int, float]]:

@@ -11,7 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ecvae_jax.config import TrainConfig
-from ecvae_jax.training.report import Reporter
+from ecvae_jax.training.log import Reporter
 
 VALUES = {"loss": 12.5, "recon_nll": 10.0, "kl": 2.5, "ssim": 0.5, "effective_clusters": 3.0}
 

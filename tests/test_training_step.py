@@ -13,15 +13,14 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 from ecvae_jax.config import Config, ObjectiveConfig, PriorConfig
-from ecvae_jax.data.pipeline import load_faces, training_batches
+from ecvae_jax.data.batches import load_faces, training_batches
 from ecvae_jax.model.conditioning import make_condition
-from ecvae_jax.synthesis import infer_posterior
+from ecvae_jax.model.model import Model
+from ecvae_jax.synthesis.batches import encode
 from ecvae_jax.training import parallel
 from ecvae_jax.training import step as step_module
-from ecvae_jax.training.checkpoint import Model
-from ecvae_jax.training.optim import kl_weight, learning_rate
-from ecvae_jax.training.state import TrainState, count_params, init_state
-from ecvae_jax.training.step import AXIS, jitter_colours, make_train_step, to_views
+from ecvae_jax.training.state import TrainState, count_params, init_state, kl_weight, learning_rate
+from ecvae_jax.training.step import AXIS, jitter_colors, make_train_step, to_views
 
 STEPS = 5
 
@@ -63,14 +62,14 @@ def run(config: Config, state: TrainState, batch, kind: str, monkeypatch: pytest
 def everything_else(tiny_config: Config) -> Config:
     """What a step can have and `tiny_config` has not."""
     model = dataclasses.replace(tiny_config.model, frame="face")
-    return dataclasses.replace(tiny_config, model=model, data=dataclasses.replace(tiny_config.data, colour_jitter=0.2))
+    return dataclasses.replace(tiny_config, model=model, data=dataclasses.replace(tiny_config.data, color_jitter=0.2))
 
 
 @pytest.mark.parametrize("prior", ["equilibrium", "mixture"])
 def test_eight_devices_give_the_losses_of_one_by_both_maps(
     tiny_config: Config, everything_else: Config, tiny_batch, fresh_state, monkeypatch: pytest.MonkeyPatch, prior: str
 ) -> None:
-    """The equilibrium prior in the face frame with jittered colours, the mixture without either."""
+    """The equilibrium prior in the face frame with jittered colors, the mixture without either."""
     assert len(jax.devices()) == 8
     config = dataclasses.replace(tiny_config if prior == "mixture" else everything_else, prior=PriorConfig(kind=prior))
     _, one = run(config, fresh_state(config), tiny_batch, "shard_map", monkeypatch, 1)
@@ -98,7 +97,7 @@ def test_frozen_part_is_bitwise_unchanged_while_parameters_move(
             assert not np.array_equal(a, b), f"{tree} {jax.tree_util.keystr(path)} did not move"
 
 
-def test_nothing_of_the_optimiser_knows_the_frozen_part(tiny_config: Config, fresh_state) -> None:
+def test_nothing_of_the_optimizer_knows_the_frozen_part(tiny_config: Config, fresh_state) -> None:
     state = fresh_state()
     trained = {leaf.shape for leaf in jax.tree.leaves(state.params)} | {()}
     assert {leaf.shape for leaf in jax.tree.leaves(state.opt_state)} <= trained
@@ -134,7 +133,7 @@ def test_trained_posterior_mean_follows_the_prior_mean(tiny_config: Config, tiny
     for _ in range(40):
         state, _ = step(state, next(batches))
     model = Model(config, state.params, state.frozen, 40, {})
-    posterior = infer_posterior(model, faces.images(range(len(faces)), 32), faces.landmarks)
+    posterior = encode(model, faces.images(range(len(faces)), 32), faces.landmarks)
     prior = make_condition(config, state.frozen, jnp.asarray(faces.landmarks)).reference
     spread = np.asarray(prior.mean) - np.asarray(prior.mean).mean(axis=0)
     slope = (spread * np.asarray(posterior.mean)).sum() / (spread**2).sum()
@@ -181,7 +180,7 @@ GOLDEN = {
 def test_the_first_step_is_that_of_the_day_it_was_written(
     tiny_config: Config, tiny_batch, fresh_state, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Golden metrics of step 0: a change of data, initialisation, model or loss shows here, wanted or not.
+    """Golden metrics of step 0: a change of data, initialization, model or loss shows here, wanted or not.
 
     If it was wanted, say so in the commit, and take the numbers that the failure prints.
     """
@@ -189,24 +188,24 @@ def test_the_first_step_is_that_of_the_day_it_was_written(
     assert {name: history[0][name] for name in GOLDEN} == pytest.approx(GOLDEN, rel=1e-3)
 
 
-def test_colours_of_both_views_change_alike(tiny_batch) -> None:
+def test_colors_of_both_views_change_alike(tiny_batch) -> None:
     views = to_views({name: jnp.asarray(value) for name, value in tiny_batch.items()})
     one = jax.tree.map(lambda array: array[0], views)
     same = one._replace(source_image=one.image)
-    changed = jitter_colours(jax.random.key(3), same, 0.3)
+    changed = jitter_colors(jax.random.key(3), same, 0.3)
     assert np.array_equal(changed.image, changed.source_image)
     assert 0.01 < float(jnp.abs(changed.image - one.image).mean()) < 0.5
     assert float(jnp.abs(changed.image).max()) <= 1.0
     assert np.array_equal(changed.landmarks, one.landmarks)
-    other = jitter_colours(jax.random.key(4), same, 0.3)
+    other = jitter_colors(jax.random.key(4), same, 0.3)
     assert not np.array_equal(other.image, changed.image)
-    np.testing.assert_allclose(jitter_colours(jax.random.key(3), same, 0.0).image, one.image, atol=1e-6)
+    np.testing.assert_allclose(jitter_colors(jax.random.key(3), same, 0.0).image, one.image, atol=1e-6)
 
 
-def test_the_step_jitters_colours_when_asked(
+def test_the_step_jitters_colors_when_asked(
     everything_else: Config, tiny_batch, fresh_state, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = dataclasses.replace(everything_else, data=dataclasses.replace(everything_else.data, colour_jitter=0.0))
+    plain = dataclasses.replace(everything_else, data=dataclasses.replace(everything_else.data, color_jitter=0.0))
     (_, jittered), (_, unjittered) = (
         run(config, fresh_state(config), tiny_batch, "shard_map", monkeypatch, 1) for config in (everything_else, plain)
     )
@@ -256,7 +255,7 @@ def test_a_step_that_is_no_number_changes_nothing_on_any_device(
 
 
 def _is_schedule(opt_state, path) -> bool:
-    """Whether a leaf of the optimiser's state is the place in the learning rate's schedule, which the step moves on."""
+    """Whether a leaf of the optimizer's state is the place in the learning rate's schedule, which the step moves on."""
     for key in path:
         if isinstance(opt_state, optax.ScaleByScheduleState):
             return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ecvae_jax.training.window import Window
+from ecvae_jax.training.metrics import Window
 
 
 def steps(*kl: float) -> list[dict[str, np.ndarray]]:

@@ -13,18 +13,16 @@ from jaxtyping import Float
 
 from ecvae_jax.data.faces import Faces
 from ecvae_jax.evaluation.distribution import feature_spread
-from ecvae_jax.evaluation.diversity import SAMPLES, STRUCTURES
 from ecvae_jax.evaluation.likelihood import bits_per_dimension
-from ecvae_jax.evaluation.pairs import Pairs
+from ecvae_jax.evaluation.metrics import detail_ratio, gradient_ratio
+from ecvae_jax.evaluation.pairs import Pairs, expression_of, is_neutral, pair_classes
 from ecvae_jax.evaluation.protocol import evaluate
 from ecvae_jax.evaluation.report import Report
-from ecvae_jax.evaluation.scoring import Measures
-from ecvae_jax.evaluation.sharpness import detail_ratio, gradient_ratio
-from ecvae_jax.evaluation.tags import expression_of, is_neutral, pair_classes
+from ecvae_jax.evaluation.scoring import SAMPLES, STRUCTURES, Measures
 from ecvae_jax.model.conditioning import Condition, make_condition
+from ecvae_jax.model.model import Model
 from ecvae_jax.prior import GaussianMixture, effective_clusters, mixture_kl_monte_carlo
-from ecvae_jax.synthesis import infer_posterior, sample
-from ecvae_jax.training.checkpoint import Model
+from ecvae_jax.synthesis.batches import encode, sample
 
 
 class Measure(NamedTuple):
@@ -145,7 +143,7 @@ _estimate_kl = jax.jit(mixture_kl_monte_carlo, static_argnames="num_samples")
 
 def _mixture_kl(model: Model, pairs: Pairs, mixture: GaussianMixture) -> float:
     """The KL to the mixture itself: what a mixture trains on is only an upper bound of it, and would not be fair."""
-    posterior = infer_posterior(model, pairs.target, pairs.target_landmarks)
+    posterior = encode(model, pairs.target, pairs.target_landmarks)
     parts = []
     for start in range(0, len(pairs), _KL_BATCH):
         rows = slice(start, start + _KL_BATCH)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ecvae_jax.comparison.intervals import Difference, Summary, paired_difference, summarise
 from ecvae_jax.comparison.measures import BY_KEY, MEASURES
 from ecvae_jax.comparison.runs import Run
 from ecvae_jax.comparison.variants import QUESTIONS, REFERENCE, Question, Variant
+from ecvae_jax.evaluation.statistics import Difference, Summary, paired_difference, summarize
 
 BROKEN_DOWN = ("transfer_ssim", "transfer_psnr", "transfer_sharpness")
 """Measures that are told for each class of pairs."""
@@ -146,7 +146,7 @@ def _columns(
 
 
 def _summaries(rows: Sequence[Mapping[str, Any]], chosen: np.ndarray | None = None) -> dict[str, Summary]:
-    found = {key: summarise(columns) for key, columns in _columns(rows, chosen)}
+    found = {key: summarize(columns) for key, columns in _columns(rows, chosen)}
     return {key: each for key, each in found.items() if each is not None}
 
 

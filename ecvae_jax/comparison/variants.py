@@ -95,7 +95,7 @@ QUESTIONS = (
     Question("equilibrium-plain", "standard", "with a posterior that is not written relative to the prior?"),
     Question(REFERENCE, "equilibrium-plain", "does the relative posterior help?"),
     Question(REFERENCE, "no-transport", "does moving z to the target's prior help?"),
-    Question(REFERENCE, "literal", "do centred weights help against the paper's literal ones?"),
+    Question(REFERENCE, "literal", "do centered weights help against the paper's literal ones?"),
     Question(REFERENCE, "means-0", "do the cluster means help at all?"),
     Question("learned", REFERENCE, "does it help to train the cluster means, which the paper keeps fixed?"),
     Question("learned-plain", "equilibrium-plain", "and with a posterior that is not written relative to the prior?"),

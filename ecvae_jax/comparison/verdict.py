@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ecvae_jax.comparison.intervals import Difference
 from ecvae_jax.comparison.measures import BY_KEY, Measure
 from ecvae_jax.comparison.results import Results
 from ecvae_jax.comparison.variants import QUESTIONS, Question
+from ecvae_jax.evaluation.statistics import Difference
 
 
 class Claim(NamedTuple):

@@ -20,7 +20,7 @@ def _quiet() -> None:
 
 @contextlib.contextmanager
 def _keras_left_for_later() -> Iterator[None]:
-    """TensorFlow imports Keras, and with it sklearn and matplotlib, to know of its optimisers: 40% of its own import.
+    """TensorFlow imports Keras, and with it sklearn and matplotlib, to know of its optimizers: 40% of its own import.
 
     It goes on without where that fails, and `tensorflow.keras` is then imported by whoever first uses it.
     """

@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
-from ecvae_jax.data.builders import METADATA_KEYS, FaceRecord, write_records
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import Faces, load_faces
+from ecvae_jax.data.records import METADATA_KEYS, FaceRecord, write_records
 from ecvae_jax.structure.warp import finer, resample, smooth_map
 
 _FIELD = 32

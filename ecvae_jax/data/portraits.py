@@ -10,12 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ecvae_jax.data.crop import crop_box, cut_crop, to_crop_units
-from ecvae_jax.data.detect import Detector, load_detector
+from ecvae_jax.data.detect import load_detector
+from ecvae_jax.data.detect.detector import Detector
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import load_faces
-from ecvae_jax.data.options import PrepareConfig
-from ecvae_jax.data.photo import BadPhotoError, read_photo
+from ecvae_jax.data.photos.crop import crop_box, cut_crop, to_crop_units
+from ecvae_jax.data.photos.photo import BadPhotoError, read_photo
+from ecvae_jax.data.prepare.options import PrepareConfig
 
 DEFAULT_MARGIN = PrepareConfig.margin
 

@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree, UInt8
 
 from ecvae_jax.config import Config
+from ecvae_jax.images import to_float
 from ecvae_jax.model.conditioning import Frozen
 from ecvae_jax.objective import Views, loss_terms
-from ecvae_jax.synthesis import Model
-from ecvae_jax.training.step import to_float
+from ecvae_jax.synthesis.batches import Model
 
 LEVEL_WIDTH = 2.0 / 255.0
 """One 8-bit level, where images run from -1 to 1."""
@@ -23,7 +23,7 @@ _BATCH = 32
 
 
 def bits_per_dimension(nats: float, values: int) -> float:
-    """Returns the bits for one colour value of one pixel that a bound of so many nats an image, `values` each, means.
+    """Returns the bits for one color value of one pixel that a bound of so many nats an image, `values` each, means.
 
     The bound is on a density over [-1, 1]. A level is `LEVEL_WIDTH` wide, so that its probability is the density times
     that: bits = (nats / values − ln LEVEL_WIDTH) / ln 2. An image of independent uniform noise needs 8.
@@ -38,7 +38,7 @@ def elbo_bits(
 
     One z a picture from its posterior. To the true image uniform noise of one level is added: the density of the noisy
     one bounds the probability of the 8-bit one from below, so that the bits are an upper bound. Where the scale of the
-    likelihood is not set it is the best of each batch of 32, which favours the model a little.
+    likelihood is not set it is the best of each batch of 32, which favors the model a little.
 
     Args:
         model: a loaded checkpoint.

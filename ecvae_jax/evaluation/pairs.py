@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,11 +16,10 @@ from jaxtyping import Float, Int, UInt8
 from ecvae_jax.data.detect import choose_detector, load_detector
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import Faces
+from ecvae_jax.data.photos.sources.folder import list_photos
 from ecvae_jax.data.portraits import DEFAULT_MARGIN, NoFaceError, Portraits, load_photo
-from ecvae_jax.data.progress import shown
-from ecvae_jax.data.sources.folder import list_photos
-from ecvae_jax.evaluation.tags import is_neutral, yaw_of
-from ecvae_jax.training.checkpoint import Model
+from ecvae_jax.model.model import Model
+from ecvae_jax.progress import track
 
 SourceView = Literal["any", "frontal"]
 
@@ -152,7 +152,7 @@ def folder_pairs(model: Model, sources: Path, targets: Path, limit: int = 500, s
     kept: list[tuple[str, Portraits, Portraits]] = []
     left_out: dict[str, list[str]] = {"no face found": [], "not readable": []}
     several: list[str] = []
-    for name in shown(chosen, len(chosen), "pairs of photos"):
+    for name in track(chosen, len(chosen), "pairs of photos"):
         try:
             first, second = (load_photo(side[name], detector, size, points, margin) for side in files)
         except NoFaceError:
@@ -222,3 +222,62 @@ def _count(names: Sequence[str], unit: str) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+_TURNS = (0.0, 7.5, 22.5, 37.5)  # degrees; MultiPIE's cameras, 15 apart, fall into their middles
+
+
+_FIRST_RECORDING = "01"  # MultiPIE's neutral one, in every session
+
+
+def yaw_of(tags: Mapping[str, Any]) -> float | None:
+    """Returns the head's turn in degrees, where it is known."""
+    yaw = tags.get("yaw")
+    return float(yaw) if isinstance(yaw, int | float) else None
+
+
+def expression_of(tags: Mapping[str, Any]) -> str | None:
+    """Returns the name of the expression, the strongest of a mixture; of MultiPIE without one, the recording."""
+    expression = tags.get("expression")
+    if isinstance(expression, Mapping) and expression:
+        return str(max(expression, key=lambda name: expression[name]))
+    if isinstance(expression, str):
+        return expression
+    return f"recording {tags['recording']}" if "recording" in tags else None
+
+
+def is_neutral(tags: Mapping[str, Any]) -> bool:
+    """Returns whether the view is tagged as neutral."""
+    return expression_of(tags) in ("neutral", f"recording {_FIRST_RECORDING}")
+
+
+def pair_classes(
+    source_tags: Sequence[Mapping[str, Any]], target_tags: Sequence[Mapping[str, Any]]
+) -> dict[str, list[str | None]]:
+    """Returns the classes of each pair by the name of the breakdown; only breakdowns that know one pair at least.
+
+    `by_turn`: between the yaws of source and target; `by_view`: the yaw of the target; `by_expression` and
+    `by_camera`: the target's.
+    """
+    yaws = [(yaw_of(source), yaw_of(target)) for source, target in zip(source_tags, target_tags, strict=True)]
+    classes: dict[str, list[str | None]] = {
+        "by_turn": [_turn(None if a is None or b is None else b - a) for a, b in yaws],
+        "by_view": [_turn(b) for _, b in yaws],
+        "by_expression": [expression_of(tags) for tags in target_tags],
+        "by_camera": [str(tags["camera"]) if "camera" in tags else None for tags in target_tags],
+    }
+    return {name: labels for name, labels in classes.items() if any(label is not None for label in labels)}
+
+
+def in_order(labels: Sequence[str | None]) -> list[str]:
+    """Returns the different classes: turns by their degrees, others by name."""
+    turns = [_turn(degrees) for degrees in _TURNS]
+    found = {label for label in labels if label is not None}
+    return [*(turn for turn in turns if turn is not None and turn in found), *sorted(found.difference(turns))]
+
+
+def _turn(degrees: float | None) -> str | None:
+    if degrees is None:
+        return None
+    place = bisect.bisect_right(_TURNS, abs(degrees))
+    low = _TURNS[place - 1]
+    return f"{low:g}-{_TURNS[place]:g}" if place < len(_TURNS) else f"{low:g}+"

@@ -11,28 +11,21 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ecvae_jax.adaptation import transfer_adapted
+from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.config import AdaptConfig
 from ecvae_jax.data.faces import Faces, load_faces
 from ecvae_jax.evaluation.baselines import warp_to_landmarks
-from ecvae_jax.evaluation.bootstrap import LEVEL, RESAMPLES
-from ecvae_jax.evaluation.diversity import score_samples
-from ecvae_jax.evaluation.face_meter import MeasuredFaces
-from ecvae_jax.evaluation.identity import SAME_PERSON
+from ecvae_jax.evaluation.faces import SAME_PERSON, MeasuredFaces
 from ecvae_jax.evaluation.likelihood import elbo_bits
-from ecvae_jax.evaluation.pairs import Pairs, SourceView, folder_pairs, record_pairs
+from ecvae_jax.evaluation.metrics import landmark_error
+from ecvae_jax.evaluation.pairs import Pairs, SourceView, folder_pairs, in_order, pair_classes, record_pairs
 from ecvae_jax.evaluation.report import Report
-from ecvae_jax.evaluation.scoring import (
-    Measures,
-    differences,
-    load_measures,
-    score_method,
-)
-from ecvae_jax.evaluation.structure_error import landmark_error
-from ecvae_jax.evaluation.tags import in_order, pair_classes
+from ecvae_jax.evaluation.scoring import Measures, differences, load_measures, score_method, score_samples
+from ecvae_jax.evaluation.statistics import LEVEL, RESAMPLES
+from ecvae_jax.model.model import Model
 from ecvae_jax.structure.scheme import convert_landmarks
-from ecvae_jax.synthesis import reconstruct, transfer
-from ecvae_jax.training.checkpoint import Model, load_model
+from ecvae_jax.synthesis.adapt import transfer_adapted
+from ecvae_jax.synthesis.batches import reconstruct, transfer
 
 Images = UInt8[np.ndarray, "n h w 3"]
 Landmarks = Float[np.ndarray, "n p 2"]

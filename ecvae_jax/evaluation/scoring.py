@@ -5,29 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from ecvae_jax.data.errors import DataError, MissingExtraError
-from ecvae_jax.evaluation import identity
-from ecvae_jax.evaluation.bootstrap import Score, score
+from ecvae_jax.evaluation import faces as identity
 from ecvae_jax.evaluation.distribution import (
     Features,
     compute_features,
+    feature_spread,
     frechet_distance,
     kernel_distance,
     load_features,
+    pixel_spread,
 )
-from ecvae_jax.evaluation.face_meter import FaceMeter, MeasuredFaces
-from ecvae_jax.evaluation.metrics import psnr, ssim
+from ecvae_jax.evaluation.faces import FaceMeter, MeasuredFaces
+from ecvae_jax.evaluation.metrics import landmark_error, psnr, ssim
 from ecvae_jax.evaluation.pairs import Pairs
-from ecvae_jax.evaluation.structure_error import landmark_error
+from ecvae_jax.evaluation.statistics import Score, score
+from ecvae_jax.gaussian import LowRankGaussian
 from ecvae_jax.structure.scheme import convert_landmarks
+from ecvae_jax.synthesis.batches import Model, sample
 
 Values = dict[str, Float[np.ndarray, " n"]]
 """Metric by name, one value a pair; NaN where a pair has none."""
 
 PIXELS = ("psnr", "ssim")
+
+
 FACES = ("identity", "identity_cosine", "identity_others", "verified", "identification", "nme", "nme_asked",
          "face_found")  # fmt: skip
 
@@ -147,3 +153,36 @@ def _face_values(faces: MeasuredFaces, true: MeasuredFaces, pairs: Pairs) -> tup
     rates = [float(each[np.isfinite(each)].mean()) for each in (passed, false_accepts) if np.isfinite(each).any()]
     accuracy = (rates[0] + 1 - rates[1]) / 2 if len(rates) == 2 else None
     return values, {"verification_accuracy": accuracy, "pairs_with_faces": int(np.isfinite(values["identity"]).sum())}
+
+STRUCTURES, SAMPLES = 32, 8
+"""Diversity is measured on so many structures, with so many samples of each."""
+
+
+def score_samples(
+    model: Model, pairs: Pairs, measures: Measures, density: LowRankGaussian | None = None
+) -> dict[str, float | int | None]:
+    """Returns the diversity of samples from the prior, and how far they lie from the true images.
+
+    Args:
+        model: a loaded checkpoint.
+        pairs: the targets' structures are sampled, and their images are the true ones.
+        measures: what to measure with.
+        density: sample this one instead of the prior (`synthesis.sample`).
+    """
+    chosen = np.unique(np.linspace(0, len(pairs) - 1, STRUCTURES).round().astype(int))
+    drawn = sample(jax.random.key(measures.seed), model, pairs.target_landmarks[chosen], SAMPLES, density)
+    flat = drawn.reshape(-1, *drawn.shape[2:])
+    out: dict[str, float | int | None] = {
+        "structures": len(chosen), "samples_each": SAMPLES, "pixel_spread": pixel_spread(drawn)
+    }  # fmt: skip
+    if measures.faces is not None:
+        found = measures.faces.measure(flat, "samples")
+        out["identity_spread"] = feature_spread(found.descriptors.reshape(len(chosen), SAMPLES, -1))
+        out["face_found"] = float(found.found.mean())
+        true = measures.faces.measure(pairs.target, "true images")
+        out |= face_set_distances(found, true)
+    if measures.features is not None:
+        name, function = measures.features
+        first, second = (compute_features(name, function, images) for images in (flat, pairs.target))
+        out |= set_distances(name, first, second)
+    return out

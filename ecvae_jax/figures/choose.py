@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import Faces
-from ecvae_jax.evaluation.tags import expression_of, is_neutral, yaw_of
+from ecvae_jax.evaluation.pairs import expression_of, is_neutral, yaw_of
 
 
 class Face(NamedTuple):

@@ -13,14 +13,14 @@ from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import Faces
 from ecvae_jax.figures.choose import Face, choose_yaws, tagged_faces, told_yaw
 from ecvae_jax.model.conditioning import make_condition
+from ecvae_jax.model.model import Model
 from ecvae_jax.prior import equilibrium_prior
-from ecvae_jax.synthesis import infer_posterior
-from ecvae_jax.training.checkpoint import Model
+from ecvae_jax.synthesis.batches import encode
 
 _SHOWN_YAWS = (-35.0, 0.0, 35.0)
-_COLOURS = ("#d1495b", "#2e4057", "#2a9134")
+_COLORS = ("#d1495b", "#2e4057", "#2a9134")
 _MOST_FACES = 480
-_TOLD_WEIGHT = 0.12  # components of at least this weight are labelled with it
+_TOLD_WEIGHT = 0.12  # components of at least this weight are labeled with it
 
 
 class LatentSpace(NamedTuple):
@@ -60,21 +60,21 @@ def latent_space(model: Model, faces: Faces) -> LatentSpace:
     shown = choose_yaws(found, _SHOWN_YAWS)
     landmarks = faces.landmarks_as(config.data.points)
     rows = [face.index for face in chosen]
-    posterior = np.asarray(infer_posterior(model, faces.images(rows, config.model.image_size), landmarks[rows]).mean)
+    posterior = np.asarray(encode(model, faces.images(rows, config.model.image_size), landmarks[rows]).mean)
     weights = np.asarray(_condition(config, frozen, jnp.asarray(landmarks[rows])).cluster_weights)
     own = _condition(config, frozen, jnp.asarray(landmarks[[face.index for face in shown]])).cluster_weights
     means = weights @ np.asarray(frozen.cluster_means)
-    centre = means.mean(axis=0)
-    _, lengths, axes = np.linalg.svd(means - centre, full_matrices=False)
+    center = means.mean(axis=0)
+    _, lengths, axes = np.linalg.svd(means - center, full_matrices=False)
     plane = axes[:2].T
     prior = equilibrium_prior(own, frozen.cluster_means, frozen.cluster_stddev)
     return LatentSpace(
-        (np.asarray(frozen.cluster_means) - centre) @ plane,
+        (np.asarray(frozen.cluster_means) - center) @ plane,
         np.asarray(frozen.cluster_stddev),
         np.asarray(own),
-        (np.asarray(prior.mean) - centre) @ plane,
+        (np.asarray(prior.mean) - center) @ plane,
         np.asarray(prior.stddev)[:, 0],
-        (posterior - centre) @ plane,
+        (posterior - center) @ plane,
         np.array([face.yaw for face in chosen]),
         shown,
         faces.images([face.index for face in shown], config.model.image_size),
@@ -110,7 +110,7 @@ def draw_latent(model: Model, faces: Faces, told: str) -> Any:
         inset.set(xticks=[], yticks=[], title=f"yaw {told_yaw(face.yaw)}, {face.expression}")
         inset.title.set_fontsize(8)
         for edge in inset.spines.values():
-            edge.set(color=_COLOURS[number % len(_COLOURS)], linewidth=3)
+            edge.set(color=_COLORS[number % len(_COLORS)], linewidth=3)
     trained = left if model.config.prior.kind == "mixture" else right
     trained.set_title(trained.get_title() + "\n(this model's prior)", fontsize=11)
     figure.colorbar(dots, ax=right, shrink=0.7, label="dots: posterior means of faces, by yaw in degrees")
@@ -133,15 +133,15 @@ def _draw_mixture(panel: Any, space: LatentSpace) -> None:
     from matplotlib.patches import Circle
 
     panel.set_title("Gaussian mixture: component $k$ is drawn\nwith probability $c_k$ (numbers)", fontsize=11)
-    for centre, stddev in zip(space.components, space.component_stddev, strict=True):
-        panel.add_patch(Circle(centre, stddev, fill=False, color="0.85", linewidth=0.8))
+    for center, stddev in zip(space.components, space.component_stddev, strict=True):
+        panel.add_patch(Circle(center, stddev, fill=False, color="0.85", linewidth=0.8))
     for number, weights in enumerate(space.weights):
-        colour = _COLOURS[number % len(_COLOURS)]
-        for centre, stddev, weight in zip(space.components, space.component_stddev, weights, strict=True):
+        color = _COLORS[number % len(_COLORS)]
+        for center, stddev, weight in zip(space.components, space.component_stddev, weights, strict=True):
             # the most alike face still has a weight far below 1: the root keeps small ones visible
-            panel.add_patch(Circle(centre, stddev, color=colour, alpha=0.55 * float(weight) ** 0.5, linewidth=0))
+            panel.add_patch(Circle(center, stddev, color=color, alpha=0.55 * float(weight) ** 0.5, linewidth=0))
             if weight >= _TOLD_WEIGHT:
-                panel.annotate(f"{weight:.2f}", centre, ha="center", va="center", fontsize=7, color=colour)
+                panel.annotate(f"{weight:.2f}", center, ha="center", va="center", fontsize=7, color=color)
     panel.plot(*space.components.T, "+", color="0.5", markersize=4)
 
 
@@ -149,14 +149,14 @@ def _draw_equilibrium(panel: Any, space: LatentSpace) -> Any:
     from matplotlib.patches import Circle
 
     panel.set_title("Equilibrium: one Gaussian, N(Σ $c_k μ_k$, Σ $c_k^2 σ_k^2$)", fontsize=11)
-    for centre, stddev in zip(space.components, space.component_stddev, strict=True):
-        panel.add_patch(Circle(centre, stddev, fill=False, color="0.9", linewidth=0.8))
+    for center, stddev in zip(space.components, space.component_stddev, strict=True):
+        panel.add_patch(Circle(center, stddev, fill=False, color="0.9", linewidth=0.8))
     dots = panel.scatter(*space.posteriors.T, c=space.yaws, s=9, cmap="coolwarm", linewidths=0, zorder=2)
     for number, (mean, stddev) in enumerate(zip(space.means, space.stddev, strict=True)):
-        colour = _COLOURS[number % len(_COLOURS)]
+        color = _COLORS[number % len(_COLORS)]
         for times in (1, 2):
-            panel.add_patch(Circle(mean, times * stddev, fill=False, color=colour, linewidth=2.4 / times, zorder=3))
-        for centre, weight in zip(space.components, space.weights[number], strict=True):
+            panel.add_patch(Circle(mean, times * stddev, fill=False, color=color, linewidth=2.4 / times, zorder=3))
+        for center, weight in zip(space.components, space.weights[number], strict=True):
             if weight >= _TOLD_WEIGHT:  # what pulls the mean, and how hard
-                panel.plot(*np.stack([centre, mean]).T, color=colour, linewidth=6 * weight, alpha=0.35, zorder=1)
+                panel.plot(*np.stack([center, mean]).T, color=color, linewidth=6 * weight, alpha=0.35, zorder=1)
     return dots

@@ -12,10 +12,10 @@ import numpy as np
 from ecvae_jax.data.faces import Faces
 from ecvae_jax.figures.choose import Face, choose_expressions, choose_sources, choose_yaws, tagged_faces, told_yaw
 from ecvae_jax.figures.page import face_page
+from ecvae_jax.images import sketch_image
 from ecvae_jax.model.conditioning import make_condition
-from ecvae_jax.pictures import sketch_picture
-from ecvae_jax.synthesis import transfer_grid
-from ecvae_jax.training.checkpoint import Model
+from ecvae_jax.model.model import Model
+from ecvae_jax.synthesis.batches import transfer_grid
 
 SOURCES, EXPRESSIONS = 4, 7
 YAWS = (-40.0, -27.0, -13.0, 0.0, 13.0, 27.0, 40.0)
@@ -74,7 +74,7 @@ def _draw(
     pictures, target_pictures = faces.images(from_, size), faces.images(to, size)
     drawn = transfer_grid(model, pictures, landmarks[from_], landmarks[to])
     sketch = _condition(model.config, model.frozen, jnp.asarray(landmarks[to])).sketch
-    rows = [[None, *target_pictures], [None, *sketch_picture(np.asarray(sketch))]]
+    rows = [[None, *target_pictures], [None, *sketch_image(np.asarray(sketch))]]
     rows += [[picture, *row] for picture, row in zip(pictures, drawn, strict=True)]
     captions = ["target", "its sketch", *(face.person for face in sources)]
     return face_page(rows, ["source", *names], captions, title, below)

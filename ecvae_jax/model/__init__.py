@@ -1,1 +1,1 @@
-"""The network: appearance encoder, structure U-Net, initialisation, and what they are conditioned on."""
+"""The network: appearance encoder, structure U-Net, initialization, and what they are conditioned on."""

@@ -10,9 +10,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 GROUP_CHANNELS = 8
-"""Channels that GroupNorm normalises together; every width is a multiple of it."""
+"""Channels that GroupNorm normalizes together; every width is a multiple of it."""
 
-# Layer-sequential unit-variance initialisation starts from orthonormal kernels (Mishkin & Matas 2016, algorithm 1).
+# Layer-sequential unit-variance initialization starts from orthonormal kernels (Mishkin & Matas 2016, algorithm 1).
 ORTHONORMAL = nn.initializers.orthogonal()
 
 
@@ -27,7 +27,7 @@ def unfold(maps: Float[Array, "b h w p*p*c"], patch: int) -> Float[Array, "b h*p
 
 
 def double(maps: Float[Array, "b h w c"]) -> Float[Array, "b 2h 2w c"]:
-    """Returns the maps at twice the resolution, nearest neighbour."""
+    """Returns the maps at twice the resolution, nearest neighbor."""
     return einops.repeat(maps, "b h w c -> b (h i) (w j) c", i=2, j=2)
 
 
@@ -67,7 +67,7 @@ class Residual(nn.Module):
         return (maps + branch) * jnp.asarray(0.5**0.5, maps.dtype)
 
     def activate(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        """Returns the maps normalised within groups of channels (statistics in float32) and passed through SiLU."""
+        """Returns the maps normalized within groups of channels (statistics in float32) and passed through SiLU."""
         groups = maps.shape[-1] // GROUP_CHANNELS
         return jax.nn.silu(nn.GroupNorm(num_groups=groups, dtype=jnp.float32)(maps).astype(self.dtype))
 

@@ -20,7 +20,7 @@ from ecvae_jax.structure.warp import smooth_map
 # Faces that the frozen part is fitted on, spread over the records: k-means needs no more.
 MAX_FITTED_FACES = 20_000
 
-# Root mean square distance of the mean shape's landmarks from its centre in the face frame, crop units: that of the
+# Root mean square distance of the mean shape's landmarks from its center in the face frame, crop units: that of the
 # crops that `ecvae prepare` cuts, so that the frame shows as much around a face as they do.
 FRAME_SCALE = 0.22
 
@@ -112,7 +112,7 @@ def with_learned_means(config: Config, params: PyTree, frozen: Frozen) -> Frozen
 def mean_effective_clusters(config: Config, frozen: Frozen, landmarks: np.ndarray) -> dict[str, float]:
     """Returns the mean of exp(H(c)) over faces, n p 2, for either `clusters.mode`: from 1 (one cluster) to K (all)."""
     means = {}
-    for mode in ("centred", "literal"):
+    for mode in ("centered", "literal"):
         other = dataclasses.replace(config, clusters=dataclasses.replace(config.clusters, mode=mode))
         weights = _weights(other, frozen, jnp.asarray(landmarks, jnp.float32))
         means[mode] = float(jnp.mean(effective_clusters(weights)))

@@ -1,4 +1,4 @@
-"""The conditional VAE: infer q(z | x, c), decode p(x | c, z)."""
+"""The conditional VAE: encode to q(z | x, c), decode p(x | c, z)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ecvae_jax.gaussian import DiagGaussian
 from ecvae_jax.model.appearance import AppearanceEncoder
 from ecvae_jax.model.conditioning import Condition, Frame
 from ecvae_jax.model.unet import StructureUNet
-from ecvae_jax.structure.warp import cell_centres
+from ecvae_jax.structure.warp import cell_centers
 
 
 class CVAE(nn.Module):
-    """Two branches: appearance encoder and structure U-Net. Use it through `infer` and `decode` of this module."""
+    """Two branches: appearance encoder and structure U-Net. Use it through `encode` and `decode` of this module."""
 
     config: ModelConfig
 
@@ -25,7 +25,7 @@ class CVAE(nn.Module):
         self.appearance = AppearanceEncoder(self.config)
         self.structure = StructureUNet(self.config)
 
-    def infer(self, image: Float[Array, "b h w 3"], condition: Condition) -> DiagGaussian:
+    def encode(self, image: Float[Array, "b h w 3"], condition: Condition) -> DiagGaussian:
         """Returns q(z | x, c) as a b d Gaussian."""
         mean, logvar = self.appearance(image, condition.sketch, condition.frame)
         reference = condition.reference
@@ -42,11 +42,11 @@ class CVAE(nn.Module):
     def __call__(
         self, image: Float[Array, "b h w 3"], condition: Condition, z_scale: Float[Array, ""]
     ) -> Float[Array, "b h w 3"]:
-        """Returns the reconstruction at the posterior's mean: the pass that initialisation runs."""
-        return self.decode(self.infer(image, condition).mean, condition, z_scale)
+        """Returns the reconstruction at the posterior's mean: the pass that initialization runs."""
+        return self.decode(self.encode(image, condition).mean, condition, z_scale)
 
 
-def infer(
+def encode(
     config: Config,
     params: PyTree,
     image: Float[Array, "b h w 3"],
@@ -61,10 +61,10 @@ def infer(
         condition: what follows from that image's own landmarks. A relative posterior is written against its
             `reference`: mean = m(c) + σ(c)·net, and the log-variance is an offset to the prior's.
 
-    Deviation: the paper gives q = N(μ(x, c), σ²(x, c)) without a parametrisation; `model.posterior="plain"` is the
+    Deviation: the paper gives q = N(μ(x, c), σ²(x, c)) without a parametrization; `model.posterior="plain"` is the
     literal reading.
     """
-    posterior = CVAE(config.model).apply({"params": params}, image, condition, method="infer")
+    posterior = CVAE(config.model).apply({"params": params}, image, condition, method="encode")
     assert isinstance(posterior, DiagGaussian)
     return posterior
 
@@ -94,7 +94,7 @@ def init_params(key: Array, config: Config, sketch_channels: int) -> PyTree:
     """Returns freshly drawn parameters: orthonormal kernels, zero biases. `lsuv.init_unit_variance` comes next."""
     size, model = config.model.image_size, config.model
     gaussian = DiagGaussian(jnp.zeros((1, model.z_dim)), jnp.zeros((1, model.z_dim)))
-    grid = cell_centres(model.level_sides[0])[None]
+    grid = cell_centers(model.level_sides[0])[None]
     condition = Condition(
         sketch=jnp.zeros((1, size, size, sketch_channels)),
         cluster_weights=jnp.ones((1, 1)),

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from ecvae_jax.config import ModelConfig
 from ecvae_jax.model.blocks import Conv, Residual, double, unfold
 from ecvae_jax.model.conditioning import Frame
-from ecvae_jax.structure.warp import cell_centres, finer, resample
+from ecvae_jax.structure.warp import cell_centers, finer, resample
 
 OFFSET_SCALE = 0.1
 """Typical distance between a place and its image in the face frame, crop units: offsets are divided by it."""
@@ -30,7 +30,7 @@ def to_face_frame(image: Float[Array, "b h w 3"], frame: Frame) -> Float[Array, 
 
 def offsets(frame: Frame) -> Float[Array, "b r r 2"]:
     """Returns how far each cell of the face frame lies from its place in the picture, at unit scale: the structure."""
-    return (frame.to_picture - cell_centres(frame.to_picture.shape[1])[None]) / OFFSET_SCALE
+    return (frame.to_picture - cell_centers(frame.to_picture.shape[1])[None]) / OFFSET_SCALE
 
 
 class FaceTexture(nn.Module):

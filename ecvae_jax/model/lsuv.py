@@ -1,4 +1,4 @@
-"""Layer-sequential unit-variance initialisation (Mishkin & Matas 2016, https://arxiv.org/abs/1511.06422)."""
+"""Layer-sequential unit-variance initialization (Mishkin & Matas 2016, https://arxiv.org/abs/1511.06422)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def init_unit_variance(
         if not np.isfinite(scale):
             raise ValueError(
                 f"layer {path}: output variance on the first batch is zero or not finite; unit-variance "
-                "initialisation needs a batch of differing faces: check the records"
+                "initialization needs a batch of differing faces: check the records"
             )
         flat[f"{path}/kernel"] = flat[f"{path}/kernel"] * scale
     return flax.traverse_util.unflatten_dict(flat, sep="/")

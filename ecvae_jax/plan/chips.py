@@ -1,20 +1,21 @@
-"""Published figures of TPU generations, and the shapes in which their chips are joined. Imports neither JAX nor libtpu.
-
-All figures are per chip. Sources: the pages "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" of Google's Cloud TPU
-documentation (https://docs.cloud.google.com/tpu/docs/v5e and its neighbours). The links of v4 are those of Jouppi et
-al. 2023 (https://arxiv.org/abs/2304.01433, table 4: six of 50 GB/s); the documentation gives the others' bandwidth as
-the sum over all links in both directions (v5e 400 GB/s, v6e 800 GB/s over four links) or in one (v5p 4,800 Gbit/s over
-six). `hbm_bytes` is what the compiler gives to a program, which is less than the published capacity: it names that
-limit where a program exceeds it.
-"""
+"""What can go wrong in a plan. Imports nothing."""
 
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import math
+import os
 from dataclasses import dataclass
+from importlib import metadata
 
-from ecvae_jax.plan.errors import PlanError
+
+class PlanError(ValueError):
+    """A plan that cannot be made: no compiler, a topology that does not exist, a batch that does not fit."""
+
+
+class TooLargeError(PlanError):
+    """A program that needs more memory than the chip has."""
 
 _GIB = 2**30
 
@@ -55,6 +56,8 @@ CHIPS = {
 }
 
 _FLAT_SHAPES = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
+
+
 _SMALL_BLOCKS = ((2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))
 
 
@@ -106,3 +109,31 @@ class Topology:
 
     def __str__(self) -> str:
         return f"{self.chip.name}:{'x'.join(map(str, self.sides))}"
+
+# A program for a chip that is not there can be written to JAX's cache and not read back from it. The last two are asked
+# of a metadata server, and complained about, where they are not set.
+_SETTINGS = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_ENABLE_COMPILATION_CACHE": "false",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
+
+
+def use_compiler_only(chip: Chip) -> None:
+    """Lets this process compile for a chip, and computes on its CPU. Call it before JAX is imported.
+
+    Raises:
+        PlanError: the compiler is not installed, or it is too old for the chip.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise PlanError("the TPU compiler libtpu is not installed; it comes with the extra: pip install -e '.[tpu]'")
+    version = metadata.version("jax")
+    if tuple(int(part) for part in version.split(".")[:2]) < chip.first_jax:
+        wanted = ".".join(map(str, chip.first_jax))
+        raise PlanError(
+            f"jax {version}: its compiler crashes on a {chip.name}; take jax {wanted} or newer (Python 3.12)"
+        )
+    os.environ.update(_SETTINGS)

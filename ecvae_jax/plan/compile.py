@@ -14,10 +14,9 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from jaxtyping import PyTree
 
 from ecvae_jax.config import Config
-from ecvae_jax.plan.chips import Topology
-from ecvae_jax.plan.errors import PlanError, TooLargeError
+from ecvae_jax.plan.chips import PlanError, TooLargeError, Topology
 from ecvae_jax.plan.hlo import Collective, collectives, hbm_bytes
-from ecvae_jax.synthesis import PROGRAMS
+from ecvae_jax.synthesis.batches import PROGRAMS
 from ecvae_jax.training.parallel import make_mesh, shard_step
 from ecvae_jax.training.state import TrainState, abstract_state
 from ecvae_jax.training.step import AXIS, make_train_step
@@ -102,7 +101,7 @@ def compile_synthesis(config: Config, topology: Topology, batch_size: int) -> di
     batch = _placed(abstract_batch(config, batch_size), place)
     z = jax.ShapeDtypeStruct((batch_size, config.model.z_dim), jnp.float32, sharding=place)
     inputs = {
-        "infer": (state.ema_params, state.frozen, batch["image"], batch["landmarks"]),
+        "encode": (state.ema_params, state.frozen, batch["image"], batch["landmarks"]),
         "move": (state.frozen, z, batch["source_landmarks"], batch["landmarks"]),
         "decode": (state.ema_params, state.frozen, z, batch["landmarks"]),
     }

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from ecvae_jax.config import Config
+from ecvae_jax.files import write_atomically
 from ecvae_jax.plan.chips import Topology
 from ecvae_jax.plan.compile import Program, compile_step, compile_synthesis, state_bytes
-from ecvae_jax.plan.largest import Largest, find_largest_batch
-from ecvae_jax.plan.roofline import Roofline, roofline
-from ecvae_jax.synthesis import BATCH
+from ecvae_jax.plan.hlo import Collective
+from ecvae_jax.plan.roofline import HOP_SECONDS, Largest, Roofline, find_largest_batch, roofline
+from ecvae_jax.synthesis.batches import BATCH
 
 What = Literal["train", "synthesis"]
 
@@ -94,3 +98,141 @@ def make_plan(
 def _times(topology: Topology, program: Program, efficiency: float) -> Roofline:
     reduced = [exchange.bytes for exchange in program.collectives]
     return roofline(topology, program.flops, program.hbm_bytes, reduced, efficiency)
+
+_LIMITS = {"compute": "the matrix units", "memory": "the HBM's bandwidth", "collectives": "the links between chips"}
+
+
+_STATE = {"params": "parameters", "ema_params": "averaged parameters", "opt_state": "optimizer", "frozen": "frozen"}
+
+
+def to_lines(plan: Plan) -> list[str]:
+    """Returns the plan as lines of text."""
+    seconds = sum(program.compile_seconds for program in plan.programs.values())
+    where = f"{plan.topology}, {plan.chips} chips" if plan.what == "train" else f"one chip of {plan.topology.chip.name}"
+    what = "training step" if plan.what == "train" else "synthesis (transfer)"
+    lines = [
+        f"{what} on {where}: {plan.batch_size:,} images, {plan.batch_per_chip} a chip; compiled in {seconds:.0f} s by "
+        f"{plan.compiler}",
+    ]
+    return lines + _memory(plan) + _work(plan) + _collectives(plan) + _prediction(plan)
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """Returns the plan as a JSON object; bytes, FLOPs and seconds."""
+    chip = plan.topology.chip
+    return {
+        "what": plan.what,
+        "topology": str(plan.topology),
+        "chips": plan.chips,
+        "batch_size": plan.batch_size,
+        "batch_per_chip": plan.batch_per_chip,
+        "compiler": plan.compiler,
+        "chip": dataclasses.asdict(chip),
+        "state": plan.state,
+        "programs": {
+            name: {**dataclasses.asdict(program), "memory": program.memory}
+            for name, program in plan.programs.items()
+        },
+        "prediction": {
+            kind: {
+                "images_per_second": plan.images_per_second(times),
+                "programs": {
+                    name: {**dataclasses.asdict(one), "step": one.step, "limit": one.limit, "scaling": one.scaling}
+                    for name, one in times.items()
+                },
+            }
+            for kind, times in (("bound", plan.bounds), ("expected", plan.expected))
+        },
+        "largest_batch": dataclasses.asdict(plan.largest) if plan.largest else None,
+    }  # fmt: skip
+
+
+def write_json(plan: Plan, path: Path) -> None:
+    """Writes `to_json`, aside and then renamed.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+    """
+    text = json.dumps(to_json(plan), indent=2, allow_nan=False) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _memory(plan: Plan) -> list[str]:
+    chip = plan.topology.chip
+    parts = ", ".join(f"{_STATE[name]} {_gib(size)}" for name, size in plan.state.items())
+    lines = [f"memory a chip, GiB (a program on a {chip.name} may use {_gib(chip.hbm_bytes)}; "
+             f"published: {chip.hbm_capacity})"]  # fmt: skip
+    for name, program in plan.programs.items():
+        lines.append(
+            f"  {name:<12} {_gib(program.memory)} = arguments {_gib(program.arguments)} + outputs "
+            f"{_gib(program.outputs)} + temporaries {_gib(program.temporaries)} + program {_gib(program.code)}; "
+            f"{program.memory / chip.hbm_bytes:.0%}"
+        )
+    lines.append(f"  state        {parts}")
+    if plan.largest:
+        found = plan.largest
+        tried = ", ".join(f"{one} (too large)" if one in found.refused else str(one) for one in found.compiled)
+        lines.append(f"  largest batch that fits: {found.batch_per_chip} images a chip, {_gib(found.memory)}; "
+                     f"compiled for {tried}")  # fmt: skip
+    elif plan.what == "train":
+        lines.append("  largest batch that fits: --largest-batch searches it, by some more compilations")
+    return lines
+
+
+def _work(plan: Plan) -> list[str]:
+    lines = ["work a chip"]
+    for name, program in plan.programs.items():
+        lines.append(
+            f"  {name:<12} {program.flops / 1e9:,.1f} GFLOP, {program.hbm_bytes / 1e9:,.2f} GB to and from HBM "
+            f"(XLA's own count, with memory on the core: {program.xla_bytes / 1e9:,.2f}); "
+            f"{program.flops / 1e9 / plan.batch_per_chip:,.2f} GFLOP an image"
+        )
+    return lines
+
+
+def _collectives(plan: Plan) -> list[str]:
+    if plan.what != "train":
+        return []
+    found: dict[Collective, int] = {}
+    for program in plan.programs.values():
+        for one in program.collectives:
+            found[one] = found.get(one, 0) + 1
+    return ["collectives a step" + ("" if found else ": none")] + [
+        f"  {count} {one.kind} of {one.bytes:,} bytes in {one.arrays} array(s), over {one.devices or plan.chips} chips"
+        f"{', others run meanwhile' if one.overlaps else ''} ({one.strategy})"
+        for one, count in found.items()
+    ]
+
+
+def _prediction(plan: Plan) -> list[str]:
+    chip, topology = plan.topology.chip, plan.topology
+    assumed = next(iter(plan.expected.values())).efficiency
+    lines = [
+        "prediction: a roofline, checked on no hardware",
+        f"  inputs       {chip.bf16_flops / 1e12:g} TFLOP/s in bfloat16, HBM {chip.hbm_bandwidth / 1e9:g} GB/s"
+        + (f", links {chip.link_bandwidth / 1e9:g} GB/s a direction, "
+           f"{sum(topology.wrapped)} of {len(topology.sides)} axes closed, {HOP_SECONDS * 1e6:g} µs a hop, "
+           "collectives overlap with nothing" if plan.what == "train" else ""),
+    ]  # fmt: skip
+    for name, bound in plan.bounds.items():
+        lines.append(
+            f"  {name:<12} compute {_ms(bound.compute)}, memory {_ms(bound.memory)}"
+            + (f", collectives {_ms(bound.collective)}" if plan.what == "train" else "")
+            + f"; limit: {_LIMITS[bound.limit]}"
+        )
+    for title, times in (("at best", plan.bounds), (f"at {assumed:.0%}", plan.expected)):
+        total = sum(one.step for one in times.values())
+        images = plan.images_per_second(times)
+        rest = " a chip"
+        if plan.what == "train":
+            rest = f", {images / plan.chips:,.0f} a chip; scaling {times['step'].scaling:.1%}"
+        lines.append(f"  {title:<12} {_ms(total)}, {images:,.0f} images/s{rest}")
+    return lines
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.3g}" if size >= 2**20 * 10 else f"{size / 2**30:.2g}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms"

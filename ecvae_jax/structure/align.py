@@ -30,10 +30,10 @@ def align_landmarks(
     check_landmarks(landmarks, scheme)
     landmarks = jnp.asarray(landmarks)
     # Seen from the first point: a small face far from the origin keeps its digits, a single point becomes exactly 0.
-    centred = landmarks - landmarks[..., :1, :]
-    centred = centred - jnp.mean(centred, axis=-2, keepdims=True)
-    radius_square = jnp.mean(jnp.sum(jnp.square(centred), axis=-1, keepdims=True), axis=-2, keepdims=True)
-    aligned = centred * jax.lax.rsqrt(jnp.maximum(radius_square, _SMALLEST))
+    centered = landmarks - landmarks[..., :1, :]
+    centered = centered - jnp.mean(centered, axis=-2, keepdims=True)
+    radius_square = jnp.mean(jnp.sum(jnp.square(centered), axis=-1, keepdims=True), axis=-2, keepdims=True)
+    aligned = centered * jax.lax.rsqrt(jnp.maximum(radius_square, _SMALLEST))
     return _without_roll(aligned, scheme) if remove_roll else aligned
 
 

@@ -14,7 +14,7 @@ from ecvae_jax.structure.align import align_landmarks
 from ecvae_jax.structure.scheme import Scheme, check_landmarks
 
 _MOST_FACES = 20_000
-"""Faces that k-means looks at; more of them no longer move the centres, and cost minutes."""
+"""Faces that k-means looks at; more of them no longer move the centers, and cost minutes."""
 _RESTARTS = 4
 _SMALLEST_SQUARE = 1e-12
 _SMALLEST_COSINE = 1e-6
@@ -24,14 +24,14 @@ _SMALLEST_COSINE = 1e-6
 class Clusters(NamedTuple):
     """K typical structures, in the aligned frame. Arrays only: they ride in the training state and the checkpoint."""
 
-    centres: Float[Array | np.ndarray, "k p 2"]
+    centers: Float[Array | np.ndarray, "k p 2"]
     mean_shape: Float[Array | np.ndarray, "p 2"]
 
 
 def fit_clusters(
     landmarks: Float[np.ndarray, "n p 2"], scheme: Scheme, count: int, remove_roll: bool, seed: int
 ) -> Clusters:
-    """Returns k-means centres of the aligned faces and their mean shape (NumPy, float32), the same for the same seed.
+    """Returns k-means centers of the aligned faces and their mean shape (NumPy, float32), the same for the same seed.
 
     At most 20,000 faces are looked at, drawn without replacement from the seed.
 
@@ -55,8 +55,8 @@ def fit_clusters(
 
     kmeans = KMeans(count, n_init=_RESTARTS, random_state=seed)  # pyright: ignore[reportArgumentType]
     kmeans.fit(vectors)
-    centres = kmeans.cluster_centers_.reshape(count, scheme.points, 2)
-    return Clusters(centres.astype(np.float32), aligned.mean(axis=0).astype(np.float32))
+    centers = kmeans.cluster_centers_.reshape(count, scheme.points, 2)
+    return Clusters(centers.astype(np.float32), aligned.mean(axis=0).astype(np.float32))
 
 
 @functools.partial(jax.jit, static_argnames=("scheme", "mode", "remove_roll"))
@@ -64,35 +64,35 @@ def cluster_weights(
     landmarks: Float[Array | np.ndarray, "b p 2"],
     clusters: Clusters,
     scheme: Scheme,
-    mode: Literal["centred", "literal"],
+    mode: Literal["centered", "literal"],
     temperature: float,
     remove_roll: bool,
 ) -> Float[Array, "b k"]:
-    """Returns c_k of each face: the normalised cosine similarity to the cluster centres; it sums to 1 over k.
+    """Returns c_k of each face: the normalized cosine similarity to the cluster centers; it sums to 1 over k.
 
     "literal": cosine of the aligned landmark vectors, negatives to 0, divided by the sum (temperature is unused).
-    "centred": the same after the mean shape is taken away, with each cosine raised to 1 / temperature before the sum.
-    A face that is similar to no centre at all (in "centred": the mean shape itself) gets equal weights.
+    "centered": the same after the mean shape is taken away, with each cosine raised to 1 / temperature before the sum.
+    A face that is similar to no center at all (in "centered": the mean shape itself) gets equal weights.
 
-    Deviation: the paper's words are "literal". All faces have a cosine near 1 with all centres, so its weights are
+    Deviation: the paper's words are "literal". All faces have a cosine near 1 with all centers, so its weights are
     nearly equal (31.99 effective clusters of 32) and the prior of Eq. (4) hardly depends on the face; the default of
-    the config is "centred".
+    the config is "centered".
 
     Raises:
         ValueError: mode is neither, or the landmarks do not have the scheme's shape.
     """
     shapes = align_landmarks(landmarks, scheme, remove_roll)
-    centres = jnp.asarray(clusters.centres, shapes.dtype)
-    if mode == "centred":
+    centers = jnp.asarray(clusters.centers, shapes.dtype)
+    if mode == "centered":
         mean_shape = jnp.asarray(clusters.mean_shape, shapes.dtype)[None]
-        shapes, centres = shapes - mean_shape, centres - mean_shape
+        shapes, centers = shapes - mean_shape, centers - mean_shape
         power = 1.0 / jnp.asarray(temperature, shapes.dtype)
     elif mode == "literal":
         power = jnp.ones((), shapes.dtype)
     else:
-        raise ValueError(f"clusters mode={mode!r}: must be 'centred' or 'literal'")
+        raise ValueError(f"clusters mode={mode!r}: must be 'centered' or 'literal'")
     # A TPU would multiply in bfloat16 by default, which alone moves a cosine by a hundredth.
-    cosine = jnp.matmul(_unit_vectors(shapes), _unit_vectors(centres).T, precision=jax.lax.Precision.HIGHEST)
+    cosine = jnp.matmul(_unit_vectors(shapes), _unit_vectors(centers).T, precision=jax.lax.Precision.HIGHEST)
     similar = ~(cosine <= _SMALLEST_COSINE)  # not ">": a nan must come out as nan, not as equal weights
     # A softmax of power · log cosine: the largest similarity is divided out, so no temperature can underflow the sum.
     logits = jnp.where(similar, power * jnp.log(jnp.where(similar, cosine, 1.0)), -jnp.inf)

@@ -47,7 +47,7 @@ def draw_sketch(
 ) -> Float[Array, "b h w s"]:
     """Returns the boundary sketch, exp(-D² / 2 sigma²), in [0, 1]; h = w = image_size.
 
-    D is the distance, in crop units like sigma, from the pixel's centre ((column + ½) / w, (row + ½) / h) to the curve:
+    D is the distance, in crop units like sigma, from the pixel's center ((column + ½) / w, (row + ½) / h) to the curve:
     a Catmull-Rom spline through the landmarks of the boundary, samples_per_span straight pieces between two of them.
     "boundary": one channel per boundary, in the scheme's order; "single": the maximum over all boundaries, s = 1.
     Differentiable in the landmarks: the derivative is that of the nearest piece, and 0 on the line itself.
@@ -68,8 +68,8 @@ def draw_sketch(
     samples = scale * jnp.einsum("mp,bpx->bmx", weights, landmarks, precision=jax.lax.Precision.HIGHEST)
     starts = plan.starts.reshape(-1)
     segments = _Segments(samples[:, starts], samples[:, starts + 1])
-    centres = scale * (jnp.arange(image_size, dtype=landmarks.dtype) + 0.5) / image_size
-    square = _nearest_square(tuple(plan.channels.tolist()), segments, centres)
+    centers = scale * (jnp.arange(image_size, dtype=landmarks.dtype) + 0.5) / image_size
+    square = _nearest_square(tuple(plan.channels.tolist()), segments, centers)
     if channels == "single":
         return jnp.exp(-jnp.min(square, axis=0))[..., None]
     return jnp.exp(-jnp.moveaxis(square, 0, -1))
@@ -79,7 +79,7 @@ def curve_matrix(points: int, samples_per_span: int) -> Float[np.ndarray, "sampl
     """Returns the weights of the points in (points - 1) · samples_per_span + 1 samples of the curve through them.
 
     Uniform Catmull-Rom: the tangent at a point is half the way from its predecessor to its successor. Beyond each end
-    the neighbour is reflected, which makes the end tangent the first or last span itself.
+    the neighbor is reflected, which makes the end tangent the first or last span itself.
     """
     spans = points - 1
     padded = np.zeros((points + 2, points))
@@ -109,25 +109,25 @@ def _plan(scheme: Scheme, samples_per_span: int) -> _Plan:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _nearest_square(
-    channels: tuple[int, ...], segments: _Segments, centres: Float[Array, " size"]
+    channels: tuple[int, ...], segments: _Segments, centers: Float[Array, " size"]
 ) -> Float[Array, "s b h w"]:
     """Returns each pixel's squared distance to the nearest piece of each boundary; channels names that of each sweep.
 
     A loop over sweeps keeps a running minimum, so that nothing of the size of pixels × pieces is ever held. Its own
     derivative would hold just that, hence the rule below.
     """
-    return _sweep_pixels(channels, segments, centres, track=False)[0]
+    return _sweep_pixels(channels, segments, centers, track=False)[0]
 
 
 @_nearest_square.defjvp
 def _nearest_square_jvp(
     channels: tuple[int, ...], primals: tuple[_Segments, Array], tangents: tuple[_Segments, Array]
 ) -> tuple[Array, Array]:
-    (segments, centres), (segments_dot, centres_dot) = primals, tangents
-    square, piece = _sweep_pixels(channels, segments, centres, track=True)
+    (segments, centers), (segments_dot, centers_dot) = primals, tangents
+    square, piece = _sweep_pixels(channels, segments, centers, track=True)
     assert piece is not None
     start, end = (_gather(side, piece) for side in segments)
-    pixels = _grid(centres)
+    pixels = _grid(centers)
     along = end - start
     length_square = jnp.sum(jnp.square(along), axis=-1, keepdims=True)
     place = jnp.sum((pixels - start) * along, axis=-1, keepdims=True) / jnp.maximum(length_square, _SMALLEST_SQUARE)
@@ -135,12 +135,12 @@ def _nearest_square_jvp(
     away = pixels - start - place * along
     # The nearest point moves along the piece without changing the distance to first order, so `place` counts as fixed.
     start_dot, end_dot = (_gather(side, piece) for side in segments_dot)
-    moved = _grid(centres_dot) - (1 - place) * start_dot - place * end_dot
+    moved = _grid(centers_dot) - (1 - place) * start_dot - place * end_dot
     return square, 2 * jnp.sum(away * moved, axis=-1)
 
 
-def _grid(centres: Float[Array, " size"]) -> Float[Array, "1 1 h w 2"]:
-    return jnp.stack(jnp.meshgrid(centres, centres), axis=-1)[None, None]
+def _grid(centers: Float[Array, " size"]) -> Float[Array, "1 1 h w 2"]:
+    return jnp.stack(jnp.meshgrid(centers, centers), axis=-1)[None, None]
 
 
 def _gather(side: Float[Array, "b n 2"], piece: Int[Array, "s b h w"]) -> Float[Array, "s b h w 2"]:
@@ -148,7 +148,7 @@ def _gather(side: Float[Array, "b n 2"], piece: Int[Array, "s b h w"]) -> Float[
 
 
 def _sweep_pixels(
-    channels: tuple[int, ...], segments: _Segments, centres: Float[Array, " size"], track: bool
+    channels: tuple[int, ...], segments: _Segments, centers: Float[Array, " size"], track: bool
 ) -> tuple[Float[Array, "s b h w"], Int[Array, "s b h w"] | None]:
     """Returns the squared distance to the nearest piece of each boundary and, if asked, the number of that piece."""
     start, end = segments
@@ -170,7 +170,7 @@ def _sweep_pixels(
         middle, direction, half = (slab[number] for slab in slabs)
         # In a piece's own frame both coordinates of a pixel are a number per column plus a number per row. They are
         # worked out here and not before the loop: XLA's CPU code would read them ten times more slowly.
-        from_x, from_y = (centres[None, None, :] - middle[..., axis : axis + 1] for axis in (0, 1))
+        from_x, from_y = (centers[None, None, :] - middle[..., axis : axis + 1] for axis in (0, 1))
         dx, dy = direction[..., 0:1], direction[..., 1:2]
         along_x, along_y, across_x, across_y = dx * from_x, dy * from_y, -dy * from_x, dx * from_y
         channel = channel_of[number]
@@ -188,6 +188,6 @@ def _sweep_pixels(
         squares = squares.at[channel].set(nearest)
         return squares, None if pieces is None or piece is None else pieces.at[channel].set(piece)
 
-    shape = (max(channels) + 1, start.shape[0], len(centres), len(centres))
+    shape = (max(channels) + 1, start.shape[0], len(centers), len(centers))
     pieces = jnp.zeros(shape, jnp.int32) if track else None
     return jax.lax.fori_loop(0, len(channels), sweep, (jnp.full(shape, jnp.inf, start.dtype), pieces))

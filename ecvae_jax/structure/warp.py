@@ -28,26 +28,26 @@ def smooth_map(
     Args:
         landmarks: of the face whose crop the grid covers, crop units.
         landmarks_to: the same points on the other face, crop units.
-        side: cells of the grid in either direction; cell i is centred at (i + 1/2) / side.
+        side: cells of the grid in either direction; cell i is centered at (i + 1/2) / side.
         pinned: also maps the border of the crop onto itself, where both crops show the same surroundings.
     """
     if pinned:
         border = jnp.broadcast_to(jnp.asarray(_BORDER, landmarks.dtype)[None], (len(landmarks), *_BORDER.shape))
         landmarks, landmarks_to = (jnp.concatenate([one, border], axis=1) for one in (landmarks, landmarks_to))
-    centre = jnp.mean(landmarks, axis=1, keepdims=True)
-    centre_to = jnp.mean(landmarks_to, axis=1, keepdims=True)
-    points, points_to = landmarks - centre, landmarks_to - centre_to
+    center = jnp.mean(landmarks, axis=1, keepdims=True)
+    center_to = jnp.mean(landmarks_to, axis=1, keepdims=True)
+    points, points_to = landmarks - center, landmarks_to - center_to
     # A TPU would multiply in bfloat16 by default, which is a pixel and more.
     with jax.default_matmul_precision("highest"):
         affine = _inverse_2x2(points.mT @ points) @ (points.mT @ points_to)
         kernel = _kernel(points, points) + _RIDGE * jnp.eye(points.shape[1])[None]
         pull = _solve(kernel, points_to - points @ affine)
-        cells = cell_centres(side).reshape(1, -1, 2) - centre
-        places = cells @ affine + _kernel(cells, points) @ pull + centre_to
+        cells = cell_centers(side).reshape(1, -1, 2) - center
+        places = cells @ affine + _kernel(cells, points) @ pull + center_to
     return places.reshape(-1, side, side, 2)
 
 
-def cell_centres(side: int) -> Float[Array, "side side 2"]:
+def cell_centers(side: int) -> Float[Array, "side side 2"]:
     """Returns the places (x, y) of the cells of a grid over the crop: the map of a face onto itself."""
     middles = (jnp.arange(side) + 0.5) / side
     return jnp.stack(jnp.meshgrid(middles, middles, indexing="xy"), axis=-1)
@@ -78,10 +78,10 @@ def resample(maps: Float[Array, "b h w c"], places: Float[Array, "b i j 2"]) -> 
 def finer(places: Float[Array, "b i j 2"], side: int) -> Float[Array, "b side side 2"]:
     """Returns a map on another grid of the same crop; beyond the outer cells it goes on in a straight line."""
     return jax.image.scale_and_translate(
-        places - cell_centres(places.shape[1])[None],
+        places - cell_centers(places.shape[1])[None],
         (places.shape[0], side, side, 2), (1, 2),
         jnp.full((2,), side / places.shape[1]), jnp.zeros((2,)), "linear", antialias=False,
-    ) + cell_centres(side)[None]  # fmt: skip
+    ) + cell_centers(side)[None]  # fmt: skip
 
 
 def _inverse_2x2(moment: Float[Array, "b 2 2"]) -> Float[Array, "b 2 2"]:

@@ -5,16 +5,25 @@ Every host runs the same command; JAX's own distributed runtime (`jax.distribute
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
 import jax
 import jax.numpy as jnp
 from jax.experimental import multihost_utils
 
-from ecvae_jax.training.host_process import ALONE, BY_HAND, check_hosts
+from ecvae_jax.training.supervisor import ALONE, BY_HAND, check_hosts
 
 SILENCE = 30
 """Seconds without a sign of life after which a host counts as lost; the others then stop."""
 
 _PATIENCE = 300  # seconds for all hosts to come up: a pod's do not start together
+
+
 _LOST = ("heartbeat", "connection closed by peer", "connection reset by peer", "broken pipe", "gloo",
          "coordination service", "unavailable", "deadline_exceeded")  # fmt: skip
 
@@ -53,10 +62,10 @@ def join_hosts(hosts: str) -> None:
         raise ValueError(f"hosts={hosts!r}: cannot meet the others ({said}); is every host started, and can each reach "
                          f"host 0 at {address}?") from error  # fmt: skip
     multihost_utils.sync_global_devices("joined")  # between one device of each host and its like on the others
-    meet_hosts()  # between all devices
+    sync_hosts()  # between all devices
 
 
-def meet_hosts() -> None:
+def sync_hosts() -> None:
     """Returns when all hosts have called it, however late the last one comes; at once where there is one host.
 
     To be called before a process leaves as well: at its exit JAX gives the others `SILENCE` seconds to do the same,
@@ -83,3 +92,42 @@ def is_lost_host(error: BaseException) -> bool:
         and jax.process_count() > 1
         and any(word in said for word in _LOST)
     )
+
+
+class StopRequest:
+    """Turns the first Ctrl-C or SIGTERM into a request to stop after the running step; the second one is obeyed.
+
+    With several hosts JAX's runtime catches SIGTERM by itself, tells the others, and agrees with them on a step; a
+    Ctrl-C is made one.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        """The signal that asked, where this process caught it itself."""
+
+    def reached(self, step: int) -> bool:
+        """Returns whether the training is to stop after `step`; every host has to ask at every step."""
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self.signal is not None
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number)
+        if jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    @contextmanager
+    def catching(self) -> Iterator[None]:
+        """Holds the signals inside the block; does nothing outside the main thread, where Python sends none."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT,) if jax.process_count() > 1 else (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self._request) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

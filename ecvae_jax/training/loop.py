@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 from collections.abc import Collection, Mapping
 from contextlib import closing
@@ -11,36 +10,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, PyTree
 
+from ecvae_jax.checkpoints.store import Checkpoints
 from ecvae_jax.config import Config
-from ecvae_jax.data.pipeline import Faces, load_faces, training_batches
-from ecvae_jax.model.conditioning import Frozen, make_condition, mean_effective_clusters, with_learned_means
-from ecvae_jax.model.cvae import decode, infer
-from ecvae_jax.objective import Views
-from ecvae_jax.pictures import save_picture, sketch_picture, tile, to_uint8
-from ecvae_jax.prior import transport
-from ecvae_jax.training.bad_batch import save_bad_batch
-from ecvae_jax.training.checkpoint import Checkpoints
-from ecvae_jax.training.hosts import is_first_host
-from ecvae_jax.training.memory import peak_memory
+from ecvae_jax.data.batches import Faces, load_faces, training_batches
+from ecvae_jax.images import save_png
+from ecvae_jax.model.conditioning import mean_effective_clusters
+from ecvae_jax.training.hosts import StopRequest, is_first_host
+from ecvae_jax.training.log import Reporter
+from ecvae_jax.training.metrics import SkippedStep, TrainingError, Window
+from ecvae_jax.training.monitor import Watch, peak_memory
 from ecvae_jax.training.parallel import check_batch_size, map_step, on_one_device, over_hosts, replicate
-from ecvae_jax.training.report import Reporter
+from ecvae_jax.training.preview import device_views, draw_views, first_examples, save_bad_batch
 from ecvae_jax.training.span import Span
 from ecvae_jax.training.state import TrainState, count_params, init_state
-from ecvae_jax.training.step import Metrics, make_train_step, to_views
-from ecvae_jax.training.stopping import StopRequest
-from ecvae_jax.training.watching import Watch
-from ecvae_jax.training.window import SkippedStep, TrainingError, Window
-from ecvae_jax.training.workdir import hold_workdir
-
-HostBatch = Mapping[str, np.ndarray]
-
-
-# Faces in the picture that is drawn again and again during a training, and that initialisation sees.
-_WATCHED = 16
+from ecvae_jax.training.step import Metrics, make_train_step
+from ecvae_jax.training.workdir import lock_workdir
 
 
 class Outcome(NamedTuple):
@@ -75,7 +60,7 @@ def train(config: Config, workdir: Path, profile: Span | None = None, allowed: C
         DataError: the records cannot be used.
         CheckpointError: `workdir` belongs to another experiment, or none of its checkpoints is whole.
         WorkdirError: another training is at work in `workdir`, or it cannot be written.
-        ValueError: batch size and devices do not fit, the first batch cannot initialise the network, or the steps of
+        ValueError: batch size and devices do not fit, the first batch cannot initialize the network, or the steps of
             `profile` are done already.
         TrainingError: `train.max_skipped` steps in a row had a term of the loss, or a gradient, that is not finite.
     """
@@ -83,7 +68,7 @@ def train(config: Config, workdir: Path, profile: Span | None = None, allowed: C
     faces = load_faces(config.data.records, "train")
     landmarks = faces.landmarks_as(config.data.points)
     facts = {**faces.metadata, "faces": len(faces), "fingerprint": faces.fingerprint}
-    with hold_workdir(workdir), closing(Checkpoints(workdir, config, facts, allowed)) as checkpoints:
+    with lock_workdir(workdir), closing(Checkpoints(workdir, config, facts, allowed)) as checkpoints:
         latest = checkpoints.latest_step
         if latest is not None and latest >= config.train.steps:
             return Outcome(latest, True, {}, 0.0)
@@ -138,7 +123,7 @@ def _run(
         watched = first_examples(config, faces) if first_host else {}
         if first_host and not start:
             picture = draw_views(config, on_one_device(state.frozen), watched, None)
-            save_picture(picture, workdir / "first_batch.png")
+            save_png(picture, workdir / "first_batch.png")
             report.image(0, "first_batch", picture)
         recent: list[Metrics] = []
         means: Mapping[str, float] = {}
@@ -189,53 +174,3 @@ def _too_many_skipped(failed: SkippedStep, batch: Path, config: Config, checkpoi
         f"(train.max_skipped); {stored}; the batch is in {batch}: look at it, or lower optim.learning_rate or "
         "optim.clip_norm"
     )
-
-
-def first_examples(config: Config, faces: Faces) -> HostBatch:
-    """Returns the first examples of step 0: what initialisation and the watched pictures use."""
-    uncached = dataclasses.replace(config.data, cache=False)  # one batch is wanted, not every face decoded
-    size, train_config = config.model.image_size, config.train
-    batch = next(training_batches(faces, uncached, size, train_config.batch_size, train_config.seed))
-    return {name: value[:_WATCHED] for name, value in batch.items()}
-
-
-def device_views(batch: HostBatch) -> Views:
-    """Returns a host batch as views on the default device."""
-    return to_views({name: jnp.asarray(value) for name, value in batch.items()})
-
-
-def draw_views(config: Config, frozen: Frozen, batch: HostBatch, params: PyTree | None) -> np.ndarray:
-    """Returns a picture of a batch, an example a column: source, its sketch, target, its sketch, and the prediction.
-
-    Args:
-        config: the experiment.
-        frozen: the fixed part of the model.
-        batch: as the pipeline gives it.
-        params: parameters for the prediction (z at the posterior's mean), or none to leave it out.
-    """
-    rows = [
-        batch["source_image"],
-        _sketches(config, frozen, batch["source_landmarks"]),
-        batch["image"],
-        _sketches(config, frozen, batch["landmarks"]),
-    ]
-    if params is not None:
-        rows.append(to_uint8(np.asarray(_predict(config, params, frozen, device_views(batch)))))
-    return tile([list(row) for row in rows])
-
-
-def _sketches(config: Config, frozen: Frozen, landmarks: np.ndarray) -> np.ndarray:
-    return sketch_picture(np.asarray(_condition(config, frozen, jnp.asarray(landmarks)).sketch))
-
-
-_condition = jax.jit(make_condition, static_argnums=0)
-
-
-@partial(jax.jit, static_argnums=0)
-def _predict(config: Config, params: PyTree, frozen: Frozen, views: Views) -> Array:
-    frozen = with_learned_means(config, params, frozen)
-    source = make_condition(config, frozen, views.source_landmarks)
-    target = make_condition(config, frozen, views.landmarks)
-    posterior = infer(config, params, views.source_image, source)
-    z = transport(posterior.mean, source.reference, target.reference)
-    return decode(config, params, z, target, frozen.z_scale)

@@ -8,24 +8,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree, UInt8
+from jaxtyping import Array, Float, PyTree
 
 from ecvae_jax.config import Config
+from ecvae_jax.images import to_float
 from ecvae_jax.objective import Terms, Views, loss_terms
-from ecvae_jax.training.optim import kl_weight, learning_rate, make_optimiser
-from ecvae_jax.training.state import TrainState
+from ecvae_jax.training.state import TrainState, kl_weight, learning_rate, make_optimizer
 
 AXIS = "batch"
 """Name of the mapped axis over which the batch is spread and gradients are averaged."""
 
 Batch = Mapping[str, Array]
+
+
 Metrics = dict[str, Array]
+
+
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-
-
-def to_float(image: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-    """Returns 8-bit pixels as float32 in [-1, 1]."""
-    return image.astype(jnp.float32) / 127.5 - 1.0
 
 
 def to_views(batch: Batch) -> Views:
@@ -35,13 +34,13 @@ def to_views(batch: Batch) -> Views:
     )
 
 
-def jitter_colours(key: Array, views: Views, strength: float) -> Views:
+def jitter_colors(key: Array, views: Views, strength: float) -> Views:
     """Returns one example's views under another exposure and tint, both changed alike; images stay in [-1, 1].
 
     Args:
         key: JAX key.
         views: of one example, without the batch axis.
-        strength: see `data.colour_jitter`.
+        strength: see `data.color_jitter`.
     """
     contrast, brightness, tint = (jax.random.uniform(one, shape, minval=-strength, maxval=strength) for one, shape in
                                   zip(jax.random.split(key, 3), ((), (), (3,)), strict=True))  # fmt: skip
@@ -63,7 +62,7 @@ def make_train_step(config: Config) -> Step:
     Where a term or the gradient is not finite, the step is skipped: only `step` and the place in the learning rate's
     schedule move on, and the metric `skipped` is 1. All devices decide alike, for they look at what was averaged.
     """
-    optimiser = make_optimiser(config.optim, config.train.steps)
+    optimizer = make_optimizer(config.optim, config.train.steps)
     rate, beta_at = learning_rate(config.optim, config.train.steps), kl_weight(config)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -74,9 +73,9 @@ def make_train_step(config: Config) -> Step:
         keys = jax.vmap(lambda place: jax.random.split(jax.random.fold_in(step_key, place)))(places)
         noise = jax.vmap(lambda key: jax.random.normal(key, (config.model.z_dim,)))(keys[:, 0])
         beta = jnp.asarray(beta_at(state.step), jnp.float32)
-        if config.data.colour_jitter:
+        if config.data.color_jitter:
             jitter_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys[:, 0])
-            views = jax.vmap(lambda key, one: jitter_colours(key, one, config.data.colour_jitter))(jitter_keys, views)
+            views = jax.vmap(lambda key, one: jitter_colors(key, one, config.data.color_jitter))(jitter_keys, views)
 
         def objective(params: PyTree) -> tuple[Float[Array, ""], Terms]:
             terms, _ = loss_terms(config, params, state.frozen, views, noise, keys[:, 1], beta, AXIS)
@@ -99,7 +98,7 @@ def make_train_step(config: Config) -> Step:
         decay = jnp.minimum(config.optim.ema_decay, (1.0 + state.step) / (10.0 + state.step))
 
         def take(params: PyTree, ema_params: PyTree, opt_state: optax.OptState) -> tuple[PyTree, ...]:
-            updates, opt_state = optimiser.update(gradient, opt_state, params)
+            updates, opt_state = optimizer.update(gradient, opt_state, params)
             params = optax.apply_updates(params, updates)
             return params, optax.incremental_update(params, ema_params, 1.0 - decay), opt_state
 
@@ -116,7 +115,7 @@ def make_train_step(config: Config) -> Step:
 
 
 def _move_schedule(opt_state: optax.OptState) -> optax.OptState:
-    """The optimiser's state with nothing changed but the place in the learning rate's schedule, which is the step."""
+    """The optimizer's state with nothing changed but the place in the learning rate's schedule, which is the step."""
 
     def move(part: Any) -> Any:
         if isinstance(part, optax.ScaleByScheduleState):

@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 
 from ecvae_jax.config import TrainConfig
-from ecvae_jax.training.host_process import TRY_AGAIN
+from ecvae_jax.training.supervisor import TRY_AGAIN
 
 _FIRST_STEP = 6  # times as long may the first step take: it compiles, on a large pod for many minutes
 _LOOKS = 10  # within train.hang_after

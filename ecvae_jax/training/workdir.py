@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ecvae_jax.training.agreement import decide_once
-from ecvae_jax.training.integrity import stored_steps
+from ecvae_jax.agreement import run_on_host0
+from ecvae_jax.checkpoints.integrity import stored_steps
 
 LOCK = "training.lock"
 """File of a working directory that a running training holds locked; it says which process that is."""
@@ -30,7 +30,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def hold_workdir(workdir: Path) -> Iterator[None]:
+def lock_workdir(workdir: Path) -> Iterator[None]:
     """Makes the folder, keeps it locked inside the block, and puts a disk's refusals into one line.
 
     The lock is the system's: it ends with the process, however that ends, so a killed training blocks nobody. With
@@ -48,7 +48,7 @@ def hold_workdir(workdir: Path) -> Iterator[None]:
         handle = _lock(workdir)
 
     try:
-        decide_once(lock)
+        run_on_host0(lock)
         yield
     except WorkdirError:
         raise

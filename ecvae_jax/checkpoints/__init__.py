@@ -1,0 +1,1 @@
+"""Checkpoints: their format, how they are stored, verified, loaded and resumed from."""

@@ -1,0 +1,137 @@
+"""What a checkpoint says of itself, and Orbax's many errors in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from ecvae_jax.checkpoints.integrity import MARK, CheckpointError
+from ecvae_jax.checkpoints.resume import unknown_settings
+from ecvae_jax.config import Config, rename_old
+from ecvae_jax.gaussian import LowRankGaussian
+from ecvae_jax.model.conditioning import Frozen
+from ecvae_jax.structure.clusters import Clusters
+from ecvae_jax.structure.scheme import get_scheme
+
+ITEMS = ("config", "inference", "training")
+"""The parts of a checkpoint; an exported one lacks the last."""
+
+_FORMAT = 1
+
+
+def facts_to_store(config: Config, records: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a checkpoint says of itself, as JSON."""
+    return {"format": _FORMAT, "config": json.loads(config.to_json()), "records": dict(records),
+            "scheme": _scheme(config), MARK: True}  # fmt: skip
+
+
+def read_facts(manager: ocp.CheckpointManager, step: int, root: Path) -> dict[str, Any]:
+    """Returns what a checkpoint says of itself; its `config` may lack settings that are newer than it.
+
+    Raises:
+        CheckpointError: it cannot be read, or another version of ecvae_jax wrote it.
+    """
+    with readable(root / str(step)):
+        facts = read_json(manager, step)
+        facts["config"] = {name: rename_old(name, values) for name, values in facts["config"].items()}
+        stored_format, config = facts["format"], facts["config"]
+        unknown = unknown_settings(config)
+    if stored_format != _FORMAT or unknown:
+        what = f"it has {', '.join(unknown)}" if unknown else f"its format is {stored_format}"
+        raise CheckpointError(
+            f"checkpoint {root / str(step)} was written by another version of ecvae_jax: {what}, "
+            "which this version does not know; take the version that wrote it, or a newer one"
+        )
+    with readable(root / str(step)):
+        if facts["scheme"] != _scheme(Config.from_json(json.dumps(config))):
+            raise ValueError("its landmark scheme has other boundaries than this version of ecvae_jax draws")
+    return facts
+
+
+def read_json(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+    """Returns the item `config` as it was stored."""
+    return manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
+
+
+def _scheme(config: Config) -> dict[str, Any]:
+    """The landmark scheme as JSON: other boundaries would draw sketches that the network was not trained on."""
+    return json.loads(json.dumps(dataclasses.asdict(get_scheme(config.data.points))))
+
+
+def frozen_to_store(frozen: Frozen) -> dict[str, Any]:
+    """Returns the frozen part as a tree whose keys are those of the format, which outlive the names in the code."""
+    clusters = {"centres": frozen.clusters.centers, "mean_shape": frozen.clusters.mean_shape}
+    return {**frozen._asdict(), "clusters": clusters}
+
+
+def read_frozen(stored: Mapping[str, Any]) -> Frozen:
+    """Returns the frozen part that `frozen_to_store` wrote."""
+    clusters = Clusters(stored["clusters"]["centres"], stored["clusters"]["mean_shape"])
+    return Frozen(**{**stored, "clusters": clusters})
+
+
+@contextmanager
+def readable(folder: Path) -> Iterator[None]:
+    """Turns what goes wrong with reading a checkpoint inside the block into a CheckpointError of one line."""
+    try:
+        yield
+    except Exception as error:  # Orbax and TensorStore raise many kinds; the user needs the folder and one line
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(
+            f"checkpoint {folder} cannot be read: {lines[0]}; delete that folder to go back to the one before"
+        ) from error
+
+
+@contextmanager
+def quiet_orbax(least: int = logging.ERROR) -> Iterator[None]:
+    """Keeps what Orbax tells below a level of importance off the terminal: each start of a manager is a warning."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return record.levelno >= least or "orbax" not in record.pathname
+
+    # A filter, not the logger's level, which whoever loads TensorFlow sets as well.
+    logger = logging.getLogger("absl")
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
+
+FILE = "density.npz"
+
+
+def save_density(folder: Path, density: LowRankGaussian) -> None:
+    """Writes the density, as float16, into the folder of a step.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with (folder / FILE).open("wb") as file:
+        np.savez(file, mean=np.asarray(density.mean, np.float16), axes=np.asarray(density.axes, np.float16))
+
+
+def load_density(folder: Path, z_dim: int) -> LowRankGaussian | None:
+    """Returns the density that is stored in the folder of a step, float32; none where there is none.
+
+    Raises:
+        ValueError: the file is damaged, or of another model.
+    """
+    if not (folder / FILE).is_file():
+        return None
+    try:
+        with np.load(folder / FILE, allow_pickle=False) as stored:
+            density = LowRankGaussian(*(jnp.asarray(stored[name], jnp.float32) for name in LowRankGaussian._fields))
+    except Exception as error:  # zip and NumPy raise many kinds; the user needs the file's name
+        raise ValueError(f"{FILE} is damaged") from error
+    if density.mean.shape != (z_dim,) or density.axes.ndim != 2 or density.axes.shape[1] != z_dim:
+        raise ValueError(f"{FILE} has the shapes {density.mean.shape} and {density.axes.shape} for a z of {z_dim}")
+    return density

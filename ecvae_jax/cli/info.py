@@ -1,0 +1,134 @@
+"""What `ecvae info` tells about a checkpoint or a records folder."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecvae_jax.config import RENDERED
+
+_MOST_TAGS = 40
+
+
+_DRAWN_CLUSTERS = 8
+
+
+_DRAWING = 40  # dots a side
+
+
+def describe(path: Path) -> list[str]:
+    """Returns lines about a checkpoint (settings, size, clusters) or a records folder (splits, people, landmarks).
+
+    Raises:
+        CheckpointError: the path is neither, or the checkpoint cannot be read.
+        DataError: the records cannot be read.
+    """
+    if str(path) == RENDERED or (path / "dataset_info.json").is_file():
+        return _describe_records(path)
+    return _describe_checkpoint(path)
+
+
+def _describe_records(path: Path) -> list[str]:
+    from ecvae_jax.data.faces import load_faces, record_splits
+    from ecvae_jax.data.rendered import rendered_directory
+
+    folder = rendered_directory() if str(path) == RENDERED else path
+    lines = [f"records {folder}"]
+    splits = {split: load_faces(folder, split) for split in record_splits(folder)}
+    for split, faces in splits.items():
+        lines.append(
+            f"  {split:<11} {len(faces)} faces, {len(set(faces.identities))} identities, "
+            f"{len(set(faces.groups))} appearance groups"
+        )
+    first = next(iter(splits.values()))
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) / 1e6
+    lines += [f"  {'size':<11} {size:.1f} MB"]
+    lines += [f"  {name:<11} {value}" for name, value in first.metadata.items()]
+    lines += _describe_tags([tags for faces in splits.values() for tags in faces.tags])
+    return lines + _describe_landmarks(np.concatenate([faces.landmarks for faces in splits.values()]))
+
+
+def _describe_tags(tags: list[dict[str, Any]]) -> list[str]:
+    """A line a tag: its range where it is a number, its most frequent values where it is a word."""
+    values: dict[str, list[Any]] = defaultdict(list)
+    for one in tags:
+        for name, value in one.items():
+            parts = value.items() if isinstance(value, dict) else [("", value)]
+            for part, inner in parts:
+                values[f"{name}.{part}" if part else name].append(inner)
+    lines = ["tags"] if values else []
+    for name, found in list(values.items())[:_MOST_TAGS]:
+        numbers = [v for v in found if isinstance(v, (int, float)) and not isinstance(v, bool)]
+        if len(numbers) == len(found):
+            low, middle, high = np.percentile(numbers, [0, 50, 100])
+            lines.append(f"  {name:<24} {low:.4g} to {high:.4g}, median {middle:.4g}")
+            continue
+        counts = Counter(str(value) for value in found)
+        shown = ", ".join(f"{value} ({number})" for value, number in counts.most_common(4))
+        rest = f", and {len(counts) - 4} others" if len(counts) > 4 else ""
+        words = len(counts) <= 40 and all(isinstance(value, (str, bool, type(None))) for value in found)
+        lines.append(f"  {name:<24} {shown}{rest}" if words else f"  {name:<24} {len(counts)} different values")
+    if len(values) > _MOST_TAGS:
+        lines.append(f"  … and {len(values) - _MOST_TAGS} others")
+    return lines
+
+
+def _describe_landmarks(landmarks: np.ndarray) -> list[str]:
+    """How the landmarks lie and vary, and the centers of a few structure clusters as small drawings."""
+    from ecvae_jax.data.prepare.preview import braille, sketch
+    from ecvae_jax.structure.align import align_landmarks
+    from ecvae_jax.structure.clusters import fit_clusters
+    from ecvae_jax.structure.scheme import get_scheme
+
+    scheme = get_scheme(landmarks.shape[1])
+    inside = ((landmarks >= 0) & (landmarks <= 1)).all(axis=-1).mean()
+    left, right = (landmarks[:, list(eye)].mean(axis=1) for eye in scheme.eyes)
+    roll = np.degrees(np.arctan2(*(right - left).T[::-1]))
+    aligned = np.asarray(align_landmarks(landmarks, scheme, True))
+    spread = float(np.sqrt(np.square(aligned - aligned.mean(axis=0)).sum(axis=-1).mean()))
+    lines = [
+        "landmarks",
+        f"  {inside:.1%} inside the crop; roll {np.percentile(roll, 5):.0f}° to {np.percentile(roll, 95):.0f}° "
+        f"(5th to 95th percentile)",
+        f"  spread {spread:.3f}: root mean square distance from the mean shape in face radii, place, size and roll "
+        "taken out",
+    ]
+    count = min(_DRAWN_CLUSTERS, len(np.unique(aligned[:1000].reshape(-1, 2 * scheme.points), axis=0)))
+    clusters = fit_clusters(landmarks, scheme, count, False, 0)
+    sizes = _cluster_sizes(np.asarray(align_landmarks(landmarks, scheme, False)), np.asarray(clusters.centers))
+    order = np.argsort(-sizes)
+    lines += [f"  centers of {count} clusters, of {', '.join(str(sizes[i]) for i in order)} faces:"]
+    centers = np.asarray(clusters.centers)[order]
+    # From the aligned frame (radius 1 about 0) into a crop.
+    drawn = sketch((0.5 + 0.27 * centers).astype(np.float32), _DRAWING)[..., 0]
+    return lines + ["  " + line for line in braille(drawn, 4)]
+
+
+def _cluster_sizes(aligned: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    nearest = [int(np.square(centers - face).sum(axis=(1, 2)).argmin()) for face in aligned]
+    return np.bincount(nearest, minlength=len(centers))
+
+
+def _describe_checkpoint(path: Path) -> list[str]:
+    from ecvae_jax.checkpoints.load import load_model
+    from ecvae_jax.training.state import count_params
+
+    model = load_model(path)
+    config, frozen = model.config, model.frozen
+    return [
+        f"checkpoint {path}, step {model.step} of {config.train.steps}",
+        f"  network     {config.model.image_size} px, {count_params(model.params):,} parameters, "
+        f"z of {config.model.z_dim}, {config.model.posterior} posterior",
+        f"  structure   {config.data.points} landmarks, {config.clusters.count} clusters ({config.clusters.mode}, "
+        f"temperature {config.clusters.temperature})",
+        f"  prior       {config.prior.kind}, {'trained' * config.prior.learned} cluster means of length "
+        f"{float(np.linalg.norm(frozen.cluster_means, axis=-1).mean()):.3f}, stddev {config.prior.stddev}, "
+        f"median σ(c) {float(frozen.z_scale):.4f}",
+        *([] if model.density is None else [f"  density     of the training faces' appearances, rank "
+                                            f"{len(model.density.axes)}"]),
+        f"  records     {config.data.records}: {model.records}",
+        *config.to_json().splitlines(),
+    ]

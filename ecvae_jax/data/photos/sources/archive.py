@@ -1,0 +1,105 @@
+"""Photos inside a zip or tar archive; nothing is unpacked on disk."""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from ecvae_jax.data.errors import DataError
+from ecvae_jax.data.photos.photo import PHOTO_SUFFIXES, BadPhotoError
+from ecvae_jax.data.photos.sources.folder import named_photos, not_a_photo
+from ecvae_jax.data.photos.sources.source import Content, Loaded, Source
+
+_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+
+
+_LARGEST = 512 * 2**20
+"""Bytes of a member beyond which it is no photo but a mistake, or meant to fill the memory."""
+
+
+def is_archive(path: Path) -> bool:
+    """Returns whether a file's name is that of an archive."""
+    return path.name.lower().endswith(_SUFFIXES)
+
+
+def open_archive(path: Path, identity: str) -> Source:
+    """Returns the photos of an archive: of a zip in the order of their names, of a tar in its own order.
+
+    Raises:
+        DataError: the archive is damaged, or there is no photo in it.
+    """
+    try:
+        members = _zip_members(path) if path.suffix.lower() == ".zip" else _tar_members(path)
+    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, ValueError) as error:
+        raise DataError(f"archive {path} cannot be read: {' '.join(str(error).split())}") from None
+    stamps = {name: stamp for name, stamp in members.items() if PurePosixPath(name).suffix.lower() in PHOTO_SUFFIXES}
+    if not stamps:
+        raise DataError(f"archive {path}: no photo among its {len(members)} files (known suffixes: .jpg, .png, …)")
+    skipped = [(name, not_a_photo(PurePosixPath(name).suffix)) for name in members if name not in stamps]
+    photos, fact = named_photos(stamps, identity)
+    names = list(stamps)
+    read = _read_zip if path.suffix.lower() == ".zip" else _read_tar
+    return Source(path.name, photos, lambda start: read(path, names[start:]), None, sorted(skipped), [fact])
+
+
+def _zip_members(path: Path) -> dict[str, str]:
+    with zipfile.ZipFile(path) as archive:
+        infos = [info for info in archive.infolist() if not info.is_dir()]
+        # Of two members of one name the last one counts, as for every unpacker.
+        return dict(sorted({info.filename: f"{info.file_size} {info.CRC}" for info in infos}.items()))
+
+
+def _tar_members(path: Path) -> dict[str, str]:
+    with tarfile.open(path, "r:*") as archive:
+        return {
+            member.name.removeprefix("./"): f"{member.size} {member.mtime} {member.offset_data}"
+            for member in archive
+            if member.isfile()
+        }
+
+
+def _read_zip(path: Path, names: list[str]) -> Iterator[Loaded]:
+    with zipfile.ZipFile(path) as archive:
+        for name in names:
+            yield Loaded(_zip_content(archive, name))
+
+
+def _zip_content(archive: zipfile.ZipFile, name: str) -> Content:
+    size = archive.getinfo(name).file_size
+    if size > _LARGEST:
+        return _too_large(size)
+    try:
+        return archive.read(name)
+    except RuntimeError:  # zipfile's word for a password
+        return BadPhotoError("encrypted: the archive asks for a password")
+    except Exception as error:  # zlib, lzma, bz2 and zipfile each have their own
+        return BadPhotoError(f"damaged: {' '.join(str(error).split())}")
+
+
+def _read_tar(path: Path, names: list[str]) -> Iterator[Loaded]:
+    """In the order of the archive: going back in a compressed one would unpack it from its beginning."""
+    wanted, read = set(names), 0
+    with tarfile.open(path, "r:*") as archive:
+        try:
+            for member in archive:
+                name = member.name.removeprefix("./")
+                if not member.isfile() or name not in wanted:
+                    continue
+                if member.size > _LARGEST:
+                    content: Content = _too_large(member.size)
+                else:
+                    stream = archive.extractfile(member)
+                    content = stream.read() if stream else b""
+                wanted.discard(name)
+                read += 1
+                yield Loaded(content)
+        except (OSError, EOFError, tarfile.TarError) as error:
+            reason = " ".join(str(error).split())
+            for _ in range(len(names) - read):
+                yield Loaded(BadPhotoError(f"damaged: {reason}"))
+
+
+def _too_large(size: int) -> BadPhotoError:
+    return BadPhotoError(f"too large: {size / 2**20:.0f} MB in the archive, at most {_LARGEST // 2**20}")

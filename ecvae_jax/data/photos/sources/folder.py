@@ -1,0 +1,119 @@
+"""Photo files: all below a folder, or those that a list names."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from ecvae_jax.data.errors import DataError
+from ecvae_jax.data.photos.identity import choose_identity_rule, identity_of
+from ecvae_jax.data.photos.photo import PHOTO_SUFFIXES
+from ecvae_jax.data.photos.sources.source import Loaded, Photo, Source
+
+
+def open_folder(root: Path, identity: str) -> Source:
+    """Returns the photos of a folder, searched to any depth, in the order of their names.
+
+    Raises:
+        DataError: there is none.
+    """
+    files, skipped = list_photos(root)
+    photos, fact = named_photos({name: file_stamp(path) for name, path in files.items()}, identity)
+    return Source(root.resolve().name, photos, paths(list(files.values())), root, skipped, [fact])
+
+
+def open_list(file: Path, identity: str) -> Source:
+    """Returns the photos that a list names, a path a line, relative to the list's folder, in the list's order.
+
+    Empty lines and lines that begin with # are left out. A file that is not there gets its line in the report. Where
+    the list has absolute paths, the folder that all photos have in common counts as the source's.
+
+    Raises:
+        DataError: the list cannot be read, names no photo, or names one twice.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"list {file} cannot be read: {error}") from None
+    files: dict[str, Path] = {}
+    for number, line in enumerate(lines, 1):
+        name = line.strip().replace("\\", "/").removeprefix("./")
+        if not name or name.startswith("#"):
+            continue
+        if name in files:
+            raise DataError(f"list {file}, line {number}: {name!r} is there a second time; keep one")
+        files[name] = file.parent / name
+    if not files:
+        raise DataError(f"list {file}: it names no photo; write a path a line, relative to the list's folder")
+    root = file.parent
+    if any(Path(name).is_absolute() for name in files):  # records and report hold no path of this machine
+        root = Path(os.path.commonpath([path.absolute().parent for path in files.values()]))
+        named = {Path(os.path.relpath(path, root)).as_posix(): path for path in files.values()}
+        if len(named) < len(files):
+            raise DataError(f"list {file}: it names a photo twice, by an absolute and a relative path; keep one")
+        files = named
+    photos, fact = named_photos({name: file_stamp(path) for name, path in files.items()}, identity)
+    return Source(file.name, photos, paths(list(files.values())), root, [], [fact], searched=False)
+
+
+def named_photos(stamps: Mapping[str, str], identity: str) -> tuple[list[Photo], str]:
+    """Returns photos with the identities that their names tell, and a line about the rule; `stamps` by name."""
+    rule, reason = (identity, "as asked") if identity != "auto" else choose_identity_rule(list(stamps))
+    people = {name: identity_of(name, rule) for name in stamps}
+    photos = [Photo(name, people[name], people[name], stamp=stamp) for name, stamp in stamps.items()]
+    return photos, f"identities: {len(set(people.values()))} by the rule {rule!r} ({reason})"
+
+
+def list_photos(root: Path) -> tuple[dict[str, Path], list[tuple[str, str]]]:
+    """Returns the photo files below a folder by name, in the order of the names; and the others, with the reason.
+
+    Raises:
+        DataError: there is no photo.
+    """
+    files, skipped = list_files(root)
+    photos = {name: path for name, path in files.items() if path.suffix.lower() in PHOTO_SUFFIXES}
+    if not photos:
+        raise DataError(f"source {str(root)!r}: no photo among its {len(files)} files (known suffixes: .jpg, .png, …)")
+    skipped += [(name, not_a_photo(path.suffix)) for name, path in files.items() if name not in photos]
+    return photos, sorted(skipped)
+
+
+def not_a_photo(suffix: str) -> str:
+    """Returns the reason that a file of that suffix gets."""
+    return f"not a photo's suffix: {suffix or 'none'}"
+
+
+def file_stamp(path: Path) -> str:
+    """Returns size and time of a file; nothing where it cannot be asked: it will have its line in the report."""
+    with contextlib.suppress(OSError):
+        stat = path.stat()
+        return f"{stat.st_size} {stat.st_mtime_ns}"
+    return ""
+
+
+def paths(files: list[Path]) -> Callable[[int], Iterator[Loaded]]:
+    """Returns the `Source.load` of photo files: a worker opens them itself."""
+    return lambda start: (Loaded(path) for path in files[start:])
+
+
+def list_files(root: Path) -> tuple[dict[str, Path], list[tuple[str, str]]]:
+    """All files below root by name, sorted, and the folders that were not entered, with the reason."""
+    unreadable: list[tuple[str, str]] = []
+
+    def note(error: OSError) -> None:
+        folder = Path(error.filename or root)
+        unreadable.append((_name(folder, root) + "/", f"unreadable folder: {error.strerror}"))
+
+    paths = []
+    for folder, folders, files in os.walk(root, onerror=note):
+        paths += [Path(folder) / file for file in files]
+        links = [Path(folder) / name for name in folders if (Path(folder) / name).is_symlink()]
+        unreadable += [(_name(link, root) + "/", "link to a folder: not entered") for link in links]
+    return dict(sorted((_name(path, root), path) for path in paths)), unreadable
+
+
+def _name(path: Path, root: Path) -> str:
+    # a name that is no UTF-8 must still fit into records and report
+    return os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")

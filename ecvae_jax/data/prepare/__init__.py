@@ -1,0 +1,1 @@
+"""Preparation: photos to records, by local processes or Apache Beam."""

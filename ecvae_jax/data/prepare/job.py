@@ -1,0 +1,133 @@
+"""The work on one photo, as each process of a preparation does it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from ecvae_jax.data.detect import load_detector
+from ecvae_jax.data.detect.detector import Detector
+from ecvae_jax.data.photos.crop import CropBox, crop_box, cut_crop, outside_fraction, to_crop_units
+from ecvae_jax.data.photos.photo import BadPhotoError, read_photo
+from ecvae_jax.data.photos.sources.source import Content
+from ecvae_jax.data.prepare.options import PrepareConfig
+
+
+@dataclass(frozen=True)
+class FaceJob:
+    """One photo to prepare.
+
+    Attributes:
+        content: the photo: its file, its bytes, its pixels, or why it cannot be had.
+        landmarks: pixels, where the user gave them; none: they are detected.
+    """
+
+    content: Content
+    landmarks: Float[np.ndarray, "p 2"] | None = None
+    tags: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FaceOutcome:
+    """What became of a photo: a face, or the reason why not.
+
+    Attributes:
+        reason: empty for a face.
+        image: JPEG bytes of the crop.
+        landmarks: crop units.
+        crop: {"x0", "y0", "side"} of the crop in its photo, {"width", "height"} of the photo: pixels.
+        notes: what was done or should be known, whether kept or not.
+        tags: what the work found out about the face, for the record's tags.
+    """
+
+    reason: str = ""
+    image: bytes = b""
+    landmarks: Float[np.ndarray, "p 2"] | None = None
+    crop: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    tags: dict[str, Any] = field(default_factory=dict)
+
+
+class FaceWorker:
+    """Does face jobs under one set of options; loads a detector only where landmarks are not given."""
+
+    def __init__(self, options: PrepareConfig, detect: bool) -> None:
+        """Makes the worker ready.
+
+        Raises:
+            MissingExtraError: the detector is not installed.
+        """
+        self._options = options
+        self._detector: Detector | None = load_detector(options.detector) if detect else None
+
+    def __call__(self, job: FaceJob) -> FaceOutcome:
+        """Returns what became of the photo; a bad photo is an outcome, not an exception."""
+        notes: list[str] = []
+        try:
+            return self._face(job, notes)
+        except BadPhotoError as error:
+            return FaceOutcome(reason=str(error), notes=tuple(notes))
+        except Exception as error:  # of a detector or an encoder: one photo must not end the whole preparation
+            said = " ".join(str(error).split())[:200]
+            return FaceOutcome(reason=f"failed: {type(error).__name__}: {said}", notes=tuple(notes))
+
+    def _face(self, job: FaceJob, notes: list[str]) -> FaceOutcome:
+        if isinstance(job.content, BadPhotoError):
+            raise job.content
+        photo, done = read_photo(job.content, self._options.max_megapixels)
+        notes += done
+        landmarks, found = self._landmarks(photo, job)
+        notes += found
+        box = self._box(landmarks, photo.shape[0], photo.shape[1])
+        size = self._options.size
+        beyond = outside_fraction(box, photo.shape[0], photo.shape[1])
+        if beyond > 0.005:
+            notes.append(f"{beyond:.0%} of the crop lies beyond the photo and is its reflection")
+        if box.side < size:
+            notes.append(f"crop of {box.side:.0f} px enlarged to {size} px")
+        stream = io.BytesIO()
+        # Not `optimize=True`: libjpeg then asks for the whole picture in one buffer, and noise does not fit it.
+        crop_image = Image.fromarray(cut_crop(photo, box, size))
+        crop_image.save(stream, "JPEG", quality=self._options.quality, subsampling=0)
+        crop = {key: round(value, 3) for key, value in box._asdict().items()}
+        crop |= {"width": photo.shape[1], "height": photo.shape[0]}
+        return FaceOutcome("", stream.getvalue(), to_crop_units(landmarks, box), crop, tuple(notes), job.tags)
+
+    def _landmarks(self, photo: np.ndarray, job: FaceJob) -> tuple[Float[np.ndarray, "p 2"], list[str]]:
+        if job.landmarks is not None:
+            return job.landmarks, []
+        if self._detector is None:
+            raise BadPhotoError("no landmarks: the CSV has no row for it")
+        box = self._options.face_box
+        if box:
+            height, width = photo.shape[:2]
+            x0, y0, x1, y1 = box
+            face = self._detector.measure(photo, (x0 * width, y0 * height, x1 * width, y1 * height))
+            faces = [face] if face else []
+        else:
+            faces = self._detector.detect(photo)
+        if not faces:
+            raise BadPhotoError("no face found")
+        notes = [f"{len(faces)} faces, the largest is taken"] if len(faces) > 1 else []
+        return faces[0].landmarks, notes
+
+    def _box(self, landmarks: Float[np.ndarray, "p 2"], height: int, width: int) -> CropBox:
+        if not np.isfinite(landmarks).all():
+            raise BadPhotoError("landmarks are not all numbers")
+        inside = ((landmarks >= 0) & (landmarks <= [width, height])).all(axis=1)
+        extent = float((landmarks.max(axis=0) - landmarks.min(axis=0)).max())
+        if inside.mean() < 0.5 or extent > 2 * max(height, width):
+            raise BadPhotoError(
+                f"landmarks outside: {int(inside.sum())} of {len(landmarks)} lie in the photo of {width}×{height} px"
+            )
+        box = crop_box(landmarks, self._options.margin)
+        if box.side < self._options.min_side:
+            raise BadPhotoError(
+                f"face too small: its crop is {box.side:.1f} px, at least {self._options.min_side} (min_side)"
+            )
+        return box

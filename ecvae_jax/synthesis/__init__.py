@@ -1,0 +1,1 @@
+"""Synthesis: jitted batches, adaptation to one photo, the fitted density, grids."""

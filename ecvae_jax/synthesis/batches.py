@@ -1,0 +1,235 @@
+"""Jitted batch synthesis: encode, decode, reconstruct, transfer, sample, interpolate.
+
+Every function takes a loaded `Model` and host arrays, runs in batches of one compiled shape, and gives 8-bit images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree, UInt8
+
+from ecvae_jax import prior as priors
+from ecvae_jax.config import Config
+from ecvae_jax.gaussian import DiagGaussian, LowRankGaussian
+from ecvae_jax.images import to_float, to_uint8
+from ecvae_jax.model import cvae
+from ecvae_jax.model.conditioning import Frozen, make_condition
+
+BATCH = 32
+"""Most images per compiled call; a shorter rest is padded to a power of two, so that few shapes are compiled."""
+
+Images = UInt8[np.ndarray, "n h w 3"]
+
+
+Landmarks = Float[np.ndarray, "n p 2"]
+
+
+class Model(Protocol):
+    """What synthesis needs: `training.checkpoint.Model` is one."""
+
+    @property
+    def config(self) -> Config:
+        """The experiment."""
+        ...
+
+    @property
+    def params(self) -> PyTree:
+        """Parameters of the network."""
+        ...
+
+    @property
+    def frozen(self) -> Frozen:
+        """Clusters, cluster means and scales."""
+        ...
+
+
+def encode(model: Model, images: Images, landmarks: Landmarks) -> DiagGaussian:
+    """Returns q(z | x, c) of each face, n d.
+
+    Args:
+        model: a loaded checkpoint.
+        images: n h w 3, at the model's resolution.
+        landmarks: n p 2, crop units, in the model's scheme.
+
+    Raises:
+        ValueError: images or landmarks of another size or scheme than the model's.
+    """
+    check_faces(model.config, images, landmarks)
+    mean, logvar = in_batches(partial(_encode, model.config, model.params, model.frozen), images, landmarks)
+    return DiagGaussian(jnp.asarray(mean), jnp.asarray(logvar))
+
+
+def decode(model: Model, z: Float[np.ndarray, "n d"] | Array, landmarks: Landmarks) -> Images:
+    """Returns the image of each z under its landmarks; z must sit under the prior of those (see `move`)."""
+    _check_landmarks(model.config, landmarks)
+    return to_uint8(in_batches(partial(_decode, model.config, model.params, model.frozen), np.asarray(z), landmarks))
+
+
+def move(
+    model: Model, z: Float[np.ndarray, "n d"] | Array, landmarks_from: Landmarks, landmarks_to: Landmarks
+) -> Float[np.ndarray, "n d"]:
+    """Returns z moved from the prior of one structure to that of another (`prior.transport`)."""
+    move_batch = partial(_move, model.config, model.frozen)
+    return in_batches(move_batch, np.asarray(z), landmarks_from, landmarks_to)
+
+
+def reconstruct(model: Model, images: Images, landmarks: Landmarks) -> Images:
+    """Returns each face drawn again from its own posterior mean and landmarks."""
+    return decode(model, encode(model, images, landmarks).mean, landmarks)
+
+
+def transfer(
+    model: Model, images: Images, landmarks: Landmarks, target_landmarks: Landmarks, transport: bool = True
+) -> Images:
+    """Returns the n source appearances under the n target structures, one to one.
+
+    Args:
+        model: a loaded checkpoint.
+        images: n h w 3, the sources.
+        landmarks: their landmarks, n p 2.
+        target_landmarks: n p 2.
+        transport: move z along from the prior of the source's structure to that of the target's.
+    """
+    z = np.asarray(encode(model, images, landmarks).mean)
+    if transport:
+        z = move(model, z, landmarks, target_landmarks)
+    return decode(model, z, target_landmarks)
+
+
+def transfer_grid(
+    model: Model, images: Images, landmarks: Landmarks, target_landmarks: Landmarks, transport: bool = True
+) -> UInt8[np.ndarray, "n m h w 3"]:
+    """Returns every source appearance under every target structure: emotion transfer and pose generation."""
+    n, m = len(images), len(target_landmarks)
+    z = np.repeat(np.asarray(encode(model, images, landmarks).mean), m, axis=0)
+    targets = np.tile(target_landmarks, (n, 1, 1))
+    if transport:
+        z = move(model, z, np.repeat(landmarks, m, axis=0), targets)
+    drawn = decode(model, z, targets)
+    return drawn.reshape(n, m, *drawn.shape[1:])
+
+
+def sample(
+    key: Array,
+    model: Model,
+    landmarks: Landmarks,
+    count: int,
+    density: LowRankGaussian | None = None,
+    temperature: float = 1.0,
+) -> UInt8[np.ndarray, "n count h w 3"]:
+    """Returns `count` images of each structure with z drawn from its prior: the diversity of p(x | c).
+
+    Args:
+        key: JAX key.
+        model: a loaded checkpoint.
+        landmarks: n p 2, the structures.
+        count: images of each.
+        density: draw z from this one instead, in units of the structure's prior (`density.fit_density`).
+        temperature: factor on the way of z from the mean of what it is drawn from: 0 is that mean, 1 the full spread.
+
+    Raises:
+        ValueError: a negative temperature, or landmarks of another scheme than the model's.
+
+    Deviation: the paper samples its prior; a density of the posteriors, fitted afterwards, is of Ghosh et al. 2020
+    (https://arxiv.org/abs/1903.12436).
+    """
+    _check_landmarks(model.config, landmarks)
+    if not 0.0 <= temperature < np.inf:
+        raise ValueError(f"temperature={temperature}: must be 0 or more")
+    repeated = np.repeat(landmarks, count, axis=0)
+    keys = np.asarray(jax.random.key_data(jax.random.split(key, len(repeated))))
+    draw = partial(_sample, model.config, model.frozen, density=density, temperature=temperature)
+    z = in_batches(draw, keys, repeated)
+    drawn = decode(model, z, repeated)
+    return drawn.reshape(len(landmarks), count, *drawn.shape[1:])
+
+
+def interpolate(
+    model: Model, images: Images, landmarks: Landmarks, target_landmarks: Landmarks, steps: int
+) -> UInt8[np.ndarray, "n steps h w 3"]:
+    """Returns each appearance on a straight walk of its landmarks to the target's, both ends included."""
+    if steps < 2:
+        raise ValueError(f"steps={steps}: a walk with both its ends needs at least 2")
+    along = np.linspace(0.0, 1.0, steps, dtype=np.float32)[:, None, None]
+    walks = [(1 - along) * start + along * end for start, end in zip(landmarks, target_landmarks, strict=True)]
+    return np.stack([
+        transfer_grid(model, images[i : i + 1], landmarks[i : i + 1], walk)[0] for i, walk in enumerate(walks)
+    ])
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode(config: Config, params: PyTree, frozen: Frozen, images: Array, landmarks: Array) -> DiagGaussian:
+    condition = make_condition(config, frozen, landmarks)
+    return cvae.encode(config, params, to_float(images), condition)
+
+
+@partial(jax.jit, static_argnums=0)
+def _decode(config: Config, params: PyTree, frozen: Frozen, z: Array, landmarks: Array) -> Array:
+    return cvae.decode(config, params, z, make_condition(config, frozen, landmarks), frozen.z_scale)
+
+
+@partial(jax.jit, static_argnums=0)
+def _move(config: Config, frozen: Frozen, z: Array, landmarks_from: Array, landmarks_to: Array) -> Array:
+    start, end = (make_condition(config, frozen, landmarks).reference for landmarks in (landmarks_from, landmarks_to))
+    return priors.transport(z, start, end)
+
+
+@partial(jax.jit, static_argnums=0)
+def _sample(
+    config: Config, frozen: Frozen, key_data: Array, landmarks: Array, density: LowRankGaussian | None = None,
+    temperature: float = 1.0,
+) -> Array:  # fmt: skip
+    def draw(key: Array, face: Array) -> Array:
+        condition = make_condition(config, frozen, face[None])
+        mean, stddev = condition.reference.mean[0], condition.reference.stddev[0]
+        if density is not None:
+            return mean + stddev * density.sample(key, temperature)
+        z = condition.prior.sample(key)[0]
+        return jnp.where(temperature == 1.0, z, mean + temperature * (z - mean))  # at 1 the draw itself, to the bit
+
+    return jax.vmap(draw)(jax.random.wrap_key_data(key_data), landmarks)
+
+
+PROGRAMS = {"encode": _encode, "move": _move, "decode": _decode}
+"""The jitted programs that `transfer` runs one after the other; the config is static, the first argument of each."""
+
+
+def in_batches(call: Callable[..., Any], *arrays: np.ndarray) -> Any:
+    """Returns what `call` gives over the leading axis of `arrays`, run in padded batches of `BATCH`, as host arrays."""
+    count = len(arrays[0])
+    if any(len(array) != count for array in arrays):
+        raise ValueError(f"{[len(array) for array in arrays]} items: images, z and landmarks must be as many")
+    outputs = []
+    for start in range(0, count, BATCH):
+        rows = [array[start : start + BATCH] for array in arrays]
+        filled = 1 << (len(rows[0]) - 1).bit_length()
+        missing = filled - len(rows[0])
+        padded = [np.concatenate([row, np.repeat(row[-1:], missing, axis=0)]) if missing else row for row in rows]
+        outputs.append(jax.tree.map(lambda leaf: np.asarray(leaf)[: filled - missing], call(*padded)))  # noqa: B023
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *outputs)
+
+
+def check_faces(config: Config, images: np.ndarray, landmarks: np.ndarray) -> None:
+    """Raises ValueError where images or landmarks are not what the model reads."""
+    _check_images(config, images)
+    _check_landmarks(config, landmarks)
+
+
+def _check_images(config: Config, images: np.ndarray) -> None:
+    size = config.model.image_size
+    if images.ndim != 4 or images.shape[1:] != (size, size, 3) or images.dtype != np.uint8:
+        raise ValueError(f"images {images.dtype}{list(images.shape)}: the model reads uint8 [n, {size}, {size}, 3]")
+
+
+def _check_landmarks(config: Config, landmarks: np.ndarray) -> None:
+    points = config.data.points
+    if landmarks.ndim != 3 or landmarks.shape[1:] != (points, 2):
+        raise ValueError(f"landmarks {list(landmarks.shape)}: the model reads [n, {points}, 2]")
+    if not np.isfinite(landmarks).all():
+        raise ValueError("landmarks hold a value that is not finite")

@@ -1,0 +1,89 @@
+"""The pictures of `ecvae transfer` and `ecvae sample`: faces in, one PNG out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ecvae_jax.checkpoints.load import load_model
+from ecvae_jax.config import AdaptConfig
+from ecvae_jax.data.detect import choose_detector
+from ecvae_jax.data.portraits import DEFAULT_MARGIN, Portraits, load_portraits
+from ecvae_jax.images import enlarge, save_png, sketch_image, tile
+from ecvae_jax.model.conditioning import make_condition
+from ecvae_jax.model.model import Model
+from ecvae_jax.synthesis.adapt import transfer_adapted
+from ecvae_jax.synthesis.batches import sample
+from ecvae_jax.synthesis.density import density_of
+
+
+def write_transfer_grid(
+    checkpoint: Path | None, sources: Sequence[str], targets: Sequence[str], out: Path, transport: bool, factor: int,
+    adapt: AdaptConfig = AdaptConfig(),  # noqa: B008
+) -> list[str]:  # fmt: skip
+    """Returns notes for the user, having written the grid: a source a row, a target a column, sketches on the border.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read.
+        DataError: a source or target cannot be used.
+        OSError: the picture cannot be written.
+    """
+    model = load_model(checkpoint)
+    rows, columns = _portraits(model, sources), _portraits(model, targets)
+    count = len(columns.landmarks)
+    drawn = transfer_adapted(
+        model, np.repeat(rows.images, count, axis=0), np.repeat(rows.landmarks, count, axis=0),
+        np.tile(columns.landmarks, (len(rows.landmarks), 1, 1)), transport, adapt,
+    ).reshape(-1, count, *rows.images.shape[1:])  # fmt: skip
+    source_sketches, target_sketches = _sketches(model, rows.landmarks), _sketches(model, columns.landmarks)
+    grid = [[None, None, *columns.images], [None, None, *target_sketches]]
+    grid += [[rows.images[i], source_sketches[i], *drawn[i]] for i in range(len(drawn))]
+    save_png(enlarge(tile(grid), factor), out)
+    return [*rows.notes, *columns.notes, f"{len(rows.names)} sources × {len(columns.names)} targets: {out}"]
+
+
+def write_sample_grid(
+    checkpoint: Path | None, structures: Sequence[str], count: int, seed: int, out: Path, factor: int,
+    source: Literal["prior", "posterior"] = "prior", data: str | None = None, temperature: float = 1.0,
+) -> list[str]:  # fmt: skip
+    """Returns notes for the user, having written the grid: a structure a row, its sketch first, then the samples.
+
+    Args:
+        checkpoint: see `load_model`.
+        structures: photos, or faces of records.
+        count: samples of each.
+        seed: of the draws.
+        out: PNG.
+        factor: of enlargement.
+        source: draw from the prior, or from a density of the training faces' posteriors (`synthesis.density`).
+        data: records to fit that on.
+        temperature: see `synthesis.sample`.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read.
+        DataError: a structure cannot be used.
+        OSError: the picture cannot be written.
+    """
+    model = load_model(checkpoint)
+    portraits = _portraits(model, structures)
+    density, note = density_of(model, data) if source == "posterior" else (None, "drawn from the prior")
+    drawn = sample(jax.random.key(seed), model, portraits.landmarks, count, density, temperature)
+    sketches = _sketches(model, portraits.landmarks)
+    save_png(enlarge(tile([[sketches[i], *drawn[i]] for i in range(len(drawn))]), factor), out)
+    return [*portraits.notes, note, f"{len(portraits.names)} structures × {count} samples: {out}"]
+
+
+def _portraits(model: Model, specs: Sequence[str]) -> Portraits:
+    margin = float(model.records.get("margin", DEFAULT_MARGIN))
+    points = model.config.data.points
+    detector = choose_detector(points, str(model.records.get("detector", "")))
+    return load_portraits(specs, model.config.model.image_size, points, margin, detector)
+
+
+def _sketches(model: Model, landmarks: np.ndarray) -> np.ndarray:
+    return sketch_image(np.asarray(make_condition(model.config, model.frozen, jnp.asarray(landmarks)).sketch))

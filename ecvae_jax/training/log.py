@@ -1,0 +1,169 @@
+"""What a training tells while it runs: a progress bar or lines, the curves and image grids."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ecvae_jax.config import TrainConfig
+from ecvae_jax.data.host_tf import load_tensorflow
+from ecvae_jax.files import write_atomically
+from ecvae_jax.progress import _duration, _make_bar
+
+
+class Reporter:
+    """Progress on the terminal, `training.curves` in the working directory."""
+
+    def __init__(self, config: TrainConfig, workdir: Path, start_step: int, writes: bool = True) -> None:
+        """Opens the files, and a bar where there is a terminal; tells nothing at all where not `writes`."""
+        self._config = config
+        self._began = time.monotonic()
+        self._window = (start_step, self._began)
+        self._bar: Any = None
+        self._task: Any = None
+        self._curves = Curves(workdir, start_step) if writes else None
+        if writes and sys.stderr.isatty():
+            self._bar = _make_bar()
+            self._task = self._bar.add_task("training", total=config.steps, completed=start_step, note="")
+
+    def __enter__(self) -> Reporter:
+        """Starts the bar."""
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stops the bar and closes the files."""
+        if self._bar is not None:
+            self._bar.stop()
+        if self._curves is not None:
+            self._curves.close()
+
+    def advance(self, step: int) -> None:
+        """Moves the bar to `step`."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step)
+
+    def say(self, line: str) -> None:
+        """Prints a line, above the bar where there is one."""
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False, markup=False)
+        elif self._curves is not None:
+            print(line, file=sys.stderr, flush=True)
+
+    def metrics(self, step: int, values: Mapping[str, float], readings: Mapping[str, float]) -> None:
+        """Writes the metrics of the steps since the last call, with their speed, and other `readings` beside them.
+
+        The line for people has the time that is left as well.
+        """
+        if self._curves is None:
+            return
+        now = time.monotonic()
+        steps, seconds = step - self._window[0], now - self._window[1]
+        self._window = (step, now)
+        speed = steps * self._config.batch_size / max(seconds, 1e-9)
+        left = (self._config.steps - step) * self._config.batch_size / speed if speed else float("inf")
+        self._curves.point(step, {**values, "images_per_second": speed, "seconds": seconds, **readings})
+        line = (
+            f"step {step}/{self._config.steps}  loss {values['loss']:.1f}  recon_nll {values['recon_nll']:.1f}  "
+            f"kl {values['kl']:.1f}  ssim {values['ssim']:.3f}  clusters {values['effective_clusters']:.1f}  "
+            f"{speed:.1f} images/s"
+        )
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, note=line.split("  ", 1)[1])
+        else:
+            print(f"{line}  {_duration(left)} left", file=sys.stderr, flush=True)
+
+    def image(self, step: int, name: str, picture: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Writes a picture to TensorBoard."""
+        if self._curves is not None:
+            self._curves.image(step, name, picture)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the reporter was made."""
+        return time.monotonic() - self._began
+
+METRICS = "metrics.jsonl"
+"""Name of the file of metrics inside a working directory: a JSON object a line, with `step` and every metric's mean."""
+
+
+class Curves:
+    """Writes the points of a training that goes on from `start_step`."""
+
+    def __init__(self, workdir: Path, start_step: int) -> None:
+        """Opens the files of `workdir`, and drops the points behind `start_step`."""
+        self._tf = load_tensorflow()
+        folder = workdir / "tensorboard"
+        _drop_events(self._tf, folder, start_step)
+        self._writer: Any = self._tf.summary.create_file_writer(str(folder))
+        _drop_lines(workdir / METRICS, start_step)
+        self._lines = (workdir / METRICS).open("a")
+
+    def point(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes one point of each curve; a value that is no finite number is null in the lines."""
+        with self._writer.as_default(step):
+            for name, value in values.items():
+                self._tf.summary.scalar(name, value)
+        self._writer.flush()
+        plain = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._lines.write(json.dumps({"step": step, **plain}, allow_nan=False) + "\n")
+        self._lines.flush()
+
+    def image(self, step: int, name: str, picture: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Writes a picture to TensorBoard."""
+        with self._writer.as_default(step):
+            self._tf.summary.image(name, picture[None])
+
+    def close(self) -> None:
+        """Writes out what is still held."""
+        self._writer.close()
+        self._lines.close()
+
+
+def _drop_lines(path: Path, start_step: int) -> None:
+    """Keeps the whole lines up to `start_step`."""
+    if not path.exists():
+        return
+    text = path.read_bytes()
+    kept = b"".join(line for line in text.splitlines(keepends=True) if _is_kept(line, start_step))
+    if kept != text:
+        write_atomically(path, lambda file: file.write(kept))
+
+
+def _is_kept(line: bytes, start_step: int) -> bool:
+    """A line without its end was being written when the training was killed: its step may be another's beginning."""
+    try:
+        return line.endswith(b"\n") and json.loads(line)["step"] <= start_step
+    except (ValueError, TypeError, KeyError):
+        return False
+
+
+def _drop_events(tf: Any, folder: Path, start_step: int) -> None:
+    """Tells TensorBoard that the events behind `start_step` are void.
+
+    It knows a restart by a session's START event, which tf.summary does not write; without it the old points and the
+    new ones would be drawn as one zigzag.
+    """
+    files = sorted(folder.glob("*tfevents*"))
+    if not files:
+        return
+    event, session = tf.compat.v1.Event, tf.compat.v1.SessionLog
+    version = event(wall_time=time.time(), file_version="brain.Event:2")
+    void = event(wall_time=time.time(), step=start_step + 1, session_log=session(status=session.START))
+    # TensorBoard reads files in the order of their names, which begin with the second they were made in: this one
+    # comes right behind the last.
+    with tf.io.TFRecordWriter(f"{files[-1]}.restart") as writer:
+        for each in (version, void, void):  # the first START that it ever reads is none to TensorBoard, so twice
+            writer.write(each.SerializeToString())

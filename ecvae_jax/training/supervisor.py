@@ -1,0 +1,79 @@
+"""The process that a user starts on one of several hosts: it watches over another one, which trains.
+
+When a host disappears, JAX's distributed runtime ends the processes of all others from within, with a text made for its
+developers; somebody must be left to say what happened, and to give the exit code by which a launcher tries again.
+Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from types import FrameType
+
+ALONE, DETECTED = "one", "auto"
+"""The values of `ecvae train --hosts` that name no address."""
+
+BY_HAND = re.compile(r"(\d+)/(\d+)@(\S+:\d+)")
+"""Its other values: INDEX/COUNT@ADDRESS:PORT."""
+
+TRY_AGAIN = 75
+"""Exit code of a training that was stopped from outside and goes on by the same command (EX_TEMPFAIL of sysexits.h)."""
+
+_CHILD = "ECVAE_WATCHED"
+
+
+_PARENT_DIED_SIGNAL = 1  # PR_SET_PDEATHSIG
+
+
+def check_hosts(hosts: str) -> None:
+    """Raises ValueError where `hosts` is neither "one", "auto" nor INDEX/COUNT@ADDRESS:PORT."""
+    if hosts in (ALONE, DETECTED):
+        return
+    found = BY_HAND.fullmatch(hosts)
+    if not found:
+        raise ValueError(f"hosts={hosts!r}: must be one, auto or INDEX/COUNT@ADDRESS:PORT, such as 0/2@10.0.0.1:1234")
+    if not int(found[1]) < int(found[2]):
+        raise ValueError(f"hosts={hosts!r}: INDEX counts from 0, so the last of {found[2]} is {int(found[2]) - 1}")
+
+
+def is_supervised() -> bool:
+    """Returns whether this process is one that `supervise` started."""
+    return _CHILD in os.environ
+
+
+def supervise(arguments: Sequence[str]) -> tuple[int, bool]:
+    """Runs `ecvae` with the arguments in another process; returns its exit code, and whether it was ended from within.
+
+    Ctrl-C, SIGTERM and SIGHUP are handed on. The other process does not outlive this one.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "ecvae_jax", *arguments],
+        env={**os.environ, _CHILD: "1"},
+        start_new_session=True,  # a terminal's Ctrl-C then reaches it once, from here
+        preexec_fn=_die_with_parent,
+    )
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        with suppress(ProcessLookupError):
+            process.send_signal(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, hand_on) for number in numbers}
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return (code if code >= 0 else 128 - code), code == -signal.SIGABRT
+
+
+def _die_with_parent() -> None:
+    with suppress(OSError, AttributeError):  # Linux alone has it
+        ctypes.CDLL(None).prctl(_PARENT_DIED_SIGNAL, signal.SIGKILL)
