@@ -24,7 +24,7 @@ import numpy as np
 from ecvae_jax.checkpoints import store as checkpoint
 from ecvae_jax.checkpoints.integrity import find_damage
 from ecvae_jax.config import ClusterConfig, Config, DataConfig, ModelConfig, TrainConfig
-from ecvae_jax.training.loop import train
+from ecvae_jax.training.loop import restore_state, train
 
 
 def read(config: Config, workdir: Path) -> list[bytes]:
@@ -32,7 +32,7 @@ def read(config: Config, workdir: Path) -> list[bytes]:
     checkpoint.set_damaged_aside = lambda directory: []
     opened = checkpoint.Checkpoints(workdir, config, {})
     try:
-        state, totals = opened.restore()
+        state, totals = restore_state(opened, config)
     finally:
         opened.close()
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)] + [repr(sorted(totals.items())).encode()]

@@ -191,9 +191,10 @@ def results(config: Config, workdir: Path) -> dict[str, bytes]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     from ecvae_jax.checkpoints.store import Checkpoints
+    from ecvae_jax.training.loop import restore_state
 
     checkpoints = Checkpoints(workdir, config, {})
-    state, _ = checkpoints.restore()
+    state, _ = restore_state(checkpoints, config)
     checkpoints.close()
     found = {jax.tree_util.keystr(path): np.asarray(leaf).tobytes()
              for path, leaf in jax.tree_util.tree_leaves_with_path(state)}  # fmt: skip

@@ -1,103 +1,60 @@
 """ecvae_jax: the equilibrium conditional VAE for face synthesis (Qian et al. 2018) in JAX/Flax.
 
 It learns appearance (who, light, background) apart from structure (pose and expression, as landmarks), and draws any
-appearance under any structure. The rooms, in the order in which a face goes through them; each imports only from those
-before it:
+appearance under any structure. The rooms, in the order in which a face passes through them; each imports only from
+rooms above it:
 
-    config         every setting, with its default (experiments: files that hold one)
-    pictures, cpu, compile_cache   PNG files; settings for CPUs; where compiled programs are kept. They import nothing
-                   of ours
-    gaussian       diagonal Gaussians and their KL (Eq. 5), Gaussians of low rank
-    prior          the priors of Eqs. 2, 3 and 4, transport between them
-    structure      landmark schemes, alignment, the sketch, clusters and their weights
-    model          appearance encoder, structure U-Net, LSUV initialization, conditioning on landmarks
+    config, files, progress, agreement   settings with their defaults; atomic files; progress; agreement among hosts
+    images         float and 8-bit pixels, tiles, PNG files
+    gaussian       Gaussians and their KL (Eq. 5)
+    prior          the priors of Eqs. 2, 3 and 4; transport between them
+    structure      landmark schemes, alignment, sketch, warps, clusters and their weights
+    model          appearance encoder, structure U-Net, conditioning on landmarks, initialization, `Model`
     objective      recon_nll + beta · kl
     data           photos to records, records to batches, the embedded rendered heads
-    training       state, step, its map over devices, checkpoints, the loop and what watches it
-    synthesis      jitted batches: encode, decode, transfer, sample
-    adaptation     going towards one source photo: steps on z and decoder, its own pixels
-    density        of the training faces' appearances, fitted after training, to sample from beside the prior
-    evaluation     metrics, pairs with a true image, baselines
-    comparison     the three priors and their variants trained alike, with intervals and a verdict
+    checkpoints    format, storing, integrity, loading, resuming
+    training       state, step, its map over devices, the loop and its monitors
+    synthesis      jitted batches, adaptation to one photo, the fitted density, grids
+    export         small checkpoints
+    evaluation     metrics, pairs with a true image, baselines, statistics
+    comparison     priors and their variants trained alike, with intervals and a verdict
     figures        the paper's figures from a checkpoint
-    plan           the step and synthesis compiled for a TPU that is not there: memory, work, predicted speed
-    grids, information   what `ecvae transfer`, `sample` and `info` show
-    cli            the command `ecvae` (commands: its subcommands, options: what they read)
+    plan           the step and synthesis compiled for an absent TPU: memory, work, predicted speed
+    cli            the command `ecvae`
 
-The names below are imported when they are first used, so that `import ecvae_jax` costs nothing.
+The names below are imported on first use, so that `import ecvae_jax` loads neither JAX nor TensorFlow.
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import TYPE_CHECKING, Any
+from etils import epy as _epy
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
-    from ecvae_jax.checkpoints.load import load_model
-    from ecvae_jax.config import Config
-    from ecvae_jax.data.batches import load_faces, training_batches
-    from ecvae_jax.gaussian import DiagGaussian, kl_divergence
-    from ecvae_jax.prior import equilibrium_prior, mixture_prior, standard_prior, transport
-    from ecvae_jax.structure.sketch import draw_sketch
-    from ecvae_jax.synthesis.batches import (
-        decode,
-        encode,
-        interpolate,
-        reconstruct,
-        sample,
-        transfer,
-        transfer_grid,
-    )
-    from ecvae_jax.training.loop import train
-
-_HOMES = {
-    "Config": "config",
-    "DiagGaussian": "gaussian",
-    "kl_divergence": "gaussian",
-    "equilibrium_prior": "prior",
-    "mixture_prior": "prior",
-    "standard_prior": "prior",
-    "transport": "prior",
-    "draw_sketch": "structure.sketch",
-    "load_faces": "data.pipeline",
-    "training_batches": "data.pipeline",
-    "load_model": "training.checkpoint",
-    "train": "training.loop",
-    "decode": "synthesis",
-    "encode": "synthesis",
-    "interpolate": "synthesis",
-    "reconstruct": "synthesis",
-    "sample": "synthesis",
-    "transfer": "synthesis",
-    "transfer_grid": "synthesis",
-}
-
-__all__ = [
-    "Config",
-    "DiagGaussian",
-    "decode",
-    "draw_sketch",
-    "encode",
-    "equilibrium_prior",
-    "interpolate",
-    "kl_divergence",
-    "load_faces",
-    "load_model",
-    "mixture_prior",
-    "reconstruct",
-    "sample",
-    "standard_prior",
-    "train",
-    "training_batches",
-    "transfer",
-    "transfer_grid",
-    "transport",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'ecvae_jax' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"ecvae_jax.{_HOMES[name]}"), name)
+with _epy.lazy_api_imports(globals()):
+    from ecvae_jax.checkpoints.load import load_model as load_model
+    from ecvae_jax.config import AdaptConfig as AdaptConfig
+    from ecvae_jax.config import Config as Config
+    from ecvae_jax.data.batches import training_batches as training_batches
+    from ecvae_jax.data.faces import Faces as Faces
+    from ecvae_jax.data.faces import load_faces as load_faces
+    from ecvae_jax.data.portraits import Portraits as Portraits
+    from ecvae_jax.data.portraits import load_portraits as load_portraits
+    from ecvae_jax.data.prepare.prepare import prepare as prepare
+    from ecvae_jax.evaluation.protocol import evaluate as evaluate
+    from ecvae_jax.gaussian import DiagGaussian as DiagGaussian
+    from ecvae_jax.gaussian import kl_divergence as kl_divergence
+    from ecvae_jax.images import save_png as save_png
+    from ecvae_jax.model.conditioning import make_condition as make_condition
+    from ecvae_jax.model.model import Model as Model
+    from ecvae_jax.prior import equilibrium_prior as equilibrium_prior
+    from ecvae_jax.prior import mixture_prior as mixture_prior
+    from ecvae_jax.prior import standard_prior as standard_prior
+    from ecvae_jax.prior import transport as transport
+    from ecvae_jax.structure.sketch import draw_sketch as draw_sketch
+    from ecvae_jax.synthesis.adapt import interpolate as interpolate
+    from ecvae_jax.synthesis.adapt import transfer as transfer
+    from ecvae_jax.synthesis.batches import decode as decode
+    from ecvae_jax.synthesis.batches import encode as encode
+    from ecvae_jax.synthesis.batches import reconstruct as reconstruct
+    from ecvae_jax.synthesis.batches import sample as sample
+    from ecvae_jax.synthesis.density import fit_density as fit_density
+    from ecvae_jax.training.loop import train as train

@@ -11,6 +11,7 @@ import json
 import runpy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -18,6 +19,8 @@ _OLD_NAMES = {("data", "colour_jitter"): "color_jitter"}
 """Fields of stored configs that have since been renamed."""
 _OLD_VALUES = {("clusters", "mode", "centred"): "centered"}
 """Values of stored configs that have since been renamed."""
+
+PriorKind = Literal["equilibrium", "mixture", "standard"]
 
 RENDERED = "rendered"
 """The value of `DataConfig.records` that names the rendered heads embedded in the package."""
@@ -93,7 +96,7 @@ class ClusterConfig:
 class PriorConfig:
     """p(z | c), Eqs. (2), (3) and (4) of the paper."""
 
-    kind: Literal["equilibrium", "mixture", "standard"] = "equilibrium"
+    kind: PriorKind = "equilibrium"
     """"equilibrium" (Eq. 4), "mixture" (Eq. 3) or "standard" (N(0, I), the vanilla baseline of Eq. 2)."""
     mean_norm: float = 1.0
     """Euclidean length of every frozen cluster mean."""
@@ -263,6 +266,22 @@ class AdaptConfig:
 
 
 @dataclass(frozen=True)
+class Architecture:
+    """The settings that a compiled program depends on: its static argument.
+
+    Two experiments of one architecture share their compiled programs, whatever their records, seed, schedule or length.
+    """
+
+    points: int
+    """Landmarks of a face, 98 or 68."""
+    sketch: SketchConfig
+    clusters: ClusterConfig
+    prior: PriorConfig
+    model: ModelConfig
+    objective: ObjectiveConfig
+
+
+@dataclass(frozen=True)
 class Config:
     """One experiment."""
 
@@ -274,6 +293,18 @@ class Config:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """What compiled programs depend on.
+
+        Settings that programs read from arrays (cluster means and deviations, beta) have their defaults here.
+        """
+        prior = dataclasses.replace(self.prior, mean_norm=PriorConfig.mean_norm, stddev=PriorConfig.stddev)
+        objective = dataclasses.replace(
+            self.objective, beta=ObjectiveConfig.beta, beta_ramp=ObjectiveConfig.beta_ramp
+        )
+        return Architecture(self.data.points, self.sketch, self.clusters, prior, self.model, objective)
 
     def to_json(self) -> str:
         """Returns the config as one JSON object, one section a key."""

@@ -17,6 +17,11 @@ _GAP = 2
 _WHITE = 255
 
 
+def to_float(image: UInt8[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
+    """Returns 8-bit pixels as float32 in [-1, 1]."""
+    return image.astype(np.float32) / 127.5 - 1.0
+
+
 def to_uint8(image: Float[np.ndarray, "*b h w c"]) -> UInt8[np.ndarray, "*b h w c"]:
     """Returns images in [-1, 1] as 8-bit pixels; what lies outside is clipped."""
     return np.clip(np.rint((np.asarray(image, np.float32) + 1.0) * 127.5), 0, 255).astype(np.uint8)
@@ -53,19 +58,15 @@ def enlarge(picture: UInt8[np.ndarray, "h w 3"], factor: int) -> UInt8[np.ndarra
     return picture.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def save_png(picture: UInt8[np.ndarray, "h w 3"], path: Path) -> None:
-    """Writes a PNG, aside and then renamed, so that no half-written file is ever left.
+def save_png(image: UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, "n h w 3"], path: Path | str) -> None:
+    """Writes a PNG atomically; several images form one row.
 
     Raises:
         ValueError: the name does not end in .png.
-        OSError: the folder cannot be made or written.
+        OSError: the folder cannot be created or written.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise ValueError(f"picture {str(path)!r}: the name must end in .png")
+        raise ValueError(f"image {str(path)!r}: the name must end in .png")
+    picture = image if image.ndim == 3 else image[0] if len(image) == 1 else tile([list(image)])
     write_atomically(path, lambda file: Image.fromarray(picture).save(file, format="PNG"))
-
-
-def to_float(image: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-    """Returns 8-bit pixels as float32 in [-1, 1]."""
-    return image.astype(np.float32) / 127.5 - 1.0

@@ -9,12 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ecvae_jax import prior as priors
-from ecvae_jax.config import Config, ObjectiveConfig
-from ecvae_jax.gaussian import DiagGaussian
-from ecvae_jax.model.conditioning import Frozen, make_condition, with_learned_means
+from ecvae_jax.config import Architecture, ObjectiveConfig
+from ecvae_jax.model.conditioning import Frozen, make_condition
 from ecvae_jax.model.cvae import decode, encode
 from ecvae_jax.model.ssim import structural_similarity
+from ecvae_jax.prior import effective_clusters
 
 # The analytic scale of a likelihood goes to 0 with the error; 1/255 of the range is finer than 8-bit images are.
 MIN_SCALE = 2.0 / 255.0
@@ -86,12 +85,12 @@ def recon_nll(
 
 
 def loss_terms(
-    config: Config,
+    architecture: Architecture,
     params: PyTree,
     frozen: Frozen,
     views: Views,
     noise: Float[Array, "b d"],
-    component_key: Array,
+    keys: Array,
     beta: Float[Array, ""] | float,
     axis_name: str | None = None,
 ) -> tuple[Terms, Float[Array, "b h w 3"]]:
@@ -105,36 +104,28 @@ def loss_terms(
     reported without it.
 
     Args:
-        config: the experiment.
-        params: parameters of the network.
-        frozen: clusters, cluster means and scales, fixed; means that are trained are taken from the parameters.
-        views: the batch.
         noise: standard normal, for the reparametrization.
-        component_key: one key an image, for the mixture prior's draw of a component (Eq. 3); others do not use it.
+        keys: one key an image, for a prior without a closed KL (Eq. 3).
         beta: weight of the KL.
         axis_name: mapped axis over which the batch is spread, if any.
     """
     # Landmarks and what is frozen are data here; of the prior only means that are among the parameters are trained.
     fixed, faces, others = jax.lax.stop_gradient((frozen, views.source_landmarks, views.landmarks))
-    prior_parts = with_learned_means(config, params, fixed)
-    source, target = (make_condition(config, prior_parts, landmarks) for landmarks in (faces, others))
-    posterior = encode(config, params, views.source_image, source)
+    source, target = (make_condition(architecture, params, fixed, landmarks) for landmarks in (faces, others))
+    posterior = encode(architecture, params, views.source_image, source)
     z = posterior.mean + posterior.stddev * noise
-    if isinstance(source.prior, DiagGaussian):
-        kl = priors.prior_kl(component_key[0], posterior, source.prior)
-    else:
-        each = priors.GaussianMixture(weights=0, means=None, stddev=None)  # type: ignore[arg-type]  # vmap axes
-        kl = jax.vmap(priors.prior_kl, in_axes=(0, 0, each))(component_key, posterior, source.prior)
-    moved = priors.transport(z, source.reference, target.reference)
-    prediction = decode(config, params, moved, target, frozen.z_scale)
+    kl = source.prior.kl(keys, posterior)
+    moved = source.prior.transport(z, target.prior)
+    prediction = decode(architecture, params, moved, target, frozen.z_scale)
 
     error = prediction - views.image
-    scale = likelihood_scale(config.objective, error, axis_name)
-    nll = recon_nll(config.objective, error, scale)
+    settings = architecture.objective
+    scale = likelihood_scale(settings, error, axis_name)
+    nll = recon_nll(settings, error, scale)
     loss = nll + beta * kl
     similarity = structural_similarity(prediction, views.image)
-    if config.objective.ssim_weight:
+    if settings.ssim_weight:
         values = math.prod(error.shape[1:])
-        loss += config.objective.ssim_weight * values / scale * (1.0 - similarity)
-    terms = Terms(nll, kl, similarity, loss, priors.effective_clusters(source.cluster_weights))
+        loss += settings.ssim_weight * values / scale * (1.0 - similarity)
+    terms = Terms(nll, kl, similarity, loss, effective_clusters(source.cluster_weights))
     return terms, prediction

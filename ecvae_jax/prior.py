@@ -5,16 +5,62 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
+from ecvae_jax.config import PriorKind
 from ecvae_jax.gaussian import DiagGaussian, kl_divergence
 
-PriorKind = Literal["standard", "mixture", "equilibrium"]
+
+class Prior(Protocol):
+    """p(z | c) of a batch of faces, as the model uses it.
+
+    Another prior is another class with these members, and an entry in `make_prior`.
+    """
+
+    has_closed_kl: bool
+    """Whether `kl` is the exact KL rather than a bound of it."""
+
+    @property
+    def reference(self) -> DiagGaussian:
+        """The Gaussian, b d, that a relative posterior is written against."""
+        ...
+
+    def kl(self, keys: Array, posterior: DiagGaussian) -> Float[Array, "*b"]:
+        """Returns the KL term of the loss, nats per face; one key a face, used only where the KL is not closed."""
+        ...
+
+    def sample(self, key: Array) -> Float[Array, "*b d"]:
+        """Returns one z a face."""
+        ...
+
+    def transport(self, z: Float[Array, "*b d"], to: Prior) -> Float[Array, "*b d"]:
+        """Returns z moved to the same place in another prior."""
+        ...
+
+
+class GaussianPrior(DiagGaussian):
+    """The priors of Eqs. (2) and (4): a diagonal Gaussian a face, with the closed KL of Eq. (5)."""
+
+    has_closed_kl = True
+
+    @property
+    def reference(self) -> DiagGaussian:
+        """The prior itself."""
+        return self
+
+    def kl(self, keys: Array, posterior: DiagGaussian) -> Float[Array, "*b"]:
+        """Returns D_KL(posterior || prior) in nats, Eq. (5); the keys are unused."""
+        del keys
+        return kl_divergence(posterior, self)
+
+    def transport(self, z: Float[Array, "*b d"], to: Prior) -> Float[Array, "*b d"]:
+        """Returns z moved to the same place in another prior (`transport`)."""
+        return transport(z, self.reference, to.reference)
 
 
 class GaussianMixture(NamedTuple):
@@ -23,6 +69,27 @@ class GaussianMixture(NamedTuple):
     weights: Float[Array, "*b k"]
     means: Float[Array, "k d"]
     stddev: Float[Array, " k"]
+
+    has_closed_kl = False
+
+    @property
+    def reference(self) -> DiagGaussian:
+        """The moment-matched Gaussian."""
+        return self.moment_matched()
+
+    def kl(self, keys: Array, posterior: DiagGaussian) -> Float[Array, "*b"]:
+        """Returns the KL to one component a face, drawn with probability c_k by the face's key, in nats.
+
+        The paper trains Eq. (3) so. Its expectation is an upper bound of the KL to the mixture.
+        """
+        draw = lambda key, weights: jax.random.categorical(key, jnp.log(weights))  # noqa: E731
+        for _ in range(self.weights.ndim - 1):
+            draw = jax.vmap(draw)
+        return kl_divergence(posterior, self._component(draw(keys, self.weights)))
+
+    def transport(self, z: Float[Array, "*b d"], to: Prior) -> Float[Array, "*b d"]:
+        """Returns z moved to the same place in another prior (`transport`)."""
+        return transport(z, self.reference, to.reference)
 
     def log_prob(self, z: Float[Array, "*b d"]) -> Float[Array, "*b"]:
         """Returns the exact log-density of Eq. (3) in nats."""
@@ -39,17 +106,16 @@ class GaussianMixture(NamedTuple):
 
     def draw_component(self, key: Array) -> DiagGaussian:
         """Returns N(mu_k, sigma_k² I) with k drawn with probability c_k, one draw per leading index of the weights."""
-        chosen = jax.random.categorical(key, jnp.log(self.weights))
-        mean = self.means[chosen]
-        return DiagGaussian(mean, jnp.broadcast_to(2 * jnp.log(self.stddev)[chosen][..., None], mean.shape))
+        return self._component(jax.random.categorical(key, jnp.log(self.weights)))
 
     def sample(self, key: Array) -> Float[Array, "*b d"]:
         """Returns one draw of z per leading index of the weights: first a component, then z from it."""
         component_key, z_key = jax.random.split(key)
         return self.draw_component(component_key).sample(z_key)
 
-
-Prior = DiagGaussian | GaussianMixture
+    def _component(self, chosen: Int[Array, "*b"]) -> DiagGaussian:
+        mean = self.means[chosen]
+        return DiagGaussian(mean, jnp.broadcast_to(2 * jnp.log(self.stddev)[chosen][..., None], mean.shape))
 
 
 def init_cluster_means(key: Array, count: int, z_dim: int, norm: float) -> Float[Array, "k d"]:
@@ -58,10 +124,10 @@ def init_cluster_means(key: Array, count: int, z_dim: int, norm: float) -> Float
     return norm * means / jnp.linalg.norm(means, axis=-1, keepdims=True)
 
 
-def standard_prior(cluster_weights: Float[Array, "*b k"], z_dim: int) -> DiagGaussian:
+def standard_prior(cluster_weights: Float[Array, "*b k"], z_dim: int) -> GaussianPrior:
     """Returns N(0, I), the vanilla prior of Eq. (2), in the shape and float type of the other priors."""
     zeros = jnp.zeros((*cluster_weights.shape[:-1], z_dim), cluster_weights.dtype)
-    return DiagGaussian(zeros, zeros)
+    return GaussianPrior(zeros, zeros)
 
 
 def mixture_prior(
@@ -78,7 +144,7 @@ def mixture_prior(
 
 def equilibrium_prior(
     cluster_weights: Float[Array, "*b k"], cluster_means: Float[Array, "k d"], cluster_stddev: Float[Array, " k"]
-) -> DiagGaussian:
+) -> GaussianPrior:
     """Returns the equilibrium prior of Eq. (4): N(sum of c_k mu_k, sum of c_k² sigma_k²).
 
     It is the law of the sum of c_k z_k with independent z_k ~ N(mu_k, sigma_k² I).
@@ -90,7 +156,7 @@ def equilibrium_prior(
     mean = _weighted_mean(cluster_weights, cluster_means)
     shares = cluster_weights * jnp.broadcast_to(cluster_stddev, cluster_weights.shape)
     variance = jnp.sum(jnp.square(shares), axis=-1, keepdims=True)
-    return DiagGaussian(mean, jnp.broadcast_to(jnp.log(variance), mean.shape))
+    return GaussianPrior(mean, jnp.broadcast_to(jnp.log(variance), mean.shape))
 
 
 def make_prior(
@@ -111,20 +177,6 @@ def make_prior(
     if kind == "standard":
         return standard_prior(cluster_weights, cluster_means.shape[-1])
     raise ValueError(f"prior kind={kind!r}: must be 'equilibrium', 'mixture' or 'standard'")
-
-
-def reference_gaussian(prior: Prior) -> DiagGaussian:
-    """Returns the Gaussian that a relative posterior is written against: the prior, or the mixture's moment match."""
-    return prior.moment_matched() if isinstance(prior, GaussianMixture) else prior
-
-
-def prior_kl(key: Array, posterior: DiagGaussian, prior: Prior) -> Float[Array, "*b"]:
-    """Returns the KL term of the training loss in nats, summed over d.
-
-    Closed form (Eq. 5) for a Gaussian prior, where key is unused. For a mixture: the closed form to one component drawn
-    with probability c_k, as the paper trains Eq. (3); its expectation is an upper bound of the KL to the mixture.
-    """
-    return kl_divergence(posterior, prior.draw_component(key) if isinstance(prior, GaussianMixture) else prior)
 
 
 def mixture_kl_monte_carlo(

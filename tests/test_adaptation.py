@@ -37,7 +37,7 @@ def error(first: np.ndarray, second: np.ndarray) -> float:
 
 def test_without_steps_and_detail_it_is_the_plain_transfer(model: Model, faces) -> None:
     images, landmarks = faces
-    plain = synthesis.transfer(model, images, landmarks, landmarks[::-1])
+    plain = synthesis.transfer_plain(model, images, landmarks, landmarks[::-1])
     nothing = AdaptConfig(steps=0, detail=0.0)
     assert np.array_equal(transfer_adapted(model, images, landmarks, landmarks[::-1], adaptation=nothing), plain)
 

@@ -16,7 +16,7 @@ from ecvae_jax.comparison.variants import with_settings
 from ecvae_jax.config import Config
 from ecvae_jax.data.faces import load_faces
 from ecvae_jax.gaussian import DiagGaussian, kl_divergence
-from ecvae_jax.model.conditioning import init_frozen, make_condition, sketch_channels
+from ecvae_jax.model.conditioning import init_frozen, make_condition
 from ecvae_jax.model.cvae import decode, encode, init_params
 from ecvae_jax.objective import loss_terms
 from ecvae_jax.prior import equilibrium_prior, init_cluster_means, transport
@@ -51,26 +51,26 @@ def test_in_the_loss_the_decoder_sees_the_code_and_nothing_else_differs(
     plain = with_settings(config, {"prior.kind": "standard"})
     landmarks = load_faces(config.data.records, "train").landmarks
     frozen, other = (init_frozen(jax.random.key(0), each, landmarks) for each in (config, plain))
-    params = init_params(jax.random.key(1), config, sketch_channels(config))
+    params = init_params(jax.random.key(1), config.architecture)
     views, keys = device_views(tiny_batch), jax.random.split(jax.random.key(3), 8)
     noise = jax.random.normal(jax.random.key(2), (8, config.model.z_dim))
-    terms, drawn = loss_terms(config, params, frozen, views, noise, keys, 1.0)
-    standard, without = loss_terms(plain, params, other, views, noise, keys, 1.0)
+    terms, drawn = loss_terms(config.architecture, params, frozen, views, noise, keys, 1.0)
+    standard, without = loss_terms(plain.architecture, params, other, views, noise, keys, 1.0)
     np.testing.assert_allclose(terms.kl, standard.kl, rtol=1e-4)
 
-    target = make_condition(config, frozen, views.landmarks)
-    source = make_condition(plain, other, views.source_landmarks)
-    own = encode(plain, params, views.source_image, source)
+    target = make_condition(config.architecture, None, frozen, views.landmarks)
+    source = make_condition(plain.architecture, None, other, views.source_landmarks)
+    own = encode(plain.architecture, params, views.source_image, source)
     u = own.mean + own.stddev * noise
     code = target.cluster_weights @ frozen.cluster_means / frozen.z_scale
     width = target.reference.stddev / frozen.z_scale
-    again = decode(plain, params, code + width * u, target, jnp.ones(()))
+    again = decode(plain.architecture, params, code + width * u, target, jnp.ones(()))
     np.testing.assert_allclose(drawn, again, atol=1e-4)
     assert float(other.z_scale) == 1.0
-    np.testing.assert_allclose(without, decode(plain, params, u, target, jnp.ones(())), atol=1e-4)
+    np.testing.assert_allclose(without, decode(plain.architecture, params, u, target, jnp.ones(())), atol=1e-4)
     assert float(jnp.abs(drawn - without).max()) > 0.05
     # without transport it is the code of the other structure that is added
-    start = make_condition(config, frozen, views.source_landmarks).reference
+    start = make_condition(config.architecture, None, frozen, views.source_landmarks).reference
     moved = transport(start.mean + start.stddev * u, start, target.reference)
     np.testing.assert_allclose(moved, frozen.z_scale * (code + width * u), atol=1e-5)
 

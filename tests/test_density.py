@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def exported(tiny_workdir: Path, fitted: LowRankGaussian, tmp_path_factory: pyte
 
 def in_units_of_the_prior(model: Model, faces: Faces) -> np.ndarray:
     posterior = encode(model, faces.images(range(len(faces)), 32), faces.landmarks)
-    reference = make_condition(model.config, model.frozen, jnp.asarray(faces.landmarks)).reference
+    reference = make_condition(model.architecture, model.params, model.frozen, jnp.asarray(faces.landmarks)).reference
     return np.asarray((posterior.mean - reference.mean) / reference.stddev, np.float64)
 
 
@@ -92,7 +93,7 @@ def test_without_temperature_the_mean_of_the_density_or_of_the_prior_is_drawn(
     model: Model, faces: Faces, fitted: LowRankGaussian
 ) -> None:
     landmarks = faces.landmarks[[0, 40]]
-    prior = make_condition(model.config, model.frozen, jnp.asarray(landmarks)).reference
+    prior = make_condition(model.architecture, model.params, model.frozen, jnp.asarray(landmarks)).reference
     for density, z in ((fitted, prior.mean + prior.stddev * fitted.mean[None]), (None, prior.mean)):
         drawn = sample(jax.random.key(0), model, landmarks, 2, density, temperature=0.0)
         expected = decode(model, z, landmarks)
@@ -131,7 +132,7 @@ def test_a_damaged_density_is_told(exported: Path, tmp_path: Path) -> None:
 
 
 def test_too_few_faces_and_records_that_are_gone_are_refused(model: Model, faces: Faces) -> None:
-    gone = model._replace(config=Config())
+    gone = dataclasses.replace(model, config=Config())
     with pytest.raises(DataError, match=r"faces that the model was trained on: .*no such folder.*with --data"):
         density_of(gone, "nowhere")
     with pytest.raises(ValueError, match="rank=0: must be at least 1"):
@@ -165,7 +166,7 @@ def test_both_kinds_of_samples_are_evaluated(model: Model, fitted: LowRankGaussi
     test = load_faces(tiny_config.data.records, "test")
     plain = evaluate(model, test, limit=12)
     assert "samples_from_posterior" not in plain.sections
-    both = evaluate(model._replace(density=fitted), test, limit=12)
+    both = evaluate(dataclasses.replace(model, density=fitted), test, limit=12)
     assert both.sections["samples"] == plain.sections["samples"]
     assert both.sections["samples_from_posterior"]["pixel_spread"] != both.sections["samples"]["pixel_spread"]
     titles = [line.split(" structures")[0].strip() for line in both.to_lines()]

@@ -19,7 +19,7 @@ from ecvae_jax.evaluation.pairs import same_group_pairs
 from ecvae_jax.evaluation.protocol import evaluate, evaluate_checkpoint
 from ecvae_jax.evaluation.scoring import Measures
 from ecvae_jax.model.model import Model
-from ecvae_jax.synthesis.batches import reconstruct, transfer
+from ecvae_jax.synthesis.batches import reconstruct, transfer_plain
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_each_score_compares_what_it_says(model: Model, faces: Faces) -> None:
     points = faces.landmarks
     expected = {
         "reconstruction": reconstruct(model, target, points[pairs[:, 1]]),
-        "model": transfer(model, source, points[pairs[:, 0]], points[pairs[:, 1]]),
+        "model": transfer_plain(model, source, points[pairs[:, 0]], points[pairs[:, 1]]),
         "copy": source,
         "warp": warp_to_landmarks(source, points[pairs[:, 0]], points[pairs[:, 1]]),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ def test_records_without_tags_are_refused(tiny_records: Path) -> None:
 def test_the_latent_space_is_that_of_the_prior(model: Model, tiny_records: Path) -> None:
     faces = load_faces(tiny_records, "test")
     space = latent_space(model, faces)
-    condition = make_condition(model.config, model.frozen, faces.landmarks[[face.index for face in space.shown]])
+    condition = make_condition(model.architecture, model.params, model.frozen, faces.landmarks[[face.index for face in space.shown]])
     np.testing.assert_allclose(space.weights, condition.cluster_weights, atol=1e-5)
     np.testing.assert_allclose(space.means, space.weights @ space.components, atol=1e-5)
     np.testing.assert_allclose(space.stddev, condition.reference.stddev[:, 0], rtol=1e-5)
@@ -95,7 +96,7 @@ def test_the_latent_space_is_that_of_the_prior(model: Model, tiny_records: Path)
 
 
 def test_a_model_without_cluster_means_has_no_figure_2(model: Model, faces: Faces) -> None:
-    standard = model._replace(config=with_settings(model.config, {"prior.kind": "standard"}))
+    standard = dataclasses.replace(model, config=with_settings(model.config, {"prior.kind": "standard"}))
     with pytest.raises(DataError, match=r"prior\.kind='standard', mean_norm=1\): take an equilibrium"):
         draw_latent(standard, faces, "")
 

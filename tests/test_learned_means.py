@@ -21,16 +21,16 @@ from ecvae_jax.export.small import export_model
 from ecvae_jax.model.conditioning import (
     LEARNED_MEANS,
     add_learned_means,
+    cluster_means,
     init_frozen,
     make_condition,
-    sketch_channels,
-    with_learned_means,
 )
 from ecvae_jax.model.cvae import init_params
+from ecvae_jax.model.model import Model
 from ecvae_jax.objective import Terms, loss_terms
 from ecvae_jax.synthesis.batches import move, sample
 from ecvae_jax.training import loop
-from ecvae_jax.training.loop import train
+from ecvae_jax.training.loop import restore_state, train
 from ecvae_jax.training.preview import device_views, draw_views, first_examples
 from ecvae_jax.training.state import TrainState
 
@@ -55,7 +55,7 @@ def state(learned: Config, workdir: Path) -> TrainState:
 
 def restored(config: Config, workdir: Path) -> TrainState:
     checkpoints = Checkpoints(workdir, config, {})
-    state = jax.device_get(checkpoints.restore()[0])
+    state = jax.device_get(restore_state(checkpoints, config)[0])
     checkpoints.close()
     return state
 
@@ -66,12 +66,12 @@ def test_means_are_pulled_by_the_picture_and_by_the_kl_of_a_plain_posterior_alon
 ) -> None:
     config = with_settings(learned, {"model.posterior": posterior})
     frozen = init_frozen(jax.random.key(0), config, tiny_batch["landmarks"])
-    params = add_learned_means(config, init_params(jax.random.key(1), config, sketch_channels(config)), frozen)
+    params = add_learned_means(config, init_params(jax.random.key(1), config.architecture), frozen)
     noise = jax.random.normal(jax.random.key(2), (8, config.model.z_dim))
 
     def pull(term: str, params: dict, config: Config = config) -> float:
         def value(params: dict) -> jax.Array:
-            terms: Terms = loss_terms(config, params, frozen, device_views(tiny_batch), noise,
+            terms: Terms = loss_terms(config.architecture, params, frozen, device_views(tiny_batch), noise,
                                       jax.random.split(jax.random.key(3), 8), 1.0)[0]  # fmt: skip
             return getattr(terms, term).mean()
 
@@ -88,7 +88,7 @@ def test_parameters_and_frozen_part_are_as_they_were_where_means_are_fixed(tiny_
     frozen = init_frozen(jax.random.key(0), tiny_config, load_faces(tiny_config.data.records, "train").landmarks)
     params = {"structure": jnp.ones(3)}
     assert add_learned_means(tiny_config, params, frozen) is params
-    assert with_learned_means(tiny_config, params, frozen) is frozen
+    assert cluster_means(tiny_config.architecture, params, frozen) is frozen.cluster_means
 
 
 def test_training_moves_the_means_and_keeps_the_frozen_ones(learned: Config, state: TrainState) -> None:
@@ -107,18 +107,22 @@ def test_a_loaded_model_has_the_averaged_means_in_its_prior(
     learned: Config, state: TrainState, workdir: Path, tmp_path: Path
 ) -> None:
     model = load_model(workdir)
-    assert np.array_equal(model.frozen.cluster_means, state.ema_params[LEARNED_MEANS])
+
+    def means_of(model: Model) -> jax.Array:
+        return cluster_means(model.architecture, model.params, model.frozen)
+
+    assert np.array_equal(means_of(model), state.ema_params[LEARNED_MEANS])
     export_model(workdir, tmp_path / "small")
     halved = np.asarray(state.ema_params[LEARNED_MEANS]).astype(np.float16)
-    assert np.array_equal(load_model(tmp_path / "small").frozen.cluster_means, halved.astype(np.float32))
+    assert np.array_equal(means_of(load_model(tmp_path / "small")), halved.astype(np.float32))
     landmarks = load_faces(learned.data.records, "test").landmarks[[0, 20]]
-    weights = np.asarray(make_condition(learned, state.frozen, jnp.asarray(landmarks)).cluster_weights)
+    weights = np.asarray(make_condition(learned.architecture, None, state.frozen, jnp.asarray(landmarks)).cluster_weights)
     # z of 0 lies at -m(c)/σ(c) in the first prior: carried to the second, at m(c') - m(c) σ(c')/σ(c).
     means = weights @ np.asarray(state.ema_params[LEARNED_MEANS])
     stddev = 0.1 * np.sqrt((weights**2).sum(axis=1))
     expected = means[1] - means[0] * stddev[1] / stddev[0]
     np.testing.assert_allclose(move(model, np.zeros((1, 32)), landmarks[:1], landmarks[1:])[0], expected, atol=1e-4)
-    before = model._replace(frozen=state.frozen)
+    before = dataclasses.replace(model, params={**model.params, LEARNED_MEANS: state.frozen.cluster_means})
     assert (sample(jax.random.key(0), model, landmarks, 2) != sample(jax.random.key(0), before, landmarks, 2)).any()
 
 

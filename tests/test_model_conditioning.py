@@ -40,14 +40,14 @@ def test_means_and_deviations_are_those_of_the_config(tiny_config: Config, froze
 
 
 def test_scale_of_z_is_the_median_deviation_of_the_prior(tiny_config: Config, landmarks, frozen: Frozen) -> None:
-    prior = make_condition(tiny_config, frozen, jnp.asarray(landmarks)).reference
+    prior = make_condition(tiny_config.architecture, None, frozen, jnp.asarray(landmarks)).reference
     assert float(frozen.z_scale) == pytest.approx(float(np.median(prior.stddev)), rel=1e-5)
     standard = dataclasses.replace(tiny_config, prior=PriorConfig(kind="standard"))
     assert float(init_frozen(jax.random.key(0), standard, landmarks).z_scale) == 1.0
 
 
 def test_literal_weights_use_all_clusters_and_centered_ones_few(tiny_config: Config, landmarks, frozen: Frozen) -> None:
-    counts = mean_effective_clusters(tiny_config, frozen, landmarks)
+    counts = mean_effective_clusters(tiny_config.architecture, frozen, landmarks)
     assert counts["literal"] == pytest.approx(6.0, abs=0.05)
     assert 1.0 < counts["centered"] < 4.0
 
@@ -59,16 +59,16 @@ def test_condition_follows_the_config(tiny_config: Config, landmarks, kind: str,
     single = SketchConfig(channels="single", samples_per_span=1)
     config = dataclasses.replace(tiny_config, prior=PriorConfig(kind=kind), sketch=single)
     frozen = init_frozen(jax.random.key(0), config, landmarks)
-    condition = make_condition(config, frozen, jnp.asarray(landmarks[:3]))
+    condition = make_condition(config.architecture, None, frozen, jnp.asarray(landmarks[:3]))
     assert condition.sketch.shape == (3, 32, 32, 1)
-    assert sketch_channels(config) == 1
-    assert sketch_channels(tiny_config) == 15
+    assert sketch_channels(config.architecture) == 1
+    assert sketch_channels(tiny_config.architecture) == 15
     assert isinstance(condition.prior, prior_type)
     assert isinstance(condition.reference, DiagGaussian)
     np.testing.assert_allclose(condition.cluster_weights.sum(axis=1), 1.0, rtol=1e-5)
 
 
 def test_equilibrium_prior_depends_on_the_face(tiny_config: Config, landmarks, frozen: Frozen) -> None:
-    prior = make_condition(tiny_config, frozen, jnp.asarray(landmarks)).reference
+    prior = make_condition(tiny_config.architecture, None, frozen, jnp.asarray(landmarks)).reference
     distances = np.linalg.norm((np.asarray(prior.mean) - np.asarray(prior.mean)[::-1]) / prior.stddev, axis=1)
     assert np.median(distances) > 3  # in units of the prior: not the standard prior in disguise

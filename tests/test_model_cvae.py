@@ -12,7 +12,7 @@ from ecvae_jax.config import Config, ModelConfig
 from ecvae_jax.gaussian import DiagGaussian
 from ecvae_jax.images import to_float
 from ecvae_jax.model.blocks import double, fold, unfold
-from ecvae_jax.model.conditioning import Condition, Frame, Frozen, init_frozen, make_condition, sketch_channels
+from ecvae_jax.model.conditioning import Condition, Frame, Frozen, init_frozen, make_condition
 from ecvae_jax.model.cvae import decode, encode, init_params
 from ecvae_jax.structure.scheme import get_scheme
 from ecvae_jax.structure.warp import cell_centers
@@ -25,7 +25,7 @@ def frozen(tiny_config: Config, tiny_batch: dict[str, np.ndarray]) -> Frozen:
 
 @pytest.fixture(scope="module")
 def params(tiny_config: Config):
-    return init_params(jax.random.key(0), tiny_config, sketch_channels(tiny_config))
+    return init_params(jax.random.key(0), tiny_config.architecture)
 
 
 def test_unfold_undoes_fold() -> None:
@@ -52,15 +52,15 @@ def test_any_power_of_two_resolution_by_config(size: int, grid: int, frame: Lite
     config = Config(model=ModelConfig(image_size=size, widths=(8,) * depth, z_dim=64, z_grid=grid, frame=frame))
 
     def both(key: jax.Array) -> tuple[DiagGaussian, jax.Array]:
-        params = init_params(key, config, 15)
+        params = init_params(key, config.architecture)
         image, sketch = jnp.zeros((2, size, size, 3)), jnp.zeros((2, size, size, 15))
         reference = DiagGaussian(jnp.zeros((2, 64)), jnp.zeros((2, 64)))
         grids = jnp.zeros((2, size // 4, size // 4, 2))
         condition = Condition(sketch, jnp.ones((2, 1)), reference, reference, Frame(grids, grids))
         if frame == "picture":
             condition = condition._replace(frame=None)
-        posterior = encode(config, params, image, condition)
-        return posterior, decode(config, params, posterior.mean, condition, jnp.ones(()))
+        posterior = encode(config.architecture, params, image, condition)
+        return posterior, decode(config.architecture, params, posterior.mean, condition, jnp.ones(()))
 
     posterior, image = jax.eval_shape(both, jax.random.key(0))
     assert posterior.mean.shape == posterior.logvar.shape == (2, 64)
@@ -70,9 +70,9 @@ def test_any_power_of_two_resolution_by_config(size: int, grid: int, frame: Lite
 
 def test_bfloat16_computes_near_float32(tiny_config: Config, params, frozen, tiny_batch) -> None:
     half = dataclasses.replace(tiny_config, model=dataclasses.replace(tiny_config.model, dtype="bfloat16"))
-    condition = make_condition(tiny_config, frozen, tiny_batch["landmarks"])
+    condition = make_condition(tiny_config.architecture, None, frozen, tiny_batch["landmarks"])
     z = condition.reference.mean
-    full = decode(tiny_config, params, z, condition, frozen.z_scale)
+    full = decode(tiny_config.architecture, params, z, condition, frozen.z_scale)
     rounded = decode(half, params, z, condition, frozen.z_scale)
     assert rounded.dtype == jnp.float32
     assert 0 < float(jnp.abs(full - rounded).max()) < 0.1
@@ -81,11 +81,11 @@ def test_bfloat16_computes_near_float32(tiny_config: Config, params, frozen, tin
 @pytest.mark.parametrize("grid", [1, 4])
 def test_image_depends_on_every_dimension_of_z(tiny_config: Config, frozen, tiny_batch, grid: int) -> None:
     config = dataclasses.replace(tiny_config, model=dataclasses.replace(tiny_config.model, z_grid=grid))
-    params = init_params(jax.random.key(0), config, sketch_channels(config))
-    condition = make_condition(config, frozen, tiny_batch["landmarks"][:1])
+    params = init_params(jax.random.key(0), config.architecture)
+    condition = make_condition(config.architecture, None, frozen, tiny_batch["landmarks"][:1])
 
     def image(z: jax.Array) -> jax.Array:
-        return decode(config, params, z, condition, frozen.z_scale)
+        return decode(config.architecture, params, z, condition, frozen.z_scale)
 
     z = condition.reference.mean
     jacobian = jax.jacrev(lambda z: image(z).reshape(32, 32, 3)[::5, ::5].sum(-1))(z)
@@ -95,11 +95,11 @@ def test_image_depends_on_every_dimension_of_z(tiny_config: Config, frozen, tiny
 
 
 def test_image_depends_on_every_boundary_of_the_sketch(tiny_config: Config, params, frozen, tiny_batch) -> None:
-    condition = make_condition(tiny_config, frozen, tiny_batch["landmarks"][:1])
+    condition = make_condition(tiny_config.architecture, None, frozen, tiny_batch["landmarks"][:1])
 
     def probe(sketch: jax.Array) -> jax.Array:
         changed = condition._replace(sketch=sketch)
-        image = decode(tiny_config, params, condition.reference.mean, changed, frozen.z_scale)
+        image = decode(tiny_config.architecture, params, condition.reference.mean, changed, frozen.z_scale)
         return jnp.sum(image * jax.random.normal(jax.random.key(3), image.shape))
 
     gradient = jax.grad(probe)(condition.sketch)
@@ -111,8 +111,8 @@ def test_image_depends_on_every_boundary_of_the_sketch(tiny_config: Config, para
 
 def test_gradient_of_the_image_reaches_the_landmarks(tiny_config: Config, params, frozen, tiny_batch) -> None:
     def probe(landmarks: jax.Array) -> jax.Array:
-        condition = make_condition(tiny_config, frozen, landmarks)
-        return jnp.sum(decode(tiny_config, params, condition.reference.mean, condition, frozen.z_scale) ** 2)
+        condition = make_condition(tiny_config.architecture, None, frozen, landmarks)
+        return jnp.sum(decode(tiny_config.architecture, params, condition.reference.mean, condition, frozen.z_scale) ** 2)
 
     gradient = jax.grad(probe)(jnp.asarray(tiny_batch["landmarks"][:1]))
     assert jnp.isfinite(gradient).all()
@@ -121,10 +121,10 @@ def test_gradient_of_the_image_reaches_the_landmarks(tiny_config: Config, params
 
 def test_relative_posterior_is_written_in_units_of_the_prior(tiny_config: Config, params, frozen, tiny_batch) -> None:
     image = to_float(jnp.asarray(tiny_batch["image"]))
-    condition = make_condition(tiny_config, frozen, tiny_batch["landmarks"])
+    condition = make_condition(tiny_config.architecture, None, frozen, tiny_batch["landmarks"])
     plain = dataclasses.replace(tiny_config, model=dataclasses.replace(tiny_config.model, posterior="plain"))
-    net = encode(plain, params, image, condition)
-    relative = encode(tiny_config, params, image, condition)
+    net = encode(plain.architecture, params, image, condition)
+    relative = encode(tiny_config.architecture, params, image, condition)
     prior = condition.reference
     np.testing.assert_allclose(relative.mean, prior.mean + prior.stddev * net.mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(relative.logvar, prior.logvar + net.logvar, rtol=1e-4, atol=1e-5)
@@ -133,12 +133,12 @@ def test_relative_posterior_is_written_in_units_of_the_prior(tiny_config: Config
 def test_image_is_moved_by_the_prior_through_z(tiny_config: Config, params, frozen, tiny_batch) -> None:
     """With everything else held, another prior mean Σ c_k μ_k gives another picture (relative posterior)."""
     image = to_float(jnp.asarray(tiny_batch["image"][:1]))
-    condition = make_condition(tiny_config, frozen, tiny_batch["landmarks"][:1])
+    condition = make_condition(tiny_config.architecture, None, frozen, tiny_batch["landmarks"][:1])
 
     def draw(prior_mean: jax.Array) -> jax.Array:
         reference = DiagGaussian(prior_mean, condition.reference.logvar)
-        posterior = encode(tiny_config, params, image, condition._replace(reference=reference))
-        return decode(tiny_config, params, posterior.mean, condition, frozen.z_scale)
+        posterior = encode(tiny_config.architecture, params, image, condition._replace(reference=reference))
+        return decode(tiny_config.architecture, params, posterior.mean, condition, frozen.z_scale)
 
     _, pull = jax.vjp(draw, condition.reference.mean)
     (gradient,) = pull(jnp.ones((1, 32, 32, 3)))
@@ -148,17 +148,17 @@ def test_image_is_moved_by_the_prior_through_z(tiny_config: Config, params, froz
 def test_what_is_drawn_in_the_face_frame_moves_with_the_face(tiny_config: Config, frozen, tiny_batch) -> None:
     """Where the texture has the whole picture, a face one cell further right is the same picture there."""
     config = dataclasses.replace(tiny_config, model=dataclasses.replace(tiny_config.model, frame="face"))
-    params = init_params(jax.random.key(0), config, sketch_channels(config))
+    params = init_params(jax.random.key(0), config.architecture)
     silent = jax.tree.map(jnp.zeros_like, {name: params["structure"][name] for name in ("share", "flow")})
     silent["share"]["Conv_0"]["bias"] += 50.0  # sigmoid(50) is 1
     params = {**params, "structure": {**params["structure"], **silent}}
-    condition = make_condition(config, frozen, tiny_batch["landmarks"][:1])
+    condition = make_condition(config.architecture, None, frozen, tiny_batch["landmarks"][:1])
     assert condition.frame is not None
     cell = 1.0 / condition.frame.to_face.shape[1]
     here = jnp.broadcast_to(cell_centers(condition.frame.to_face.shape[1])[None], condition.frame.to_face.shape)
     z = frozen.z_scale * jax.random.normal(jax.random.key(1), condition.reference.mean.shape)
     images = [
-        decode(config, params, z, condition._replace(frame=condition.frame._replace(to_face=places)), frozen.z_scale)
+        decode(config.architecture, params, z, condition._replace(frame=condition.frame._replace(to_face=places)), frozen.z_scale)
         for places in (here, here - jnp.array([[[[cell, 0.0]]]]))
     ]
     pixels = config.model.patch

@@ -7,7 +7,7 @@ import pytest
 
 from ecvae_jax.config import Config
 from ecvae_jax.images import to_float
-from ecvae_jax.model.conditioning import init_frozen, make_condition, sketch_channels
+from ecvae_jax.model.conditioning import init_frozen, make_condition
 from ecvae_jax.model.cvae import init_params
 from ecvae_jax.model.lsuv import init_unit_variance, output_variances
 
@@ -15,23 +15,23 @@ from ecvae_jax.model.lsuv import init_unit_variance, output_variances
 @pytest.fixture(scope="module")
 def batch_inputs(tiny_config: Config, tiny_batch: dict[str, np.ndarray]):
     frozen = init_frozen(jax.random.key(1), tiny_config, tiny_batch["landmarks"])
-    condition = make_condition(tiny_config, frozen, tiny_batch["landmarks"])
+    condition = make_condition(tiny_config.architecture, None, frozen, tiny_batch["landmarks"])
     return to_float(jnp.asarray(tiny_batch["image"])), condition, frozen.z_scale
 
 
 def test_every_layer_has_unit_variance_afterwards(tiny_config: Config, batch_inputs) -> None:
-    raw = init_params(jax.random.key(0), tiny_config, sketch_channels(tiny_config))
-    before = output_variances(tiny_config, raw, *batch_inputs)
+    raw = init_params(jax.random.key(0), tiny_config.architecture)
+    before = output_variances(tiny_config.architecture, raw, *batch_inputs)
     assert max(abs(v - 1) for v in before.values()) > 0.2  # there was something to do
-    after = output_variances(tiny_config, init_unit_variance(tiny_config, raw, *batch_inputs), *batch_inputs)
+    after = output_variances(tiny_config.architecture, init_unit_variance(tiny_config.architecture, raw, *batch_inputs), *batch_inputs)
     kernels = sum(path[-1].key == "kernel" for path, _ in jax.tree_util.tree_leaves_with_path(raw))
     assert len(after) == kernels  # no layer is left out
     np.testing.assert_allclose(list(after.values()), 1.0, rtol=1e-3)
 
 
 def test_only_the_length_of_kernels_changes(tiny_config: Config, batch_inputs) -> None:
-    raw = init_params(jax.random.key(0), tiny_config, sketch_channels(tiny_config))
-    done = init_unit_variance(tiny_config, raw, *batch_inputs)
+    raw = init_params(jax.random.key(0), tiny_config.architecture)
+    done = init_unit_variance(tiny_config.architecture, raw, *batch_inputs)
     for (path, before), after in zip(
         jax.tree_util.tree_leaves_with_path(raw), jax.tree.leaves(done), strict=True
     ):
@@ -44,9 +44,9 @@ def test_only_the_length_of_kernels_changes(tiny_config: Config, batch_inputs) -
 
 def test_a_batch_without_variation_is_refused(tiny_config: Config, batch_inputs) -> None:
     image, condition, z_scale = batch_inputs
-    raw = init_params(jax.random.key(0), tiny_config, sketch_channels(tiny_config))
+    raw = init_params(jax.random.key(0), tiny_config.architecture)
     message = "zero or not finite; unit-variance initialization needs a batch of differing faces"
     for constant in (0.0, jnp.nan):
         nothing = condition._replace(sketch=condition.sketch * constant)
         with pytest.raises(ValueError, match=message):
-            init_unit_variance(tiny_config, raw, image * constant, nothing, z_scale)
+            init_unit_variance(tiny_config.architecture, raw, image * constant, nothing, z_scale)

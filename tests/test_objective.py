@@ -10,7 +10,7 @@ from scipy import ndimage, stats
 
 from ecvae_jax.config import Config, ObjectiveConfig, PriorConfig
 from ecvae_jax.gaussian import DiagGaussian, kl_divergence
-from ecvae_jax.model.conditioning import init_frozen, make_condition, sketch_channels
+from ecvae_jax.model.conditioning import init_frozen, make_condition
 from ecvae_jax.model.cvae import decode, encode, init_params
 from ecvae_jax.model.ssim import structural_similarity
 from ecvae_jax.objective import Terms, likelihood_scale, loss_terms, recon_nll
@@ -80,7 +80,7 @@ def test_ssim_asks_for_full_precision_where_hardware_multiplies_in_fewer_bits() 
 @pytest.fixture(scope="module")
 def model(tiny_config: Config, tiny_batch: dict[str, np.ndarray]):
     frozen = init_frozen(jax.random.key(1), tiny_config, tiny_batch["landmarks"])
-    params = init_params(jax.random.key(0), tiny_config, sketch_channels(tiny_config))
+    params = init_params(jax.random.key(0), tiny_config.architecture)
     views = to_views({name: jnp.asarray(value) for name, value in tiny_batch.items()})
     noise = jax.random.normal(jax.random.key(2), (8, tiny_config.model.z_dim))
     return params, frozen, views, noise, jax.random.split(jax.random.key(3), 8)
@@ -91,7 +91,7 @@ def test_terms_add_up_for_every_prior(tiny_config: Config, model, kind: str) -> 
     config = dataclasses.replace(
         tiny_config, prior=PriorConfig(kind=kind), objective=ObjectiveConfig(ssim_weight=0.0)
     )
-    terms, image = loss_terms(config, *model, 0.25)
+    terms, image = loss_terms(config.architecture, *model, 0.25)
     assert isinstance(terms, Terms)
     assert image.shape == (8, 32, 32, 3)
     np.testing.assert_allclose(terms.loss, terms.recon_nll + 0.25 * terms.kl, rtol=1e-6)
@@ -103,23 +103,23 @@ def test_terms_add_up_for_every_prior(tiny_config: Config, model, kind: str) -> 
 def test_ssim_weight_adds_its_share(tiny_config: Config, model) -> None:
     without = dataclasses.replace(tiny_config, objective=ObjectiveConfig(ssim_weight=0.0, scale=0.5))
     with_it = dataclasses.replace(tiny_config, objective=ObjectiveConfig(ssim_weight=0.3, scale=0.5))
-    plain, _ = loss_terms(without, *model, 1.0)
-    terms, _ = loss_terms(with_it, *model, 1.0)
+    plain, _ = loss_terms(without.architecture, *model, 1.0)
+    terms, _ = loss_terms(with_it.architecture, *model, 1.0)
     np.testing.assert_allclose(terms.loss - plain.loss, 0.3 * 32 * 32 * 3 / 0.5 * (1 - terms.ssim), rtol=1e-3)
 
 
 def test_kl_and_image_follow_the_equations(tiny_config: Config, model) -> None:
     """z of the source under its own prior, moved under the target's, decoded with the target's sketch."""
     params, frozen, views, noise, keys = model
-    terms, image = loss_terms(tiny_config, params, frozen, views, noise, keys, 1.0)
-    source = make_condition(tiny_config, frozen, views.source_landmarks)
-    target = make_condition(tiny_config, frozen, views.landmarks)
-    posterior = encode(tiny_config, params, views.source_image, source)
+    terms, image = loss_terms(tiny_config.architecture, params, frozen, views, noise, keys, 1.0)
+    source = make_condition(tiny_config.architecture, None, frozen, views.source_landmarks)
+    target = make_condition(tiny_config.architecture, None, frozen, views.landmarks)
+    posterior = encode(tiny_config.architecture, params, views.source_image, source)
     assert isinstance(source.prior, DiagGaussian)
     np.testing.assert_allclose(terms.kl, kl_divergence(posterior, source.prior), rtol=1e-4)
     u = (posterior.mean + posterior.stddev * noise - source.reference.mean) / source.reference.stddev
     moved = target.reference.mean + target.reference.stddev * u
-    expected = decode(tiny_config, params, moved, target, frozen.z_scale)
+    expected = decode(tiny_config.architecture, params, moved, target, frozen.z_scale)
     np.testing.assert_allclose(image, expected, atol=1e-4)
 
 
@@ -129,7 +129,7 @@ def test_no_gradient_reaches_the_frozen_means_or_clusters_from_training(tiny_con
     def loss(frozen):
         # z_scale is a unit of the decoder's input and no part of the prior: it is held.
         frozen = frozen._replace(z_scale=jax.lax.stop_gradient(frozen.z_scale))
-        terms, _ = loss_terms(tiny_config, params, frozen, views, noise, keys, 1.0)
+        terms, _ = loss_terms(tiny_config.architecture, params, frozen, views, noise, keys, 1.0)
         return terms.loss.mean()
 
     gradient = jax.grad(loss)(frozen)

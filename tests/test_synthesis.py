@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecvae_jax.config import Config, PriorConfig
+from ecvae_jax.config import AdaptConfig, Config, PriorConfig
 from ecvae_jax.data.batches import load_faces
 from ecvae_jax.images import to_uint8
 from ecvae_jax.model.conditioning import make_condition
 from ecvae_jax.model.model import Model
 from ecvae_jax.synthesis import batches as synthesis
+from ecvae_jax.synthesis.adapt import interpolate, transfer
 from ecvae_jax.training.state import init_state
 from ecvae_jax.training.step import to_views
 
@@ -42,13 +44,13 @@ def test_grid_is_transfer_of_every_pair(model: Model, faces) -> None:
     grid = synthesis.transfer_grid(model, images[:3], landmarks[:3], landmarks[5:9])
     assert grid.shape == (3, 4, 32, 32, 3)
     assert grid.dtype == np.uint8
-    one = synthesis.transfer(model, images[1:2], landmarks[1:2], landmarks[7:8])
+    one = synthesis.transfer_plain(model, images[1:2], landmarks[1:2], landmarks[7:8])
     assert np.abs(grid[1, 2].astype(int) - one[0]).max() <= 1
 
 
 def test_a_face_under_its_own_landmarks_is_its_reconstruction(model: Model, faces) -> None:
     images, landmarks = faces
-    drawn = synthesis.transfer(model, images, landmarks, landmarks)
+    drawn = synthesis.transfer_plain(model, images, landmarks, landmarks)
     assert np.abs(drawn.astype(int) - synthesis.reconstruct(model, images, landmarks)).max() <= 1
 
 
@@ -65,7 +67,7 @@ def test_move_keeps_the_place_in_the_prior(model: Model, faces) -> None:
     z = np.random.default_rng(0).normal(size=(4, model.config.model.z_dim)).astype(np.float32)
     moved = synthesis.move(model, z, landmarks[:4], landmarks[4:8])
     parts = (landmarks[:4], landmarks[4:8])
-    start, end = (make_condition(model.config, model.frozen, part).reference for part in parts)
+    start, end = (make_condition(model.architecture, model.params, model.frozen, part).reference for part in parts)
     np.testing.assert_allclose(
         (moved - end.mean) / end.stddev, (z - start.mean) / start.stddev, rtol=1e-3, atol=1e-3
     )
@@ -87,21 +89,51 @@ def test_samples_follow_the_prior_and_the_key(tiny_config: Config, tiny_batch, f
 def test_drawn_z_has_the_moments_of_the_prior(model: Model, faces) -> None:
     _, landmarks = faces
     keys = jax.random.key_data(jax.random.split(jax.random.key(0), 4000))
-    z = synthesis._sample(model.config, model.frozen, keys, np.repeat(landmarks[:1], 4000, axis=0))
-    prior = make_condition(model.config, model.frozen, landmarks[:1]).reference
+    z = synthesis._sample(model.architecture, model.params, model.frozen, keys, np.repeat(landmarks[:1], 4000, axis=0))
+    prior = make_condition(model.architecture, model.params, model.frozen, landmarks[:1]).reference
     u = (np.asarray(z) - prior.mean) / prior.stddev
     assert abs(u.mean()) < 5 / (u.size**0.5)
     assert abs(u.std() - 1) < 5 / ((2 * u.size) ** 0.5)
 
 
+class Some(NamedTuple):
+    """Faces as `transfer` takes them."""
+
+    images: np.ndarray
+    landmarks: np.ndarray
+
+
+def some(faces, rows) -> Some:
+    return Some(faces[0][rows], faces[1][rows])
+
+
 def test_walk_starts_and_ends_where_it_should(model: Model, faces) -> None:
-    images, landmarks = faces
-    walk = synthesis.interpolate(model, images[:1], landmarks[:1], landmarks[9:10], steps=4)
-    assert walk.shape == (1, 4, 32, 32, 3)
-    ends = synthesis.transfer_grid(model, images[:1], landmarks[:1], landmarks[[0, 9]])
-    assert np.abs(walk[0, [0, 3]].astype(int) - ends[0]).max() <= 1
+    plain = AdaptConfig(detail=0.0)
+    walk = interpolate(model, some(faces, [0, 1]), some(faces, [9, 8]), 4, adaptation=plain)
+    assert walk.shape == (2, 4, 32, 32, 3)
+    ends = transfer(model, some(faces, [0, 0, 1, 1]), some(faces, [0, 9, 1, 8]), adaptation=plain)
+    assert np.abs(walk[:, [0, 3]].astype(int) - ends.reshape(2, 2, 32, 32, 3)).max() <= 1
     with pytest.raises(ValueError, match="at least 2"):
-        synthesis.interpolate(model, images[:1], landmarks[:1], landmarks[9:10], steps=1)
+        interpolate(model, some(faces, [0]), some(faces, [9]), 1)
+
+
+def test_one_source_serves_all_targets_and_one_target_all_sources(model: Model, faces) -> None:
+    pairs = transfer(model, some(faces, [0, 0, 0]), some(faces, [3, 4, 5]))
+    assert np.array_equal(transfer(model, some(faces, [0]), some(faces, [3, 4, 5])), pairs)
+    pairs = transfer(model, some(faces, [3, 4]), some(faces, [0, 0]))
+    assert np.array_equal(transfer(model, some(faces, [3, 4]), some(faces, [0])), pairs)
+    with pytest.raises(ValueError, match="2 sources and 3 targets"):
+        transfer(model, some(faces, [0, 1]), some(faces, [2, 3, 4]))
+
+
+def test_a_model_is_a_pytree_with_a_static_config(model: Model, faces) -> None:
+    halved = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), model)
+    assert halved.config is model.config
+    assert all(leaf.dtype == jnp.float16 for leaf in jax.tree.leaves(halved))
+    drawn = jax.jit(lambda model, landmarks: make_condition(model.architecture, model.params, model.frozen, landmarks))(
+        model, faces[1][:2]
+    )
+    assert drawn.sketch.shape == (2, 32, 32, 15)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +156,7 @@ def test_images_are_8_bit_of_the_decoder(model: Model, faces) -> None:
     from ecvae_jax.model.cvae import decode
 
     _, landmarks = faces
-    condition = make_condition(model.config, model.frozen, jnp.asarray(landmarks[:2]))
+    condition = make_condition(model.architecture, model.params, model.frozen, jnp.asarray(landmarks[:2]))
     expected = decode(model.config, model.params, condition.reference.mean, condition, model.frozen.z_scale)
     drawn = synthesis.decode(model, condition.reference.mean, landmarks[:2])
     assert np.abs(drawn.astype(int) - to_uint8(np.asarray(expected))).max() <= 1

@@ -16,7 +16,7 @@ from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.checkpoints.store import CheckpointError, Checkpoints
 from ecvae_jax.config import Config
 from ecvae_jax.export.small import export_model
-from ecvae_jax.training.loop import train
+from ecvae_jax.training.loop import restore_state, train
 
 
 def leaves_equal(first, second) -> bool:
@@ -43,7 +43,7 @@ def test_inference_does_not_need_the_optimizer(tiny_workdir: Path, tmp_path: Pat
 
 def test_restored_state_is_the_stored_one(tiny_config: Config, tiny_workdir: Path) -> None:
     checkpoints = Checkpoints(tiny_workdir, tiny_config, {})
-    state, _ = checkpoints.restore()
+    state, _ = restore_state(checkpoints, tiny_config)
     checkpoints.close()
     assert int(state.step) == 10
     assert leaves_equal(state.ema_params, load_model(tiny_workdir).params)

@@ -21,7 +21,7 @@ from ecvae_jax.checkpoints.integrity import MANIFEST, SET_ASIDE, choose_checkpoi
 from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.checkpoints.store import CheckpointError, Checkpoints
 from ecvae_jax.config import Config
-from ecvae_jax.training.loop import train
+from ecvae_jax.training.loop import restore_state, train
 from ecvae_jax.training.workdir import LOCK, WorkdirError, lock_workdir
 
 
@@ -33,7 +33,7 @@ def copy(tiny_workdir: Path, tmp_path: Path) -> Path:
 def restored(config: Config, workdir: Path):
     checkpoints = Checkpoints(workdir, config, {})
     try:
-        return [np.asarray(leaf) for leaf in jax.tree.leaves(checkpoints.restore()[0])]
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(restore_state(checkpoints, config)[0])]
     finally:
         checkpoints.close()
 

@@ -21,7 +21,7 @@ from ecvae_jax.cli.main import main
 from ecvae_jax.config import Config
 from ecvae_jax.data.batches import load_faces, training_batches
 from ecvae_jax.training import loop
-from ecvae_jax.training.loop import train
+from ecvae_jax.training.loop import restore_state, train
 from ecvae_jax.training.metrics import TrainingError
 from ecvae_jax.training.supervisor import TRY_AGAIN
 
@@ -43,7 +43,7 @@ def scalars(workdir: Path) -> dict[str, dict[int, float]]:
 
 def restored(config: Config, workdir: Path):
     checkpoints = Checkpoints(workdir, config, {})
-    state = jax.device_get(checkpoints.restore()[0])
+    state = jax.device_get(restore_state(checkpoints, config)[0])
     checkpoints.close()
     return state
 

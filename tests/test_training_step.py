@@ -19,7 +19,7 @@ from ecvae_jax.model.model import Model
 from ecvae_jax.synthesis.batches import encode
 from ecvae_jax.training import parallel
 from ecvae_jax.training import step as step_module
-from ecvae_jax.training.state import TrainState, count_params, init_state, kl_weight, learning_rate
+from ecvae_jax.training.state import TrainState, count_params, hyperparameters, init_state, kl_weight, learning_rate
 from ecvae_jax.training.step import AXIS, jitter_colors, make_train_step, to_views
 
 STEPS = 5
@@ -134,7 +134,7 @@ def test_trained_posterior_mean_follows_the_prior_mean(tiny_config: Config, tiny
         state, _ = step(state, next(batches))
     model = Model(config, state.params, state.frozen, 40, {})
     posterior = encode(model, faces.images(range(len(faces)), 32), faces.landmarks)
-    prior = make_condition(config, state.frozen, jnp.asarray(faces.landmarks)).reference
+    prior = make_condition(config.architecture, None, state.frozen, jnp.asarray(faces.landmarks)).reference
     spread = np.asarray(prior.mean) - np.asarray(prior.mean).mean(axis=0)
     slope = (spread * np.asarray(posterior.mean)).sum() / (spread**2).sum()
     assert slope == pytest.approx(1.0, abs=0.15)
@@ -148,8 +148,14 @@ def test_batch_that_does_not_fit_the_devices_is_refused(batch_size: int) -> None
 
 def test_learning_rate_rises_then_falls_to_zero(tiny_config: Config) -> None:
     for schedule in ("cosine", "linear"):
-        rate = learning_rate(dataclasses.replace(tiny_config.optim, schedule=schedule, warmup_steps=10), 100)
-        values = [float(rate(step)) for step in range(101)]
+        optim = dataclasses.replace(tiny_config.optim, schedule=schedule, warmup_steps=10)
+        train = dataclasses.replace(tiny_config.train, steps=100)
+        hyper = hyperparameters(dataclasses.replace(tiny_config, optim=optim, train=train))
+        values = np.asarray(learning_rate(hyper, schedule, jnp.arange(101)))
+        fall = {"cosine": optax.cosine_decay_schedule, "linear": lambda rate, steps: optax.linear_schedule(rate, 0, steps)}
+        rising = optax.linear_schedule(0.0, optim.learning_rate, 10)
+        expected = optax.join_schedules([rising, fall[schedule](optim.learning_rate, 90)], [10])
+        np.testing.assert_allclose(values, [expected(step) for step in range(101)], rtol=1e-6, atol=1e-9)
         assert values[0] == 0.0
         assert values[10] == pytest.approx(tiny_config.optim.learning_rate)
         assert all(a < b for a, b in pairwise(values[:11]))
@@ -163,8 +169,8 @@ def test_kl_weight_rises_over_its_part_of_the_training(tiny_config: Config) -> N
         objective=ObjectiveConfig(beta=0.5, beta_ramp=0.3),
         train=dataclasses.replace(tiny_config.train, steps=100),
     )
-    beta = kl_weight(config)
-    assert [float(beta(step)) for step in (0, 15, 30, 99)] == pytest.approx([0.0, 0.25, 0.5, 0.5])
+    hyper = hyperparameters(config)
+    assert [float(kl_weight(hyper, jnp.asarray(step))) for step in (0, 15, 30, 99)] == pytest.approx([0.0, 0.25, 0.5, 0.5])
 
 
 def test_params_are_counted() -> None:
@@ -212,9 +218,21 @@ def test_the_step_jitters_colors_when_asked(
     assert unjittered[0]["recon_nll"] != jittered[0]["recon_nll"]
 
 
+@pytest.fixture
+def forget_programs():
+    """Forgets the compiled steps, now and at the end, for a test that changes what they call."""
+
+    def forget() -> None:
+        for cached in (step_module.step_function, parallel.shard_step, parallel._pmap_step):
+            cached.cache_clear()
+
+    yield forget
+    forget()
+
+
 @pytest.mark.parametrize(("place", "kind"), [("batch", "shard_map"), ("batch", "pmap"), ("gradient", "shard_map")])
 def test_a_step_that_is_no_number_changes_nothing_on_any_device(
-    tiny_config: Config, tiny_batch, fresh_state, monkeypatch: pytest.MonkeyPatch, place: str, kind: str
+    tiny_config: Config, tiny_batch, fresh_state, monkeypatch: pytest.MonkeyPatch, forget_programs, place: str, kind: str
 ) -> None:
     """One example of eight, so one device of eight, is bad: in its landmarks, or only in the gradient of its loss."""
     bad = {name: value.copy() for name, value in tiny_batch.items()}
@@ -223,8 +241,8 @@ def test_a_step_that_is_no_number_changes_nothing_on_any_device(
         bad["landmarks"][5] = 7.0  # marks the example
         loss_terms = step_module.loss_terms
 
-        def without_slope(config, params, frozen, views, *rest):
-            terms, prediction = loss_terms(config, params, frozen, views, *rest)
+        def without_slope(architecture, params, frozen, views, *rest):
+            terms, prediction = loss_terms(architecture, params, frozen, views, *rest)
             marked = (views.landmarks == 7.0).all(axis=(1, 2))
             weight = jax.tree.leaves(params)[0].reshape(-1)[0]
             # The root at 0 has the value 0 and an infinite slope.
@@ -232,6 +250,7 @@ def test_a_step_that_is_no_number_changes_nothing_on_any_device(
             return terms._replace(loss=terms.loss + jnp.where(marked, root, 0.0)), prediction
 
         monkeypatch.setattr(step_module, "loss_terms", without_slope)
+        forget_programs()
     step = parallel.map_step(make_train_step(tiny_config), kind)
     state, metrics = step(parallel.replicate(fresh_state()), tiny_batch)
     assert float(metrics["skipped"]) == 0.0

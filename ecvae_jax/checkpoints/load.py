@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
 
 from ecvae_jax.checkpoints.format import (
     ITEMS,
@@ -29,11 +30,9 @@ from ecvae_jax.checkpoints.integrity import (
     choose_checkpoint,
     find_damage,
 )
-from ecvae_jax.checkpoints.store import FOLDER, _placed
+from ecvae_jax.checkpoints.store import FOLDER, placed
 from ecvae_jax.config import Config
-from ecvae_jax.model.conditioning import with_learned_means
-from ecvae_jax.model.model import Model
-from ecvae_jax.training.state import abstract_state
+from ecvae_jax.model.model import Model, abstract_arrays
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 """The model that is shipped with the package: `ecvae export` of what configs/shipped.py trains."""
@@ -58,13 +57,13 @@ def load_model(checkpoint: Path | None = None) -> Model:
     with manager:
         facts = read_facts(manager, step, root)
         config = Config.from_json(json.dumps(facts["config"]))
-        abstract = _placed(abstract_state(config), jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
-        target = ocp.args.StandardRestore({"ema_params": abstract.ema_params, "frozen": frozen_to_store(abstract.frozen)})
+        params, frozen = placed(abstract_arrays(config), SingleDeviceSharding(jax.local_devices()[0]))
+        target = ocp.args.StandardRestore({"ema_params": params, "frozen": frozen_to_store(frozen)})
         with readable(root / str(step)):
             items = manager.restore(step, args=ocp.args.Composite(inference=target))
             density = load_density(root / str(step), config.model.z_dim)
-    params, frozen = items["inference"]["ema_params"], read_frozen(items["inference"]["frozen"])
-    return Model(config, params, with_learned_means(config, params, frozen), step, facts["records"], density)
+    inference = items["inference"]
+    return Model(config, inference["ema_params"], read_frozen(inference["frozen"]), step, facts["records"], density)
 
 
 def _find(checkpoint: Path) -> tuple[Path, int]:

@@ -13,10 +13,9 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -38,11 +37,19 @@ from ecvae_jax.checkpoints.integrity import (
 )
 from ecvae_jax.checkpoints.resume import check_continuation, check_same_records
 from ecvae_jax.config import Config
-from ecvae_jax.training.parallel import replicate, replicated_sharding
-from ecvae_jax.training.state import TrainState, abstract_state
+from ecvae_jax.model.conditioning import Frozen
 
 FOLDER = "checkpoints"
 """Name of the folder of checkpoints inside a working directory."""
+
+
+class Stored(NamedTuple):
+    """The arrays of a training state that a checkpoint holds."""
+
+    params: PyTree
+    ema_params: PyTree
+    opt_state: PyTree
+    frozen: Frozen
 
 
 class Checkpoints:
@@ -96,52 +103,53 @@ class Checkpoints:
         """Returns whether a checkpoint is due at this step: the interval is full, or the machine is about to go."""
         return self._manager.should_save(step)
 
-    def save(self, state: TrainState, totals: Mapping[str, float]) -> None:
-        """Copies the state off the devices and writes it in the background; complete or not there at all.
+    def save(self, step: int, stored: Stored, totals: Mapping[str, float]) -> None:
+        """Copies the arrays off the devices and writes them in the background, atomically.
 
-        Does nothing where this step is stored already. `totals` are those of the `training.window`.
+        Does nothing if this step is stored already.
+
+        Args:
+            step: training steps taken.
+            stored: arrays of the state.
+            totals: sums of the metrics since the last line of the log (`training.metrics`).
 
         Raises:
-            Exception: the checkpoint before could not be written.
+            Exception: the previous checkpoint could not be written.
         """
-        step = int(state.step)
         if step in self._manager.all_steps():
             return
         self._wait()
         self._saving = step
         items = ocp.args.Composite(
             config=ocp.args.JsonSave({**facts_to_store(self._config, self._records), "totals": dict(totals)}),
-            inference=ocp.args.StandardSave({"ema_params": state.ema_params, "frozen": frozen_to_store(state.frozen)}),
-            training=ocp.args.StandardSave({"params": state.params, "opt_state": state.opt_state}),
+            inference=ocp.args.StandardSave({"ema_params": stored.ema_params, "frozen": frozen_to_store(stored.frozen)}),
+            training=ocp.args.StandardSave({"params": stored.params, "opt_state": stored.opt_state}),
         )
         self._manager.save(step, args=items, force=True)
 
-    def restore(self) -> tuple[TrainState, dict[str, float]]:
-        """Returns the newest state, on every device, and the totals stored with it.
+    def restore(self, abstract: Stored) -> tuple[int, Stored, dict[str, float]]:
+        """Returns the newest step, its arrays and the totals stored with them.
+
+        Args:
+            abstract: `jax.ShapeDtypeStruct`s with the shardings to restore into.
 
         Raises:
-            CheckpointError: there is none, or it cannot be read.
+            CheckpointError: there is no checkpoint, or it cannot be read.
         """
         step = self.latest_step
         if step is None:
             raise CheckpointError(f"{self.directory}: no checkpoint")
-        abstract = _placed(abstract_state(self._config), replicated_sharding())
+        inference = {"ema_params": abstract.ema_params, "frozen": frozen_to_store(abstract.frozen)}
         targets = ocp.args.Composite(
-            inference=ocp.args.StandardRestore({"ema_params": abstract.ema_params, "frozen": frozen_to_store(abstract.frozen)}),
+            inference=ocp.args.StandardRestore(inference),
             training=ocp.args.StandardRestore({"params": abstract.params, "opt_state": abstract.opt_state}),
         )
         with readable(self.directory / str(step)):
             items = self._manager.restore(step, args=targets)
             totals: dict[str, float] = read_json(self._manager, step)["totals"]
         inference, training = items["inference"], items["training"]
-        state = TrainState(
-            replicate(jnp.asarray(step, jnp.int32)),
-            training["params"],
-            inference["ema_params"],
-            training["opt_state"],
-            read_frozen(inference["frozen"]),
-        )
-        return state, totals
+        frozen = read_frozen(inference["frozen"])
+        return step, Stored(training["params"], inference["ema_params"], training["opt_state"], frozen), totals
 
     def close(self) -> None:
         """Waits for the writing that is under way, then lets go of the folder.
@@ -180,6 +188,6 @@ class Checkpoints:
         return list(self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp*"))
 
 
-def _placed(state: TrainState, sharding: jax.sharding.Sharding) -> TrainState:
-    """Shapes and types of the state and where it is to lie: what Orbax restores into."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state)
+def placed(tree: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
+    """Returns shapes and types with a sharding: what Orbax restores into."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)

@@ -114,6 +114,7 @@ def _cluster_sizes(aligned: np.ndarray, centers: np.ndarray) -> np.ndarray:
 
 def _describe_checkpoint(path: Path) -> list[str]:
     from ecvae_jax.checkpoints.load import load_model
+    from ecvae_jax.model.conditioning import cluster_means
     from ecvae_jax.training.state import count_params
 
     model = load_model(path)
@@ -125,7 +126,7 @@ def _describe_checkpoint(path: Path) -> list[str]:
         f"  structure   {config.data.points} landmarks, {config.clusters.count} clusters ({config.clusters.mode}, "
         f"temperature {config.clusters.temperature})",
         f"  prior       {config.prior.kind}, {'trained' * config.prior.learned} cluster means of length "
-        f"{float(np.linalg.norm(frozen.cluster_means, axis=-1).mean()):.3f}, stddev {config.prior.stddev}, "
+        f"{float(np.linalg.norm(cluster_means(model.architecture, model.params, frozen), axis=-1).mean()):.3f}, stddev {config.prior.stddev}, "
         f"median σ(c) {float(frozen.z_scale):.4f}",
         *([] if model.density is None else [f"  density     of the training faces' appearances, rank "
                                             f"{len(model.density.axes)}"]),

@@ -19,7 +19,7 @@ from ecvae_jax.evaluation.pairs import Pairs, expression_of, is_neutral, pair_cl
 from ecvae_jax.evaluation.protocol import evaluate
 from ecvae_jax.evaluation.report import Report
 from ecvae_jax.evaluation.scoring import SAMPLES, STRUCTURES, Measures
-from ecvae_jax.model.conditioning import Condition, make_condition
+from ecvae_jax.model.conditioning import Condition, condition_of
 from ecvae_jax.model.model import Model
 from ecvae_jax.prior import GaussianMixture, effective_clusters, mixture_kl_monte_carlo
 from ecvae_jax.synthesis.batches import encode, sample
@@ -121,7 +121,7 @@ def _sample_values(
 
 def _numbers(model: Model, report: Report) -> dict[str, float | None]:
     likelihood, samples, pairs = report.sections["likelihood"], report.sections["samples"], report.pairs
-    condition = _condition(model.config, model.frozen, jnp.asarray(pairs.target_landmarks))
+    condition = condition_of(model.architecture, model.params, model.frozen, jnp.asarray(pairs.target_landmarks))
     kl, nats = likelihood["kl"], likelihood["recon_nll"]
     if isinstance(condition.prior, GaussianMixture):
         kl = _mixture_kl(model, pairs, condition.prior)
@@ -137,7 +137,6 @@ def _numbers(model: Model, report: Report) -> dict[str, float | None]:
     }
 
 
-_condition = jax.jit(make_condition, static_argnums=0)
 _estimate_kl = jax.jit(mixture_kl_monte_carlo, static_argnames="num_samples")
 
 

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree, UInt8
 
-from ecvae_jax.config import Config
+from ecvae_jax.config import Architecture
 from ecvae_jax.images import to_float
 from ecvae_jax.model.conditioning import Frozen
+from ecvae_jax.model.model import Model
 from ecvae_jax.objective import Views, loss_terms
-from ecvae_jax.synthesis.batches import Model
 
 LEVEL_WIDTH = 2.0 / 255.0
 """One 8-bit level, where images run from -1 to 1."""
@@ -52,7 +52,7 @@ def elbo_bits(
     count = max(_BATCH, len(images) // _BATCH * _BATCH)
     for start in range(0, count, _BATCH):
         rows = np.arange(start, start + _BATCH) % len(images)
-        batch = _terms(config, model.params, model.frozen, jax.random.fold_in(key, start), images[rows],
+        batch = _terms(config.architecture, model.params, model.frozen, jax.random.fold_in(key, start), images[rows],
                        landmarks[rows])  # fmt: skip
         nll.append(np.asarray(batch[0]))
         kl.append(np.asarray(batch[1]))
@@ -68,14 +68,14 @@ def elbo_bits(
 
 @partial(jax.jit, static_argnums=0)
 def _terms(
-    config: Config, params: PyTree, frozen: Frozen, key: Array, images: Array, landmarks: Array
+    architecture: Architecture, params: PyTree, frozen: Frozen, key: Array, images: Array, landmarks: Array
 ) -> tuple[Array, Array]:
     noise_key, level_key, component_key = jax.random.split(key, 3)
     image = to_float(images)
     level = jax.random.uniform(level_key, image.shape, minval=-LEVEL_WIDTH / 2, maxval=LEVEL_WIDTH / 2)
-    noise = jax.random.normal(noise_key, (len(images), config.model.z_dim))
+    noise = jax.random.normal(noise_key, (len(images), architecture.model.z_dim))
     views = Views(image, landmarks, image + level, landmarks)
     terms, _ = loss_terms(
-        config, params, frozen, views, noise, jax.random.split(component_key, len(images)), beta=jnp.float32(1.0)
+        architecture, params, frozen, views, noise, jax.random.split(component_key, len(images)), beta=jnp.float32(1.0)
     )
     return terms.recon_nll, terms.kl

@@ -25,7 +25,7 @@ from ecvae_jax.evaluation.statistics import LEVEL, RESAMPLES
 from ecvae_jax.model.model import Model
 from ecvae_jax.structure.scheme import convert_landmarks
 from ecvae_jax.synthesis.adapt import transfer_adapted
-from ecvae_jax.synthesis.batches import reconstruct, transfer
+from ecvae_jax.synthesis.batches import reconstruct, transfer_plain
 
 Images = UInt8[np.ndarray, "n h w 3"]
 Landmarks = Float[np.ndarray, "n p 2"]
@@ -35,7 +35,7 @@ Draw = Callable[[Images, Landmarks, Landmarks], Images]
 
 def transfer_draw(model: Model, transport: bool = True) -> Draw:
     """Returns the function that draws a model's transfers, for `evaluate_pairs`."""
-    return lambda images, landmarks, target_landmarks: transfer(model, images, landmarks, target_landmarks, transport)
+    return lambda images, landmarks, target_landmarks: transfer_plain(model, images, landmarks, target_landmarks, transport)
 
 
 def evaluate_pairs(
@@ -215,7 +215,7 @@ def _of_the_model(model: Model, pairs: Pairs, transport: bool, plain: bool) -> d
     """What the model itself makes of the pairs, to be scored beside transfers that are more than its own."""
     drawn = {"reconstruction": reconstruct(model, pairs.target, pairs.target_landmarks)}
     if plain:
-        drawn["plain"] = transfer(model, pairs.source, pairs.source_landmarks, pairs.target_landmarks, transport)
+        drawn["plain"] = transfer_plain(model, pairs.source, pairs.source_landmarks, pairs.target_landmarks, transport)
     return drawn
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -12,7 +11,7 @@ from jaxtyping import Float, UInt8
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import Faces
 from ecvae_jax.figures.choose import Face, choose_yaws, tagged_faces, told_yaw
-from ecvae_jax.model.conditioning import make_condition
+from ecvae_jax.model.conditioning import cluster_means, condition_of
 from ecvae_jax.model.model import Model
 from ecvae_jax.prior import equilibrium_prior
 from ecvae_jax.synthesis.batches import encode
@@ -50,7 +49,8 @@ def latent_space(model: Model, faces: Faces) -> LatentSpace:
         DataError: the model's prior has no cluster means, or the faces have no tags to choose by.
     """
     config, frozen = model.config, model.frozen
-    if config.prior.kind == "standard" or not np.asarray(frozen.cluster_means).any():
+    means_of_clusters = cluster_means(model.architecture, model.params, frozen)
+    if config.prior.kind == "standard" or not np.asarray(means_of_clusters).any():
         raise DataError(
             "figure 2 shows cluster means, and this model has none in its latent space (prior.kind="
             f"{config.prior.kind!r}, mean_norm={config.prior.mean_norm:g}): take an equilibrium or a mixture one"
@@ -61,15 +61,15 @@ def latent_space(model: Model, faces: Faces) -> LatentSpace:
     landmarks = faces.landmarks_as(config.data.points)
     rows = [face.index for face in chosen]
     posterior = np.asarray(encode(model, faces.images(rows, config.model.image_size), landmarks[rows]).mean)
-    weights = np.asarray(_condition(config, frozen, jnp.asarray(landmarks[rows])).cluster_weights)
-    own = _condition(config, frozen, jnp.asarray(landmarks[[face.index for face in shown]])).cluster_weights
-    means = weights @ np.asarray(frozen.cluster_means)
+    weights = np.asarray(condition_of(model.architecture, model.params, frozen, jnp.asarray(landmarks[rows])).cluster_weights)
+    own = condition_of(model.architecture, model.params, frozen, jnp.asarray(landmarks[[face.index for face in shown]])).cluster_weights
+    means = weights @ np.asarray(means_of_clusters)
     center = means.mean(axis=0)
     _, lengths, axes = np.linalg.svd(means - center, full_matrices=False)
     plane = axes[:2].T
-    prior = equilibrium_prior(own, frozen.cluster_means, frozen.cluster_stddev)
+    prior = equilibrium_prior(own, means_of_clusters, frozen.cluster_stddev)
     return LatentSpace(
-        (np.asarray(frozen.cluster_means) - center) @ plane,
+        (np.asarray(means_of_clusters) - center) @ plane,
         np.asarray(frozen.cluster_stddev),
         np.asarray(own),
         (np.asarray(prior.mean) - center) @ plane,
@@ -82,7 +82,6 @@ def latent_space(model: Model, faces: Faces) -> LatentSpace:
     )
 
 
-_condition = jax.jit(make_condition, static_argnums=0)
 
 
 def draw_latent(model: Model, faces: Faces, told: str) -> Any:

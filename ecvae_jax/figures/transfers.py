@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,7 +12,7 @@ from ecvae_jax.data.faces import Faces
 from ecvae_jax.figures.choose import Face, choose_expressions, choose_sources, choose_yaws, tagged_faces, told_yaw
 from ecvae_jax.figures.page import face_page
 from ecvae_jax.images import sketch_image
-from ecvae_jax.model.conditioning import make_condition
+from ecvae_jax.model.conditioning import condition_of
 from ecvae_jax.model.model import Model
 from ecvae_jax.synthesis.batches import transfer_grid
 
@@ -60,7 +59,6 @@ def draw_poses(model: Model, faces: Faces, told: str) -> Any:
     return _draw(model, faces, sources, targets, names, "Conditional pose generation", below)
 
 
-_condition = jax.jit(make_condition, static_argnums=0)
 
 
 def _draw(
@@ -73,7 +71,7 @@ def _draw(
     landmarks = faces.landmarks_as(points)
     pictures, target_pictures = faces.images(from_, size), faces.images(to, size)
     drawn = transfer_grid(model, pictures, landmarks[from_], landmarks[to])
-    sketch = _condition(model.config, model.frozen, jnp.asarray(landmarks[to])).sketch
+    sketch = condition_of(model.architecture, model.params, model.frozen, jnp.asarray(landmarks[to])).sketch
     rows = [[None, *target_pictures], [None, *sketch_image(np.asarray(sketch))]]
     rows += [[picture, *row] for picture, row in zip(pictures, drawn, strict=True)]
     captions = ["target", "its sketch", *(face.person for face in sources)]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ecvae_jax.config import Config
+from ecvae_jax.config import Architecture, Config
 from ecvae_jax.gaussian import DiagGaussian
-from ecvae_jax.prior import GaussianMixture, effective_clusters, init_cluster_means, make_prior, reference_gaussian
+from ecvae_jax.prior import Prior, effective_clusters, init_cluster_means, make_prior
 from ecvae_jax.structure.clusters import Clusters, cluster_weights, fit_clusters
 from ecvae_jax.structure.scheme import get_scheme
 from ecvae_jax.structure.sketch import draw_sketch
@@ -32,9 +33,8 @@ LEARNED_MEANS = "cluster_means"
 class Frozen(NamedTuple):
     """The part of the model that is fixed before training.
 
-    It rides in the state beside the parameters, is stored in every checkpoint, and no gradient reaches it. Cluster
-    means that are trained begin as those that are here and stand in their place where the model is used
-    (`with_learned_means`); these stay what they were.
+    It rides in the state beside the parameters, is stored in every checkpoint, and no gradient reaches it. Trained
+    cluster means start from these and live among the parameters (`cluster_means`); these stay unchanged.
     """
 
     clusters: Clusters
@@ -58,16 +58,16 @@ class Condition(NamedTuple):
 
     sketch: Float[Array, "b h w s"]
     cluster_weights: Float[Array, "b k"]
-    prior: DiagGaussian | GaussianMixture
+    prior: Prior
     reference: DiagGaussian
     """The Gaussian that a relative posterior is written against: the prior, or a mixture's first two moments."""
     frame: Frame | None = None
     """Where z has its places in the face frame (`model.frame`)."""
 
 
-def sketch_channels(config: Config) -> int:
+def sketch_channels(architecture: Architecture) -> int:
     """Returns s, the number of maps of the sketch."""
-    return len(get_scheme(config.data.points).boundaries) if config.sketch.channels == "boundary" else 1
+    return len(get_scheme(architecture.points).boundaries) if architecture.sketch.channels == "boundary" else 1
 
 
 def init_frozen(key: Array, config: Config, landmarks: np.ndarray) -> Frozen:
@@ -88,8 +88,9 @@ def init_frozen(key: Array, config: Config, landmarks: np.ndarray) -> Frozen:
     means = init_cluster_means(key, settings.count, config.model.z_dim, config.prior.mean_norm)
     stddev = jnp.full((settings.count,), config.prior.stddev, jnp.float32)
     frozen = Frozen(clusters, means, stddev, jnp.ones((), jnp.float32))
-    _, reference = _prior(config, frozen, _weights(config, frozen, jnp.asarray(faces[:4096], jnp.float32)))
-    return frozen._replace(z_scale=jnp.median(reference.stddev).astype(jnp.float32))
+    weights = _weights(config.architecture, frozen, jnp.asarray(faces[:4096], jnp.float32))
+    prior = make_prior(config.prior.kind, weights, frozen.cluster_means, frozen.cluster_stddev)
+    return frozen._replace(z_scale=jnp.median(prior.reference.stddev).astype(jnp.float32))
 
 
 def add_learned_means(config: Config, params: PyTree, frozen: Frozen) -> PyTree:
@@ -98,67 +99,61 @@ def add_learned_means(config: Config, params: PyTree, frozen: Frozen) -> PyTree:
     return {**params, LEARNED_MEANS: jnp.copy(frozen.cluster_means)} if config.prior.learned else params
 
 
-def with_learned_means(config: Config, params: PyTree, frozen: Frozen) -> Frozen:
-    """Returns the frozen part with the trained cluster means in it where they are trained, else as it is.
-
-    What is drawn from it (`make_condition`) is then a differentiable function of the parameters. The loss and the
-    pictures of a training call it; of a model that `load_model` gives it was done already.
+def cluster_means(architecture: Architecture, params: PyTree | None, frozen: Frozen) -> Float[Array, "k d"]:
+    """Returns the cluster means in use: the trained ones among the parameters where `prior.learned`, else the frozen.
 
     Deviation: the paper keeps the means fixed.
     """
-    return frozen._replace(cluster_means=params[LEARNED_MEANS]) if config.prior.learned else frozen
+    if architecture.prior.learned and params is not None:
+        return params[LEARNED_MEANS]
+    return frozen.cluster_means
 
 
-def mean_effective_clusters(config: Config, frozen: Frozen, landmarks: np.ndarray) -> dict[str, float]:
+def mean_effective_clusters(architecture: Architecture, frozen: Frozen, landmarks: np.ndarray) -> dict[str, float]:
     """Returns the mean of exp(H(c)) over faces, n p 2, for either `clusters.mode`: from 1 (one cluster) to K (all)."""
     means = {}
     for mode in ("centered", "literal"):
-        other = dataclasses.replace(config, clusters=dataclasses.replace(config.clusters, mode=mode))
+        other = dataclasses.replace(architecture, clusters=dataclasses.replace(architecture.clusters, mode=mode))
         weights = _weights(other, frozen, jnp.asarray(landmarks, jnp.float32))
         means[mode] = float(jnp.mean(effective_clusters(weights)))
     return means
 
 
-def _weights(config: Config, frozen: Frozen, landmarks: Float[Array, "b p 2"]) -> Float[Array, "b k"]:
-    settings = config.clusters
-    return cluster_weights(
-        landmarks,
-        frozen.clusters,
-        get_scheme(config.data.points),
-        settings.mode,
-        settings.temperature,
-        settings.remove_roll,
-    )
-
-
-def _prior(
-    config: Config, frozen: Frozen, weights: Float[Array, "b k"]
-) -> tuple[DiagGaussian | GaussianMixture, DiagGaussian]:
-    prior = make_prior(config.prior.kind, weights, frozen.cluster_means, frozen.cluster_stddev)
-    return prior, reference_gaussian(prior)
-
-
-def make_condition(config: Config, frozen: Frozen, landmarks: Float[Array, "b p 2"]) -> Condition:
+def make_condition(
+    architecture: Architecture, params: PyTree | None, frozen: Frozen, landmarks: Float[Array, "b p 2"]
+) -> Condition:
     """Returns sketch, cluster weights and prior of a batch of landmarks: pure, jittable, differentiable in them.
 
     Args:
-        config: the experiment.
-        frozen: the fixed part of the model.
-        landmarks: crop units, 0..1 across the crop, in the scheme `config.data.points`.
+        architecture: static.
+        params: of the network; None where no parameter can matter, which holds unless `prior.learned`.
+        frozen: clusters, cluster means and scales.
+        landmarks: crop units, 0..1 across the crop, in the scheme of `architecture.points`.
     """
-    scheme, settings = get_scheme(config.data.points), config.sketch
+    scheme, settings = get_scheme(architecture.points), architecture.sketch
     sketch = draw_sketch(
-        landmarks, scheme, config.model.image_size, settings.sigma, settings.samples_per_span, settings.channels
+        landmarks, scheme, architecture.model.image_size, settings.sigma, settings.samples_per_span, settings.channels
     )
-    weights = _weights(config, frozen, landmarks)
-    prior, reference = _prior(config, frozen, weights)
-    frame = _frame(config, frozen, landmarks) if config.model.frame == "face" else None
-    return Condition(sketch, weights, prior, reference, frame)
+    weights = _weights(architecture, frozen, landmarks)
+    means = cluster_means(architecture, params, frozen)
+    prior = make_prior(architecture.prior.kind, weights, means, frozen.cluster_stddev)
+    frame = _frame(architecture, frozen, landmarks) if architecture.model.frame == "face" else None
+    return Condition(sketch, weights, prior, prior.reference, frame)
 
 
-def _frame(config: Config, frozen: Frozen, landmarks: Float[Array, "b p 2"]) -> Frame:
-    side = config.model.level_sides[0]
+condition_of = jax.jit(make_condition, static_argnums=0)
+"""`make_condition`, compiled: one cache for all that look at conditions outside a larger program."""
+
+
+def _weights(architecture: Architecture, frozen: Frozen, landmarks: Float[Array, "b p 2"]) -> Float[Array, "b k"]:
+    settings, scheme = architecture.clusters, get_scheme(architecture.points)
+    return cluster_weights(
+        landmarks, frozen.clusters, scheme, settings.mode, settings.temperature, settings.remove_roll
+    )
+
+
+def _frame(architecture: Architecture, frozen: Frozen, landmarks: Float[Array, "b p 2"]) -> Frame:
+    side = architecture.model.level_sides[0]
     mean_face = 0.5 + FRAME_SCALE * jnp.asarray(frozen.clusters.mean_shape, landmarks.dtype)
     mean_faces = jnp.broadcast_to(mean_face[None], landmarks.shape)
     return Frame(smooth_map(landmarks, mean_faces, side), smooth_map(mean_faces, landmarks, side))
-

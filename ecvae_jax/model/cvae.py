@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ecvae_jax.config import Config, ModelConfig
+from ecvae_jax.config import Architecture, ModelConfig
 from ecvae_jax.gaussian import DiagGaussian
 from ecvae_jax.model.appearance import AppearanceEncoder
-from ecvae_jax.model.conditioning import Condition, Frame
+from ecvae_jax.model.conditioning import Condition, Frame, sketch_channels
 from ecvae_jax.model.unet import StructureUNet
+from ecvae_jax.prior import GaussianPrior
 from ecvae_jax.structure.warp import cell_centers
 
 
@@ -47,7 +48,7 @@ class CVAE(nn.Module):
 
 
 def encode(
-    config: Config,
+    architecture: Architecture,
     params: PyTree,
     image: Float[Array, "b h w 3"],
     condition: Condition,
@@ -55,8 +56,6 @@ def encode(
     """Returns the posterior q(z | x, c), b d, float32.
 
     Args:
-        config: the experiment.
-        params: parameters of the network.
         image: float in [-1, 1].
         condition: what follows from that image's own landmarks. A relative posterior is written against its
             `reference`: mean = m(c) + σ(c)·net, and the log-variance is an offset to the prior's.
@@ -64,13 +63,13 @@ def encode(
     Deviation: the paper gives q = N(μ(x, c), σ²(x, c)) without a parametrization; `model.posterior="plain"` is the
     literal reading.
     """
-    posterior = CVAE(config.model).apply({"params": params}, image, condition, method="encode")
+    posterior = CVAE(architecture.model).apply({"params": params}, image, condition, method="encode")
     assert isinstance(posterior, DiagGaussian)
     return posterior
 
 
 def decode(
-    config: Config,
+    architecture: Architecture,
     params: PyTree,
     z: Float[Array, "b d"],
     condition: Condition,
@@ -79,24 +78,23 @@ def decode(
     """Returns the mean image of p(x | c, z) in [-1, 1], float32.
 
     Args:
-        config: the experiment.
-        params: parameters of the network.
         z: appearance; for a relative posterior it must sit under the prior of `condition` (see `prior.transport`).
         condition: the structure to be drawn.
         z_scale: typical standard deviation of z, by which it is divided before the first layer (`Frozen.z_scale`).
     """
-    image = CVAE(config.model).apply({"params": params}, z, condition, z_scale, method="decode")
+    image = CVAE(architecture.model).apply({"params": params}, z, condition, z_scale, method="decode")
     assert isinstance(image, jax.Array)
     return image
 
 
-def init_params(key: Array, config: Config, sketch_channels: int) -> PyTree:
+def init_params(key: Array, architecture: Architecture) -> PyTree:
     """Returns freshly drawn parameters: orthonormal kernels, zero biases. `lsuv.init_unit_variance` comes next."""
-    size, model = config.model.image_size, config.model
-    gaussian = DiagGaussian(jnp.zeros((1, model.z_dim)), jnp.zeros((1, model.z_dim)))
+    model = architecture.model
+    size = model.image_size
+    gaussian = GaussianPrior(jnp.zeros((1, model.z_dim)), jnp.zeros((1, model.z_dim)))
     grid = cell_centers(model.level_sides[0])[None]
     condition = Condition(
-        sketch=jnp.zeros((1, size, size, sketch_channels)),
+        sketch=jnp.zeros((1, size, size, sketch_channels(architecture))),
         cluster_weights=jnp.ones((1, 1)),
         prior=gaussian,
         reference=gaussian,

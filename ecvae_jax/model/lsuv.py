@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ecvae_jax.config import Config
+from ecvae_jax.config import Architecture
 from ecvae_jax.model.conditioning import Condition
 from ecvae_jax.model.cvae import CVAE
 
 
 def init_unit_variance(
-    config: Config,
+    architecture: Architecture,
     params: PyTree,
     image: Float[Array, "b h w 3"],
     condition: Condition,
@@ -37,7 +37,7 @@ def init_unit_variance(
         scale = 1.0 / jnp.std((output - bias).astype(jnp.float32))
         return (output - bias) * scale.astype(output.dtype) + bias, scale
 
-    scales = _each_layer(config, params, (image, condition, z_scale), correct)
+    scales = _each_layer(architecture, params, (image, condition, z_scale), correct)
     flat: dict[str, Any] = dict(flax.traverse_util.flatten_dict(params, sep="/"))
     for path, scale in scales.items():
         if not np.isfinite(scale):
@@ -50,7 +50,7 @@ def init_unit_variance(
 
 
 def output_variances(
-    config: Config,
+    architecture: Architecture,
     params: PyTree,
     image: Float[Array, "b h w 3"],
     condition: Condition,
@@ -61,11 +61,11 @@ def output_variances(
     def measure(output: Array, bias: Array) -> tuple[Array, Array]:
         return output, jnp.var((output - bias).astype(jnp.float32))
 
-    return _each_layer(config, params, (image, condition, z_scale), measure)
+    return _each_layer(architecture, params, (image, condition, z_scale), measure)
 
 
 def _each_layer(
-    config: Config, params: PyTree, inputs: tuple[Any, ...], visit: Callable[[Array, Array], tuple[Array, Array]]
+    architecture: Architecture, params: PyTree, inputs: tuple[Any, ...], visit: Callable[[Array, Array], tuple[Array, Array]]
 ) -> dict[str, float]:
     """Runs the network with `visit(output, bias)` in every convolution and dense layer, in the order of the network.
 
@@ -89,7 +89,7 @@ def _each_layer(
             return output
 
         with nn.intercept_methods(intercept):
-            CVAE(config.model).apply({"params": params}, *inputs)
+            CVAE(architecture.model).apply({"params": params}, *inputs)
         return numbers
 
     return {path: float(number) for path, number in run(params, inputs).items()}

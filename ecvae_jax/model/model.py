@@ -1,32 +1,70 @@
-"""Orbax checkpoints: what is stored, when, and how it is read back.
-
-A checkpoint has three items: `config` (JSON: the experiment with its landmark scheme, facts about the records, the sums
-of the metrics since the last line of the log), `inference` (averaged parameters and the frozen part: all that synthesis
-reads) and `training` (parameters and optimizer state). `integrity` adds a list of checksums to it.
-"""
+"""A trained model: what synthesis, evaluation and exports take."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ecvae_jax.config import Config
+from ecvae_jax.config import Architecture, Config
 from ecvae_jax.gaussian import LowRankGaussian
-from ecvae_jax.model.conditioning import Frozen
+from ecvae_jax.model.conditioning import Frozen, add_learned_means
+from ecvae_jax.model.cvae import init_params
+from ecvae_jax.structure.clusters import Clusters
 
 
-class Model(NamedTuple):
-    """What synthesis and evaluation need of a checkpoint."""
+class Provenance(dict[str, Any]):
+    """JSON facts about the training records (`Faces.metadata`), hashable as the static part of a pytree must be."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(json.dumps(self, sort_keys=True))
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["params", "frozen", "density"], meta_fields=["config", "step", "records"]
+)
+@dataclass(frozen=True)
+class Model:
+    """A pytree of arrays with a static config."""
 
     config: Config
     params: PyTree
     """The moving average of the parameters."""
     frozen: Frozen
-    """Of means that are trained it has the averages (`conditioning.with_learned_means`)."""
-    step: int
+    step: int = 0
     """Training steps taken."""
-    records: dict[str, Any]
-    """Facts about the records it was trained on, such as the crop's margin: `Faces.metadata`."""
+    records: Mapping[str, Any] = Provenance()  # noqa: RUF009
+    """Facts about the training records, such as the crop's margin: `Faces.metadata`."""
     density: LowRankGaussian | None = None
-    """Of the training faces' appearances, where one is stored with the model: see `ecvae_jax.synthesis.density`."""
+    """Gaussian of the training faces' appearances, if stored with the model (`synthesis.density`)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "records", Provenance(self.records))
+
+    @property
+    def architecture(self) -> Architecture:
+        """The static argument of the compiled programs."""
+        return self.config.architecture
+
+
+def abstract_arrays(config: Config) -> tuple[PyTree, Frozen]:
+    """Returns shapes and types of the parameters and the frozen part, as `jax.ShapeDtypeStruct`s."""
+    architecture = config.architecture
+    points, count = architecture.points, architecture.clusters.count
+
+    def build() -> tuple[PyTree, Frozen]:
+        frozen = Frozen(
+            Clusters(jnp.zeros((count, points, 2)), jnp.zeros((points, 2))),
+            jnp.zeros((count, architecture.model.z_dim)),
+            jnp.zeros((count,)),
+            jnp.zeros(()),
+        )
+        return add_learned_means(config, init_params(jax.random.key(0), architecture), frozen), frozen
+
+    return jax.eval_shape(build)

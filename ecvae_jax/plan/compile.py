@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
-from jaxtyping import PyTree
 
+from ecvae_jax.checkpoints.store import placed
 from ecvae_jax.config import Config
 from ecvae_jax.plan.chips import PlanError, TooLargeError, Topology
 from ecvae_jax.plan.hlo import Collective, collectives, hbm_bytes
@@ -83,10 +83,10 @@ def compile_step(config: Config, topology: Topology, batch_size: int) -> Program
             f"train.batch_size={batch_size}: must be a multiple of the {topology.chips} chips of {topology}; "
             f"take {max(1, batch_size // topology.chips) * topology.chips}, or --batch-per-chip"
         )
-    mesh = make_mesh(tpu_devices(topology))
-    state = _placed(abstract_state(config), NamedSharding(mesh, PartitionSpec()))
-    batch = _placed(abstract_batch(config, batch_size), NamedSharding(mesh, PartitionSpec(AXIS)))
-    return _compile(shard_step(make_train_step(config), mesh), topology, state, batch)
+    mesh, step = make_mesh(tpu_devices(topology)), make_train_step(config)
+    state, hyper = placed((abstract_state(config), step.hyper), NamedSharding(mesh, PartitionSpec()))
+    batch = placed(abstract_batch(config, batch_size), NamedSharding(mesh, PartitionSpec(AXIS)))
+    return _compile(shard_step(step.program, mesh), topology, state, batch, hyper)
 
 
 def compile_synthesis(config: Config, topology: Topology, batch_size: int) -> dict[str, Program]:
@@ -97,15 +97,15 @@ def compile_synthesis(config: Config, topology: Topology, batch_size: int) -> di
         TooLargeError: the chip's memory is too small.
     """
     place = SingleDeviceSharding(tpu_devices(topology)[0])
-    state: TrainState = _placed(abstract_state(config), place)
-    batch = _placed(abstract_batch(config, batch_size), place)
+    state: TrainState = placed(abstract_state(config), place)
+    batch = placed(abstract_batch(config, batch_size), place)
     z = jax.ShapeDtypeStruct((batch_size, config.model.z_dim), jnp.float32, sharding=place)
     inputs = {
         "encode": (state.ema_params, state.frozen, batch["image"], batch["landmarks"]),
-        "move": (state.frozen, z, batch["source_landmarks"], batch["landmarks"]),
+        "move": (state.ema_params, state.frozen, z, batch["source_landmarks"], batch["landmarks"]),
         "decode": (state.ema_params, state.frozen, z, batch["landmarks"]),
     }
-    return {name: _compile(PROGRAMS[name], topology, config, *given) for name, given in inputs.items()}
+    return {name: _compile(PROGRAMS[name], topology, config.architecture, *given) for name, given in inputs.items()}
 
 
 def abstract_batch(config: Config, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -123,10 +123,6 @@ def state_bytes(config: Config) -> dict[str, int]:
         for name, part in abstract_state(config)._asdict().items()
         if name != "step"
     }
-
-
-def _placed(tree: PyTree, sharding: jax.sharding.Sharding) -> Any:
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
 def _compile(call: Any, topology: Topology, *arguments: Any) -> Program:

@@ -8,22 +8,22 @@ photo, warped by its landmarks, agrees with what the model draws, the warped pho
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PyTree, UInt8
 
-from ecvae_jax import prior as priors
-from ecvae_jax.config import AdaptConfig, Config
+from ecvae_jax.config import AdaptConfig, Architecture
 from ecvae_jax.images import to_float, to_uint8
 from ecvae_jax.model.conditioning import Frozen, make_condition
 from ecvae_jax.model.cvae import decode, encode
+from ecvae_jax.model.model import Model
 from ecvae_jax.model.ssim import structural_similarity
 from ecvae_jax.structure.warp import cell_centers, finer, resample, smooth_map
-from ecvae_jax.synthesis.batches import Images, Landmarks, Model, check_faces, in_batches, transfer
+from ecvae_jax.synthesis.batches import Images, Landmarks, check_faces, in_batches, transfer_plain
 
 _FIELD = 32
 """Cells of the grid on which the map between two faces is worked out."""
@@ -47,6 +47,77 @@ _NEIGHBOURHOOD = 0.17
 _TOLERANCE = 0.06
 """Mean absolute difference (images in [-1, 1]) at which a photo's pixels count for a third. Neighborhood and tolerance
 were chosen on 12 people and views of them that the shipped model's training did not see."""
+
+
+class FaceArrays(Protocol):
+    """Faces as stacked arrays, such as `data.portraits.Portraits`."""
+
+    @property
+    def images(self) -> Images:
+        """At the model's resolution."""
+        ...
+
+    @property
+    def landmarks(self) -> Landmarks:
+        """Crop units, in the model's scheme."""
+        ...
+
+
+def transfer(
+    model: Model,
+    sources: FaceArrays,
+    targets: FaceArrays,
+    transport: bool = True,
+    adaptation: AdaptConfig = AdaptConfig(),  # noqa: B008
+) -> Images:
+    """Returns the source appearances under the target structures, as `ecvae transfer` draws them: n h w 3.
+
+    Args:
+        sources: n faces, or one for all targets.
+        targets: n faces, or one for all sources.
+        transport: move z from the prior of the source's structure to that of the target's.
+        adaptation: `AdaptConfig(detail=0)` draws by the model alone.
+
+    Raises:
+        ValueError: numbers of sources and targets that differ, or faces of another size or scheme than the model's.
+    """
+    n, m = len(sources.landmarks), len(targets.landmarks)
+    if n != m and 1 not in (n, m):
+        raise ValueError(f"{n} sources and {m} targets: give one of either, or as many")
+    count = max(n, m) if min(n, m) else 0
+    images, landmarks, target_landmarks = (
+        np.broadcast_to(each, (count, *each.shape[1:])) for each in (sources.images, sources.landmarks, targets.landmarks)
+    )
+    return transfer_adapted(model, images, landmarks, target_landmarks, transport, adaptation)
+
+
+def interpolate(
+    model: Model,
+    sources: FaceArrays,
+    targets: FaceArrays,
+    steps: int,
+    transport: bool = True,
+    adaptation: AdaptConfig = AdaptConfig(),  # noqa: B008
+) -> UInt8[np.ndarray, "n steps h w 3"]:
+    """Returns each source appearance along a straight path from its own landmarks to its target's, ends included.
+
+    Args:
+        sources: n faces.
+        targets: n faces.
+        steps: images of each path, at least 2.
+        transport: see `transfer`.
+        adaptation: see `transfer`.
+
+    Raises:
+        ValueError: fewer than 2 steps, or see `transfer`.
+    """
+    if steps < 2:
+        raise ValueError(f"steps={steps}: must be at least 2, the two ends of the path")
+    along = np.linspace(0.0, 1.0, steps, dtype=np.float32)[None, :, None, None]
+    paths = (1 - along) * sources.landmarks[:, None] + along * targets.landmarks[:, None]
+    images, landmarks = (np.repeat(each, steps, axis=0) for each in (sources.images, sources.landmarks))
+    drawn = transfer_adapted(model, images, landmarks, paths.reshape(landmarks.shape), transport, adaptation)
+    return drawn.reshape(len(paths), steps, *drawn.shape[1:])
 
 
 def transfer_adapted(
@@ -73,12 +144,13 @@ def transfer_adapted(
         ValueError: images or landmarks of another size or scheme than the model's.
     """
     if not adaptation.steps and not adaptation.detail:
-        return transfer(model, images, landmarks, target_landmarks, transport)
-    config, frozen, share = model.config, model.frozen, jnp.float32(adaptation.detail)
+        return transfer_plain(model, images, landmarks, target_landmarks, transport)
+    architecture, frozen, share = model.architecture, model.frozen, jnp.float32(adaptation.detail)
+    config = model.config
     check_faces(config, images, landmarks)
     check_faces(config, images, target_landmarks)
     if not adaptation.steps:
-        draw = partial(_draw, config, transport, model.params, frozen, share, None)
+        draw = partial(_draw, architecture, transport, model.params, frozen, share, None)
         return to_uint8(in_batches(draw, images, landmarks, target_landmarks))
     drawn = np.empty_like(images)
     params, z, previous = model.params, None, -1
@@ -86,9 +158,9 @@ def transfer_adapted(
         one = slice(row, row + 1)
         if previous < 0 or not (np.array_equal(images[row], images[previous])
                                 and np.array_equal(landmarks[row], landmarks[previous])):  # fmt: skip
-            params, z = _fit(config, adaptation, model.params, frozen, images[one], landmarks[one])
+            params, z = _fit(architecture, adaptation, model.params, frozen, images[one], landmarks[one])
         previous = row
-        picture = _draw(config, transport, params, frozen, share, z, images[one], landmarks[one], target_landmarks[one])
+        picture = _draw(architecture, transport, params, frozen, share, z, images[one], landmarks[one], target_landmarks[one])
         drawn[row] = to_uint8(np.asarray(picture))[0]
     return drawn
 
@@ -141,33 +213,33 @@ def _local_mean(maps: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _draw(
-    config: Config, transport: bool, params: PyTree, frozen: Frozen, share: Array, z: Array | None, images: Array,
+    architecture: Architecture, transport: bool, params: PyTree, frozen: Frozen, share: Array, z: Array | None, images: Array,
     landmarks: Array, target_landmarks: Array,
 ) -> Float[Array, "b h w 3"]:  # fmt: skip
-    source, target = (make_condition(config, frozen, one) for one in (landmarks, target_landmarks))
+    source, target = (make_condition(architecture, params, frozen, one) for one in (landmarks, target_landmarks))
     image = to_float(images)
     if z is None:
-        z = encode(config, params, image, source).mean
-    moved = priors.transport(z, source.reference, target.reference) if transport else z
-    drawn = decode(config, params, moved, target, frozen.z_scale)
-    reconstruction = decode(config, params, z, source, frozen.z_scale)
+        z = encode(architecture, params, image, source).mean
+    moved = source.prior.transport(z, target.prior) if transport else z
+    drawn = decode(architecture, params, moved, target, frozen.z_scale)
+    reconstruction = decode(architecture, params, z, source, frozen.z_scale)
     return lay_photo_over(image, reconstruction, drawn, landmarks, target_landmarks, share)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _fit(
-    config: Config, adaptation: AdaptConfig, params: PyTree, frozen: Frozen, image: Array, landmarks: Array
+    architecture: Architecture, adaptation: AdaptConfig, params: PyTree, frozen: Frozen, image: Array, landmarks: Array
 ) -> tuple[PyTree, Float[Array, "1 d"]]:
     """Returns parameters with another decoder, and z, after some steps towards the reconstruction of one photo."""
-    true, condition = to_float(image), make_condition(config, frozen, landmarks)
-    start = encode(config, params, true, condition).mean
+    true, condition = to_float(image), make_condition(architecture, params, frozen, landmarks)
+    start = encode(architecture, params, true, condition).mean
 
     def place(free: tuple[PyTree, Array]) -> tuple[PyTree, Array]:
         decoder, change = free
         return {**params, "structure": decoder}, start + _Z_RATE * frozen.z_scale * change
 
     def loss(free: tuple[PyTree, Array]) -> Array:
-        drawn = decode(config, *place(free), condition, frozen.z_scale)
+        drawn = decode(architecture, *place(free), condition, frozen.z_scale)
         return jnp.mean(jnp.abs(drawn - true)) + _SSIM_WEIGHT * (1.0 - structural_similarity(drawn, true)[0])
 
     optimizer = optax.adam(optax.cosine_decay_schedule(adaptation.learning_rate, adaptation.steps, 0.1))

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree, UInt8
 
-from ecvae_jax import prior as priors
-from ecvae_jax.config import Config
+from ecvae_jax.config import Architecture, Config
 from ecvae_jax.gaussian import DiagGaussian, LowRankGaussian
 from ecvae_jax.images import to_float, to_uint8
 from ecvae_jax.model import cvae
 from ecvae_jax.model.conditioning import Frozen, make_condition
+from ecvae_jax.model.model import Model
 
 BATCH = 32
 """Most images per compiled call; a shorter rest is padded to a power of two, so that few shapes are compiled."""
@@ -28,25 +28,6 @@ Images = UInt8[np.ndarray, "n h w 3"]
 
 
 Landmarks = Float[np.ndarray, "n p 2"]
-
-
-class Model(Protocol):
-    """What synthesis needs: `training.checkpoint.Model` is one."""
-
-    @property
-    def config(self) -> Config:
-        """The experiment."""
-        ...
-
-    @property
-    def params(self) -> PyTree:
-        """Parameters of the network."""
-        ...
-
-    @property
-    def frozen(self) -> Frozen:
-        """Clusters, cluster means and scales."""
-        ...
 
 
 def encode(model: Model, images: Images, landmarks: Landmarks) -> DiagGaussian:
@@ -61,21 +42,21 @@ def encode(model: Model, images: Images, landmarks: Landmarks) -> DiagGaussian:
         ValueError: images or landmarks of another size or scheme than the model's.
     """
     check_faces(model.config, images, landmarks)
-    mean, logvar = in_batches(partial(_encode, model.config, model.params, model.frozen), images, landmarks)
+    mean, logvar = in_batches(partial(_encode, model.architecture, model.params, model.frozen), images, landmarks)
     return DiagGaussian(jnp.asarray(mean), jnp.asarray(logvar))
 
 
 def decode(model: Model, z: Float[np.ndarray, "n d"] | Array, landmarks: Landmarks) -> Images:
     """Returns the image of each z under its landmarks; z must sit under the prior of those (see `move`)."""
     _check_landmarks(model.config, landmarks)
-    return to_uint8(in_batches(partial(_decode, model.config, model.params, model.frozen), np.asarray(z), landmarks))
+    return to_uint8(in_batches(partial(_decode, model.architecture, model.params, model.frozen), np.asarray(z), landmarks))
 
 
 def move(
     model: Model, z: Float[np.ndarray, "n d"] | Array, landmarks_from: Landmarks, landmarks_to: Landmarks
 ) -> Float[np.ndarray, "n d"]:
     """Returns z moved from the prior of one structure to that of another (`prior.transport`)."""
-    move_batch = partial(_move, model.config, model.frozen)
+    move_batch = partial(_move, model.architecture, model.params, model.frozen)
     return in_batches(move_batch, np.asarray(z), landmarks_from, landmarks_to)
 
 
@@ -84,17 +65,16 @@ def reconstruct(model: Model, images: Images, landmarks: Landmarks) -> Images:
     return decode(model, encode(model, images, landmarks).mean, landmarks)
 
 
-def transfer(
+def transfer_plain(
     model: Model, images: Images, landmarks: Landmarks, target_landmarks: Landmarks, transport: bool = True
 ) -> Images:
-    """Returns the n source appearances under the n target structures, one to one.
+    """Returns the n source appearances under the n target structures, one to one: the model alone.
 
     Args:
-        model: a loaded checkpoint.
         images: n h w 3, the sources.
-        landmarks: their landmarks, n p 2.
+        landmarks: n p 2, of the sources.
         target_landmarks: n p 2.
-        transport: move z along from the prior of the source's structure to that of the target's.
+        transport: move z from the prior of the source's structure to that of the target's.
     """
     z = np.asarray(encode(model, images, landmarks).mean)
     if transport:
@@ -144,60 +124,57 @@ def sample(
         raise ValueError(f"temperature={temperature}: must be 0 or more")
     repeated = np.repeat(landmarks, count, axis=0)
     keys = np.asarray(jax.random.key_data(jax.random.split(key, len(repeated))))
-    draw = partial(_sample, model.config, model.frozen, density=density, temperature=temperature)
+    draw = partial(_sample, model.architecture, model.params, model.frozen, density=density, temperature=temperature)
     z = in_batches(draw, keys, repeated)
     drawn = decode(model, z, repeated)
     return drawn.reshape(len(landmarks), count, *drawn.shape[1:])
 
 
-def interpolate(
-    model: Model, images: Images, landmarks: Landmarks, target_landmarks: Landmarks, steps: int
-) -> UInt8[np.ndarray, "n steps h w 3"]:
-    """Returns each appearance on a straight walk of its landmarks to the target's, both ends included."""
-    if steps < 2:
-        raise ValueError(f"steps={steps}: a walk with both its ends needs at least 2")
-    along = np.linspace(0.0, 1.0, steps, dtype=np.float32)[:, None, None]
-    walks = [(1 - along) * start + along * end for start, end in zip(landmarks, target_landmarks, strict=True)]
-    return np.stack([
-        transfer_grid(model, images[i : i + 1], landmarks[i : i + 1], walk)[0] for i, walk in enumerate(walks)
-    ])
+@partial(jax.jit, static_argnums=0)
+def _encode(
+    architecture: Architecture, params: PyTree, frozen: Frozen, images: Array, landmarks: Array
+) -> DiagGaussian:
+    condition = make_condition(architecture, params, frozen, landmarks)
+    return cvae.encode(architecture, params, to_float(images), condition)
 
 
 @partial(jax.jit, static_argnums=0)
-def _encode(config: Config, params: PyTree, frozen: Frozen, images: Array, landmarks: Array) -> DiagGaussian:
-    condition = make_condition(config, frozen, landmarks)
-    return cvae.encode(config, params, to_float(images), condition)
+def _decode(architecture: Architecture, params: PyTree, frozen: Frozen, z: Array, landmarks: Array) -> Array:
+    condition = make_condition(architecture, params, frozen, landmarks)
+    return cvae.decode(architecture, params, z, condition, frozen.z_scale)
 
 
 @partial(jax.jit, static_argnums=0)
-def _decode(config: Config, params: PyTree, frozen: Frozen, z: Array, landmarks: Array) -> Array:
-    return cvae.decode(config, params, z, make_condition(config, frozen, landmarks), frozen.z_scale)
-
-
-@partial(jax.jit, static_argnums=0)
-def _move(config: Config, frozen: Frozen, z: Array, landmarks_from: Array, landmarks_to: Array) -> Array:
-    start, end = (make_condition(config, frozen, landmarks).reference for landmarks in (landmarks_from, landmarks_to))
-    return priors.transport(z, start, end)
+def _move(
+    architecture: Architecture, params: PyTree, frozen: Frozen, z: Array, landmarks_from: Array, landmarks_to: Array
+) -> Array:
+    start, end = (make_condition(architecture, params, frozen, each).prior for each in (landmarks_from, landmarks_to))
+    return start.transport(z, end)
 
 
 @partial(jax.jit, static_argnums=0)
 def _sample(
-    config: Config, frozen: Frozen, key_data: Array, landmarks: Array, density: LowRankGaussian | None = None,
+    architecture: Architecture,
+    params: PyTree,
+    frozen: Frozen,
+    key_data: Array,
+    landmarks: Array,
+    density: LowRankGaussian | None = None,
     temperature: float = 1.0,
-) -> Array:  # fmt: skip
+) -> Array:
     def draw(key: Array, face: Array) -> Array:
-        condition = make_condition(config, frozen, face[None])
+        condition = make_condition(architecture, params, frozen, face[None])
         mean, stddev = condition.reference.mean[0], condition.reference.stddev[0]
         if density is not None:
             return mean + stddev * density.sample(key, temperature)
         z = condition.prior.sample(key)[0]
-        return jnp.where(temperature == 1.0, z, mean + temperature * (z - mean))  # at 1 the draw itself, to the bit
+        return jnp.where(temperature == 1.0, z, mean + temperature * (z - mean))  # at 1 bitwise the draw itself
 
     return jax.vmap(draw)(jax.random.wrap_key_data(key_data), landmarks)
 
 
 PROGRAMS = {"encode": _encode, "move": _move, "decode": _decode}
-"""The jitted programs that `transfer` runs one after the other; the config is static, the first argument of each."""
+"""The jitted programs that `transfer` runs one after the other; the architecture is static, the first argument of each."""
 
 
 def in_batches(call: Callable[..., Any], *arrays: np.ndarray) -> Any:

@@ -10,7 +10,6 @@ Deviation: the paper samples its prior.
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -19,10 +18,10 @@ from scipy.sparse.linalg import svds
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import Faces, load_faces
 from ecvae_jax.gaussian import LowRankGaussian
-from ecvae_jax.model.conditioning import make_condition
-from ecvae_jax.model.model import Model as StoredModel
+from ecvae_jax.model.conditioning import condition_of
+from ecvae_jax.model.model import Model
 from ecvae_jax.progress import track
-from ecvae_jax.synthesis.batches import Model, encode, in_batches
+from ecvae_jax.synthesis.batches import encode, in_batches
 
 RANK = 64
 """Directions of a density: fewer draw faces that are more alike, more draw what the faces do not have in common."""
@@ -69,7 +68,7 @@ def fit_density(model: Model, faces: Faces, rank: int = RANK) -> tuple[LowRankGa
 
 
 def density_of(
-    model: StoredModel, records: str | None = None, rank: int = RANK, anew: bool = False
+    model: Model, records: str | None = None, rank: int = RANK, anew: bool = False
 ) -> tuple[LowRankGaussian, str]:
     """Returns the density that is stored with a model, or one that is fitted now, and a line that says what it is.
 
@@ -102,8 +101,5 @@ def _appearances(
     """The posterior means of some faces in units of their priors, float32."""
     config, own = model.config, landmarks[rows]
     posterior = encode(model, faces.images(rows, config.model.image_size), own)
-    reference = in_batches(lambda part: _reference(config, model.frozen, part), own)
+    reference = in_batches(lambda part: condition_of(model.architecture, model.params, model.frozen, part).reference, own)
     return (np.asarray(posterior.mean) - reference.mean) / np.exp(0.5 * reference.logvar)
-
-
-_reference = jax.jit(lambda config, frozen, part: make_condition(config, frozen, part).reference, static_argnums=0)

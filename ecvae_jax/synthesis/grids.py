@@ -15,7 +15,7 @@ from ecvae_jax.config import AdaptConfig
 from ecvae_jax.data.detect import choose_detector
 from ecvae_jax.data.portraits import DEFAULT_MARGIN, Portraits, load_portraits
 from ecvae_jax.images import enlarge, save_png, sketch_image, tile
-from ecvae_jax.model.conditioning import make_condition
+from ecvae_jax.model.conditioning import condition_of
 from ecvae_jax.model.model import Model
 from ecvae_jax.synthesis.adapt import transfer_adapted
 from ecvae_jax.synthesis.batches import sample
@@ -86,4 +86,4 @@ def _portraits(model: Model, specs: Sequence[str]) -> Portraits:
 
 
 def _sketches(model: Model, landmarks: np.ndarray) -> np.ndarray:
-    return sketch_image(np.asarray(make_condition(model.config, model.frozen, jnp.asarray(landmarks)).sketch))
+    return sketch_image(np.asarray(condition_of(model.architecture, model.params, model.frozen, jnp.asarray(landmarks)).sketch))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from ecvae_jax.checkpoints.store import Checkpoints
+from ecvae_jax.checkpoints.store import Checkpoints, placed
 from ecvae_jax.config import Config
 from ecvae_jax.data.batches import Faces, load_faces, training_batches
 from ecvae_jax.images import save_png
@@ -20,10 +21,17 @@ from ecvae_jax.training.hosts import StopRequest, is_first_host
 from ecvae_jax.training.log import Reporter
 from ecvae_jax.training.metrics import SkippedStep, TrainingError, Window
 from ecvae_jax.training.monitor import Watch, peak_memory
-from ecvae_jax.training.parallel import check_batch_size, map_step, on_one_device, over_hosts, replicate
+from ecvae_jax.training.parallel import (
+    check_batch_size,
+    map_step,
+    on_one_device,
+    over_hosts,
+    replicate,
+    replicated_sharding,
+)
 from ecvae_jax.training.preview import device_views, draw_views, first_examples, save_bad_batch
 from ecvae_jax.training.span import Span
-from ecvae_jax.training.state import TrainState, count_params, init_state
+from ecvae_jax.training.state import TrainState, abstract_state, count_params, init_state, stored_part
 from ecvae_jax.training.step import Metrics, make_train_step
 from ecvae_jax.training.workdir import lock_workdir
 
@@ -43,7 +51,16 @@ class Outcome(NamedTuple):
     """See `training.memory.peak_memory`."""
 
 
-def train(config: Config, workdir: Path, profile: Span | None = None, allowed: Collection[str] = ()) -> Outcome:
+OnStep = Callable[[int, Metrics], None]
+
+
+def train(
+    config: Config,
+    workdir: Path,
+    profile: Span | None = None,
+    allowed: Collection[str] = (),
+    on_step: OnStep | None = None,
+) -> Outcome:
     """Returns how the training ended, its checkpoints, curves and (of the steps `profile`) trace left in `workdir`.
 
     Where `workdir` holds a checkpoint of the same experiment, the training goes on from it, bit for bit as if it had
@@ -54,6 +71,7 @@ def train(config: Config, workdir: Path, profile: Span | None = None, allowed: C
         config: the experiment.
         workdir: folder for all that is left; one training at a time.
         profile: steps of which a trace is written.
+        on_step: called with each step and its metrics after the step was dispatched; what it raises ends the training.
         allowed: settings, as section.field, that may differ from those stored in `workdir` (`continuation.CHANGEABLE`).
 
     Raises:
@@ -73,10 +91,10 @@ def train(config: Config, workdir: Path, profile: Span | None = None, allowed: C
         if latest is not None and latest >= config.train.steps:
             return Outcome(latest, True, {}, 0.0)
         if latest is not None:
-            state, totals = checkpoints.restore()
-            return _run(config, workdir, faces, checkpoints, state, Window(totals), profile)
+            state, totals = restore_state(checkpoints, config)
+            return _run(config, workdir, faces, checkpoints, state, Window(totals), profile, on_step)
         state = init_state(config, landmarks, device_views(first_examples(config, faces)))
-        return _run(config, workdir, faces, checkpoints, replicate(state), Window({}), profile)
+        return _run(config, workdir, faces, checkpoints, replicate(state), Window({}), profile, on_step)
 
 
 def _run(
@@ -87,6 +105,7 @@ def _run(
     state: TrainState,
     window: Window,
     profile: Span | None,
+    on_step: OnStep | None,
 ) -> Outcome:
     """Takes the steps from `state` to the end, or to an interruption; `window` goes on from the last checkpoint's."""
     start = int(state.step)
@@ -114,7 +133,7 @@ def _run(
                 + (f" of {jax.process_count()} hosts" if jax.process_count() > 1 else "")
             )
             few = faces.landmarks_as(config.data.points)[:: len(faces) // 1000 + 1]
-            counts = mean_effective_clusters(config, on_one_device(state.frozen), few)
+            counts = mean_effective_clusters(config.architecture, on_one_device(state.frozen), few)
             report.say(
                 f"{config.clusters.count} structure clusters; effective number in a face: "
                 + ", ".join(f"{count:.2f} {mode}" for mode, count in counts.items())
@@ -131,6 +150,8 @@ def _run(
             with watch.step(step):
                 state, metrics = step_over_devices(state, next(batches))
             watch.dispatched(step, metrics)
+            if on_step is not None:
+                on_step(step, metrics)
             recent.append(metrics)
             # Read once: a signal that comes later belongs to the next step, whose loss is then looked at first.
             stopping = stop.reached(step)
@@ -156,7 +177,7 @@ def _run(
                 frozen, params = on_one_device((state.frozen, state.ema_params))
                 report.image(step, "prediction", draw_views(config, frozen, watched, params))
             if due:
-                checkpoints.save(over_hosts(state), window.totals)
+                checkpoints.save(step, stored_part(over_hosts(state)), window.totals)
             if stopping:
                 break
         seconds = report.seconds
@@ -164,6 +185,17 @@ def _run(
     finished, speed = done >= config.train.steps, (done - start) * config.train.batch_size / max(seconds, 1e-9)
     stopped_by = None if finished else stop.signal or signal.SIGTERM
     return Outcome(done, finished, means, speed, stopped_by, peak_memory())
+
+
+def restore_state(checkpoints: Checkpoints, config: Config) -> tuple[TrainState, dict[str, float]]:
+    """Returns the newest stored state, on every device, and the totals stored with it.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or it cannot be read.
+    """
+    abstract = placed(stored_part(abstract_state(config)), replicated_sharding())
+    step, stored, totals = checkpoints.restore(abstract)
+    return TrainState(replicate(jnp.asarray(step, jnp.int32)), *stored), totals
 
 
 def _too_many_skipped(failed: SkippedStep, batch: Path, config: Config, checkpoints: Checkpoints) -> TrainingError:

@@ -5,6 +5,7 @@ Both compile to the same program; shard_map is what JAX's notes recommend for ne
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
@@ -15,7 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from ecvae_jax.training.state import TrainState
-from ecvae_jax.training.step import AXIS, Metrics, Step
+from ecvae_jax.training.step import AXIS, Metrics, StepProgram, TrainStep, step_function
 
 HostBatch = Mapping[str, np.ndarray]
 
@@ -76,46 +77,56 @@ def on_one_device(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
-def map_step(step: Step, kind: Literal["shard_map", "pmap"]) -> MappedStep:
-    """Returns the per-device step as one call over all devices.
+def map_step(step: TrainStep, kind: Literal["shard_map", "pmap"]) -> MappedStep:
+    """Returns the per-device step as one call over all devices; compiled once for all trainings of one program.
 
     Args:
-        step: `make_train_step`'s; it averages over the axis `AXIS` by itself.
+        step: `make_train_step`'s; it averages over the axis `AXIS` itself.
         kind: which of JAX's two maps.
     """
     return _shard_mapped(step) if kind == "shard_map" else _pmapped(step)
 
 
-def shard_step(step: Step, mesh: jax.sharding.Mesh) -> Any:
-    """Returns the per-device step as one jitted call over the mesh's devices, which consumes the state given."""
+@functools.lru_cache(maxsize=None)
+def shard_step(program: StepProgram, mesh: jax.sharding.Mesh) -> Any:
+    """Returns the step as one jitted call `(state, batch, hyper)` over the mesh's devices; the state is donated."""
     options = _ONE_ALL_REDUCE if mesh.devices.flat[0].platform == "tpu" else None
-    return jax.jit(
-        # check_vma off: the outputs are replicated because the step averages them, which the checker cannot see
-        # through optax's update.
-        jax.shard_map(step, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
-                      out_specs=(PartitionSpec(), PartitionSpec()), check_vma=False),
-        donate_argnums=0,
-        compiler_options=options,
-    )  # fmt: skip
+    mapped = jax.shard_map(
+        step_function(program),
+        mesh=mesh,
+        in_specs=(PartitionSpec(), PartitionSpec(AXIS), PartitionSpec()),
+        out_specs=(PartitionSpec(), PartitionSpec()),
+        # The outputs are replicated because the step averages them, which the checker cannot see through optax's update.
+        check_vma=False,
+    )
+    return jax.jit(mapped, donate_argnums=0, compiler_options=options)
 
 
-def _shard_mapped(step: Step) -> MappedStep:
+def _shard_mapped(step: TrainStep) -> MappedStep:
     mesh = make_mesh()
-    spread, mapped = NamedSharding(mesh, PartitionSpec(AXIS)), shard_step(step, mesh)
+    spread, mapped = NamedSharding(mesh, PartitionSpec(AXIS)), shard_step(step.program, mesh)
+    hyper = jax.device_put(step.hyper, NamedSharding(mesh, PartitionSpec()))
 
     def call(state: TrainState, batch: HostBatch) -> tuple[TrainState, Metrics]:
         arrays = {name: jax.make_array_from_process_local_data(spread, value) for name, value in batch.items()}
-        return mapped(state, arrays)
+        return mapped(state, arrays, hyper)
 
     return call
 
 
-def _pmapped(step: Step) -> MappedStep:
-    mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)  # type: ignore[call-overload]
+@functools.lru_cache(maxsize=None)
+def _pmap_step(program: StepProgram) -> Any:
+    return jax.pmap(
+        step_function(program), axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, donate_argnums=0  # type: ignore[call-overload]
+    )
+
+
+def _pmapped(step: TrainStep) -> MappedStep:
+    mapped = _pmap_step(step.program)
     local = jax.local_device_count()
 
     def call(state: TrainState, batch: HostBatch) -> tuple[TrainState, Metrics]:
         shards = {name: value.reshape(local, -1, *value.shape[1:]) for name, value in batch.items()}
-        return mapped(state, shards)
+        return mapped(state, shards, step.hyper)
 
     return call

@@ -13,14 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from ecvae_jax.config import Config
+from ecvae_jax.config import Architecture, Config
 from ecvae_jax.data.batches import Faces, training_batches
 from ecvae_jax.files import write_atomically
 from ecvae_jax.images import save_png, sketch_image, tile, to_uint8
-from ecvae_jax.model.conditioning import Frozen, make_condition, with_learned_means
+from ecvae_jax.model.conditioning import Frozen, condition_of, make_condition
 from ecvae_jax.model.cvae import decode, encode
 from ecvae_jax.objective import Views
-from ecvae_jax.prior import transport
 from ecvae_jax.training.step import to_views
 
 HostBatch = Mapping[str, np.ndarray]
@@ -59,25 +58,21 @@ def draw_views(config: Config, frozen: Frozen, batch: HostBatch, params: PyTree 
         _sketches(config, frozen, batch["landmarks"]),
     ]
     if params is not None:
-        rows.append(to_uint8(np.asarray(_predict(config, params, frozen, device_views(batch)))))
+        rows.append(to_uint8(np.asarray(_predict(config.architecture, params, frozen, device_views(batch)))))
     return tile([list(row) for row in rows])
 
 
 def _sketches(config: Config, frozen: Frozen, landmarks: np.ndarray) -> np.ndarray:
-    return sketch_image(np.asarray(_condition(config, frozen, jnp.asarray(landmarks)).sketch))
-
-
-_condition = jax.jit(make_condition, static_argnums=0)
+    return sketch_image(np.asarray(condition_of(config.architecture, None, frozen, jnp.asarray(landmarks)).sketch))
 
 
 @partial(jax.jit, static_argnums=0)
-def _predict(config: Config, params: PyTree, frozen: Frozen, views: Views) -> Array:
-    frozen = with_learned_means(config, params, frozen)
-    source = make_condition(config, frozen, views.source_landmarks)
-    target = make_condition(config, frozen, views.landmarks)
-    posterior = encode(config, params, views.source_image, source)
-    z = transport(posterior.mean, source.reference, target.reference)
-    return decode(config, params, z, target, frozen.z_scale)
+def _predict(architecture: Architecture, params: PyTree, frozen: Frozen, views: Views) -> Array:
+    source = make_condition(architecture, params, frozen, views.source_landmarks)
+    target = make_condition(architecture, params, frozen, views.landmarks)
+    posterior = encode(architecture, params, views.source_image, source)
+    z = source.prior.transport(posterior.mean, target.prior)
+    return decode(architecture, params, z, target, frozen.z_scale)
 
 _SHOWN = 16
 

@@ -1,25 +1,28 @@
-"""The training state: everything a step changes, and the frozen part that it must not."""
+"""The training state, the optimizer and its schedules."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Int, PyTree
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, PyTree, UInt32
 
-from ecvae_jax.config import Config, OptimConfig
-from ecvae_jax.model.conditioning import Frozen, add_learned_means, init_frozen, make_condition, sketch_channels
+from ecvae_jax.checkpoints.store import Stored
+from ecvae_jax.config import Config
+from ecvae_jax.model.conditioning import Frozen, add_learned_means, init_frozen, make_condition
 from ecvae_jax.model.cvae import init_params
 from ecvae_jax.model.lsuv import init_unit_variance
+from ecvae_jax.model.model import abstract_arrays
 from ecvae_jax.objective import Views
-from ecvae_jax.structure.clusters import Clusters
 
 
 class TrainState(NamedTuple):
-    """What a checkpoint holds. `frozen` is outside the optimizer: no step changes a bit of it."""
+    """What a step updates, and the frozen part, of which no step changes a bit."""
 
     step: Int[Array, ""]
     params: PyTree
@@ -28,45 +31,101 @@ class TrainState(NamedTuple):
     frozen: Frozen
 
 
+class Hyperparameters(NamedTuple):
+    """Constants of one training that the compiled step reads as arrays, so that trainings share its program."""
+
+    key_data: UInt32[Array | np.ndarray, " w"]
+    """Of the JAX key of `train.seed`."""
+    learning_rate: Float[Array | np.ndarray, ""]
+    warmup_steps: Int[Array | np.ndarray, ""]
+    decay_steps: Int[Array | np.ndarray, ""]
+    """Steps after the warm-up."""
+    clip_norm: Float[Array | np.ndarray, ""]
+    ema_decay: Float[Array | np.ndarray, ""]
+    beta: Float[Array | np.ndarray, ""]
+    beta_ramp_steps: Int[Array | np.ndarray, ""]
+    color_jitter: Float[Array | np.ndarray, ""]
+
+
+def hyperparameters(config: Config) -> Hyperparameters:
+    """Returns the constants of a training as host arrays."""
+    steps, optim = config.train.steps, config.optim
+    warmup = min(optim.warmup_steps, steps - 1)
+    return Hyperparameters(
+        key_data=np.asarray(jax.random.key_data(jax.random.key(config.train.seed))),
+        learning_rate=np.asarray(optim.learning_rate, np.float32),
+        warmup_steps=np.asarray(warmup, np.int32),
+        decay_steps=np.asarray(max(steps - warmup, 1), np.int32),
+        clip_norm=np.asarray(optim.clip_norm, np.float32),
+        ema_decay=np.asarray(optim.ema_decay, np.float32),
+        beta=np.asarray(config.objective.beta, np.float32),
+        beta_ramp_steps=np.asarray(round(config.objective.beta_ramp * steps), np.int32),
+        color_jitter=np.asarray(config.data.color_jitter, np.float32),
+    )
+
+
+def learning_rate(
+    hyper: Hyperparameters, schedule: Literal["cosine", "linear", "constant"], step: Int[Array, ""]
+) -> Float[Array, ""]:
+    """Returns the learning rate of a step: linear warm-up, then a fall to 0 at the end, or none."""
+    warmup, peak = jnp.maximum(hyper.warmup_steps, 1), jnp.asarray(hyper.learning_rate)
+    rising = peak * (jnp.minimum(step, warmup) / warmup)
+    part = jnp.clip(step - hyper.warmup_steps, 0, hyper.decay_steps) / hyper.decay_steps
+    fall = {"cosine": 0.5 * (1 + jnp.cos(jnp.pi * part)), "linear": 1 - part, "constant": jnp.ones(())}[schedule]
+    return jnp.where(step < hyper.warmup_steps, rising, peak * fall)
+
+
+def kl_weight(hyper: Hyperparameters, step: Int[Array, ""]) -> Float[Array, ""]:
+    """Returns beta of a step: a linear rise from 0 over the first part of the training.
+
+    Deviation: the paper does not specify it; its ancestors ramp too (VUNet), since a full KL at the start switches z
+    off.
+    """
+    ramp = hyper.beta_ramp_steps
+    return jnp.asarray(hyper.beta) * jnp.where(ramp > 0, jnp.clip(step / jnp.maximum(ramp, 1), 0.0, 1.0), 1.0)
+
+
+def make_optimizer(
+    rate: Callable[[ArrayLike], Array], clip_norm: Float[Array, ""] | None
+) -> optax.GradientTransformation:
+    """Returns Adam (the paper's) at a scheduled rate, after clipping by the global norm unless `clip_norm` is None."""
+    adam = optax.adam(rate)
+    return adam if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), adam)  # type: ignore[arg-type]
+
+
 def init_state(config: Config, landmarks: np.ndarray, first: Views) -> TrainState:
-    """Returns the state before the first step.
+    """Returns the state before the first step; `train.seed` decides everything drawn here.
 
     Args:
-        config: the experiment; its seed decides everything drawn here.
-        landmarks: n p 2, crop units: the training faces, on which clusters and the scale of z are fitted.
-        first: a batch of images, on which the layers are brought to unit variance (LSUV).
+        config: settings.
+        landmarks: n p 2, crop units: the training faces, to fit clusters and the scale of z.
+        first: a batch of images, to bring the layers to unit variance (LSUV).
 
     Raises:
         ValueError: fewer faces than clusters, or a first batch without variation.
     """
+    architecture = config.architecture
     means_key, params_key = jax.random.split(jax.random.key(config.train.seed))
     frozen = init_frozen(means_key, config, landmarks)
-    params = init_params(params_key, config, sketch_channels(config))
-    condition = make_condition(config, frozen, first.landmarks)
-    params = init_unit_variance(config, params, first.image, condition, frozen.z_scale)
+    params = init_params(params_key, architecture)
+    condition = make_condition(architecture, None, frozen, first.landmarks)
+    params = init_unit_variance(architecture, params, first.image, condition, frozen.z_scale)
     params = add_learned_means(config, params, frozen)
-    optimizer = make_optimizer(config.optim, config.train.steps)
-    # A copy: the step donates its input, and a buffer may be given away only once.
+    # A copy: the step donates its input, and a buffer may be donated only once.
     ema_params = jax.tree.map(jnp.copy, params)
-    return TrainState(jnp.zeros((), jnp.int32), params, ema_params, optimizer.init(params), frozen)
+    return TrainState(jnp.zeros((), jnp.int32), params, ema_params, _init_optimizer(config, params), frozen)
 
 
 def abstract_state(config: Config) -> TrainState:
     """Returns the shapes and types of the state, as `jax.ShapeDtypeStruct`s; nothing is computed."""
-    points, count = config.data.points, config.clusters.count
+    params, frozen = abstract_arrays(config)
+    opt_state = jax.eval_shape(lambda params: _init_optimizer(config, params), params)
+    return TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, params, opt_state, frozen)  # type: ignore[arg-type]
 
-    def build() -> TrainState:
-        frozen = Frozen(
-            Clusters(jnp.zeros((count, points, 2)), jnp.zeros((points, 2))),
-            jnp.zeros((count, config.model.z_dim)),
-            jnp.zeros((count,)),
-            jnp.zeros(()),
-        )
-        params = add_learned_means(config, init_params(jax.random.key(0), config, sketch_channels(config)), frozen)
-        opt_state = make_optimizer(config.optim, config.train.steps).init(params)
-        return TrainState(jnp.zeros((), jnp.int32), params, params, opt_state, frozen)
 
-    return jax.eval_shape(build)
+def stored_part(state: TrainState) -> Stored:
+    """Returns the arrays that a checkpoint holds beside the step."""
+    return Stored(state.params, state.ema_params, state.opt_state, state.frozen)
 
 
 def count_params(params: PyTree) -> int:
@@ -74,32 +133,6 @@ def count_params(params: PyTree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
-    """Returns the learning rate as a function of the step: linear warm-up, then a fall to 0 at the end or none."""
-    warmup = min(config.warmup_steps, steps - 1)
-    rest = max(steps - warmup, 1)
-    fall = {
-        "cosine": optax.cosine_decay_schedule(config.learning_rate, rest),
-        "linear": optax.linear_schedule(config.learning_rate, 0.0, rest),
-        "constant": optax.constant_schedule(config.learning_rate),
-    }[config.schedule]
-    return optax.join_schedules([optax.linear_schedule(0.0, config.learning_rate, max(warmup, 1)), fall], [warmup])
-
-
-def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """Returns Adam (the paper's) under the schedule, after clipping by the global norm."""
-    adam = optax.adam(learning_rate(config, steps))
-    if not config.clip_norm:
-        return adam
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)
-
-
-def kl_weight(config: Config) -> optax.Schedule:
-    """Returns beta as a function of the step: from 0 linearly to its value over the first part of the training.
-
-    Deviation: the paper does not say; its ancestors ramp too (VUNet), since a full KL at the start switches z off.
-    """
-    ramp = round(config.objective.beta_ramp * config.train.steps)
-    if not ramp:
-        return optax.constant_schedule(config.objective.beta)
-    return optax.linear_schedule(0.0, config.objective.beta, ramp)
+def _init_optimizer(config: Config, params: PyTree) -> optax.OptState:
+    clip_norm = jnp.ones(()) if config.optim.clip_norm else None
+    return make_optimizer(lambda count: jnp.zeros(()), clip_norm).init(params)

@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ecvae_jax.config import Config
+from ecvae_jax.config import Architecture, Config
 from ecvae_jax.images import to_float
 from ecvae_jax.objective import Terms, Views, loss_terms
-from ecvae_jax.training.state import TrainState, kl_weight, learning_rate, make_optimizer
+from ecvae_jax.training.state import (
+    Hyperparameters,
+    TrainState,
+    hyperparameters,
+    kl_weight,
+    learning_rate,
+    make_optimizer,
+)
 
 AXIS = "batch"
 """Name of the mapped axis over which the batch is spread and gradients are averaged."""
 
 Batch = Mapping[str, Array]
-
-
 Metrics = dict[str, Array]
-
-
-Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+StepFunction = Callable[[TrainState, Batch, Hyperparameters], tuple[TrainState, Metrics]]
 
 
 def to_views(batch: Batch) -> Views:
-    """Returns the host batch of `data.pipeline` as views with float images."""
+    """Returns the host batch of `data.batches` as views with float images."""
     return Views(
         to_float(batch["source_image"]), batch["source_landmarks"], to_float(batch["image"]), batch["landmarks"]
     )
 
 
-def jitter_colors(key: Array, views: Views, strength: float) -> Views:
+def jitter_colors(key: Array, views: Views, strength: Float[Array, ""] | float) -> Views:
     """Returns one example's views under another exposure and tint, both changed alike; images stay in [-1, 1].
 
     Args:
@@ -53,32 +57,66 @@ def jitter_colors(key: Array, views: Views, strength: float) -> Views:
     return views._replace(source_image=change(views.source_image), image=change(views.image))
 
 
-def make_train_step(config: Config) -> Step:
-    """Returns `train_step(state, batch) -> (state, metrics)` for one device inside a mapped axis named `AXIS`.
+class StepProgram(NamedTuple):
+    """What the compiled step depends on; trainings that share it share the program."""
+
+    architecture: Architecture
+    schedule: Literal["cosine", "linear", "constant"]
+    clips: bool
+    jitters: bool
+
+    @classmethod
+    def of(cls, config: Config) -> StepProgram:
+        """Returns the program of an experiment."""
+        return cls(
+            config.architecture, config.optim.schedule, config.optim.clip_norm > 0, config.data.color_jitter > 0
+        )
+
+
+class TrainStep(NamedTuple):
+    """`train_step(state, batch) -> (state, metrics)` for one device inside a mapped axis named `AXIS`."""
+
+    program: StepProgram
+    hyper: Hyperparameters
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """Returns the next state and the metrics of this step."""
+        return step_function(self.program)(state, batch, self.hyper)
+
+
+def make_train_step(config: Config) -> TrainStep:
+    """Returns the step of an experiment (`step_function` with its constants)."""
+    return TrainStep(StepProgram.of(config), hyperparameters(config))
+
+
+@functools.lru_cache(maxsize=None)
+def step_function(program: StepProgram) -> StepFunction:
+    """Returns `(state, batch, hyper) -> (state, metrics)` for one device; the same function for the same program.
 
     Gradients, metrics and the likelihood's scale are averaged over the axis in float32. Noise is drawn for each image
-    from its place in the global batch, so the result does not depend on how many devices share it.
+    from its place in the global batch, so the result does not depend on the number of devices.
 
-    Where a term or the gradient is not finite, the step is skipped: only `step` and the place in the learning rate's
-    schedule move on, and the metric `skipped` is 1. All devices decide alike, for they look at what was averaged.
+    If a term or the gradient is NaN or infinite, the update is skipped: only the step counter and the schedule advance,
+    and the metric `skipped` is 1. All devices decide alike, since they look at averages.
     """
-    optimizer = make_optimizer(config.optim, config.train.steps)
-    rate, beta_at = learning_rate(config.optim, config.train.steps), kl_weight(config)
+    architecture = program.architecture
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: Batch, hyper: Hyperparameters) -> tuple[TrainState, Metrics]:
+        rate = learning_rate(hyper, program.schedule, state.step)
+        optimizer = make_optimizer(lambda count: rate, jnp.asarray(hyper.clip_norm) if program.clips else None)
         views = to_views(batch)
         images = views.image.shape[0]
         places = jax.lax.axis_index(AXIS) * images + jnp.arange(images)
-        step_key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
+        step_key = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(hyper.key_data)), state.step)
         keys = jax.vmap(lambda place: jax.random.split(jax.random.fold_in(step_key, place)))(places)
-        noise = jax.vmap(lambda key: jax.random.normal(key, (config.model.z_dim,)))(keys[:, 0])
-        beta = jnp.asarray(beta_at(state.step), jnp.float32)
-        if config.data.color_jitter:
+        noise = jax.vmap(lambda key: jax.random.normal(key, (architecture.model.z_dim,)))(keys[:, 0])
+        beta = kl_weight(hyper, state.step)
+        if program.jitters:
             jitter_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys[:, 0])
-            views = jax.vmap(lambda key, one: jitter_colors(key, one, config.data.color_jitter))(jitter_keys, views)
+            views = jax.vmap(lambda key, one: jitter_colors(key, one, jnp.asarray(hyper.color_jitter)))(jitter_keys, views)
 
         def objective(params: PyTree) -> tuple[Float[Array, ""], Terms]:
-            terms, _ = loss_terms(config, params, state.frozen, views, noise, keys[:, 1], beta, AXIS)
+            terms, _ = loss_terms(architecture, params, state.frozen, views, noise, keys[:, 1], beta, AXIS)
             return jnp.mean(terms.loss), terms
 
         gradient, terms = jax.grad(objective, has_aux=True)(state.params)
@@ -87,15 +125,15 @@ def make_train_step(config: Config) -> Step:
         means["elbo"] = jnp.mean(terms.elbo)
         metrics = jax.lax.pmean(means, AXIS)
         metrics["gradient_norm"] = optax.tree.norm(gradient)
-        metrics["learning_rate"] = jnp.asarray(rate(state.step), jnp.float32)
+        metrics["learning_rate"] = rate
         metrics["beta"] = beta
 
-        # The gradient's norm is infinite or no number where any part of the gradient is.
+        # The gradient's norm is NaN or infinite if any part of the gradient is.
         finite = jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))
         metrics["skipped"] = 1.0 - finite
 
         # A young average would remember the initial draw for 1/(1 - decay) steps: its decay grows with the step.
-        decay = jnp.minimum(config.optim.ema_decay, (1.0 + state.step) / (10.0 + state.step))
+        decay = jnp.minimum(hyper.ema_decay, (1.0 + state.step) / (10.0 + state.step))
 
         def take(params: PyTree, ema_params: PyTree, opt_state: optax.OptState) -> tuple[PyTree, ...]:
             updates, opt_state = optimizer.update(gradient, opt_state, params)
@@ -103,9 +141,9 @@ def make_train_step(config: Config) -> Step:
             return params, optax.incremental_update(params, ema_params, 1.0 - decay), opt_state
 
         def skip(params: PyTree, ema_params: PyTree, opt_state: optax.OptState) -> tuple[PyTree, ...]:
-            return params, ema_params, _move_schedule(opt_state)
+            return params, ema_params, _advance_schedule(opt_state)
 
-        # A choice by jnp.where costs as little time but needs room for the old and the new state at once.
+        # jnp.where is as fast but needs memory for the old and the new state at once.
         params, ema_params, opt_state = jax.lax.cond(
             finite, take, skip, state.params, state.ema_params, state.opt_state
         )
@@ -114,8 +152,8 @@ def make_train_step(config: Config) -> Step:
     return train_step
 
 
-def _move_schedule(opt_state: optax.OptState) -> optax.OptState:
-    """The optimizer's state with nothing changed but the place in the learning rate's schedule, which is the step."""
+def _advance_schedule(opt_state: optax.OptState) -> optax.OptState:
+    """Returns the optimizer's state with only its schedule's counter advanced."""
 
     def move(part: Any) -> Any:
         if isinstance(part, optax.ScaleByScheduleState):
