@@ -65,24 +65,45 @@ def hyperparameters(config: Config) -> Hyperparameters:
 
 
 def learning_rate(
-    hyper: Hyperparameters, schedule: Literal["cosine", "linear", "constant"], step: Int[Array, ""]
-) -> Float[Array, ""]:
-    """Returns the learning rate of a step: linear warm-up, then a fall to 0 at the end, or none."""
-    warmup, peak = jnp.maximum(hyper.warmup_steps, 1), jnp.asarray(hyper.learning_rate)
-    rising = peak * (jnp.minimum(step, warmup) / warmup)
-    part = jnp.clip(step - hyper.warmup_steps, 0, hyper.decay_steps) / hyper.decay_steps
-    fall = {"cosine": 0.5 * (1 + jnp.cos(jnp.pi * part)), "linear": 1 - part, "constant": jnp.ones(())}[schedule]
-    return jnp.where(step < hyper.warmup_steps, rising, peak * fall)
+    hyper: Hyperparameters, schedule: Literal["cosine", "linear", "constant"], step: Int[Array, "*s"]
+) -> Float[Array, "*s"]:
+    """Returns the learning rate of a step: linear warm-up, then a fall to 0 at the end, or none.
+
+    Bitwise that of optax's schedules, whose lengths are constants of the program.
+    """
+    peak = jnp.asarray(hyper.learning_rate)
+    rising = _linear(step, hyper.warmup_steps, 0.0, peak)
+    after = step - hyper.warmup_steps
+    if schedule == "cosine":
+        part = jnp.pi * jnp.minimum(after, hyper.decay_steps) * _inverse(hyper.decay_steps)
+        falling = peak * (0.5 * (1 + jnp.cos(part)))
+    else:
+        falling = _linear(after, hyper.decay_steps, peak, peak if schedule == "constant" else 0.0)
+    return jnp.where(step < hyper.warmup_steps, rising, falling)
 
 
-def kl_weight(hyper: Hyperparameters, step: Int[Array, ""]) -> Float[Array, ""]:
+def kl_weight(hyper: Hyperparameters, step: Int[Array, "*s"]) -> Float[Array, "*s"]:
     """Returns beta of a step: a linear rise from 0 over the first part of the training.
 
     Deviation: the paper does not specify it; its ancestors ramp too (VUNet), since a full KL at the start switches z
     off.
     """
-    ramp = hyper.beta_ramp_steps
-    return jnp.asarray(hyper.beta) * jnp.where(ramp > 0, jnp.clip(step / jnp.maximum(ramp, 1), 0.0, 1.0), 1.0)
+    beta = jnp.asarray(hyper.beta)
+    return jnp.where(hyper.beta_ramp_steps > 0, _linear(step, hyper.beta_ramp_steps, 0.0, beta), beta)
+
+
+def _linear(
+    step: Int[Array, "*s"],
+    steps: Int[Array | np.ndarray, ""],
+    start: Float[Array, ""] | float,
+    end: Float[Array, ""] | float,
+) -> Float[Array, "*s"]:
+    return (start - end) * (1 - jnp.clip(step, 0, steps) * _inverse(steps)) + end
+
+
+def _inverse(steps: Int[Array | np.ndarray, ""]) -> Float[Array, ""]:
+    # XLA divides by a constant as it multiplies by the rounded reciprocal.
+    return 1 / jnp.maximum(steps, 1).astype(jnp.float32)
 
 
 def make_optimizer(
