@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import ecvae_jax
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 PUBLIC = [name for name in dir(ecvae_jax) if not name.startswith("_") and name not in sys.modules["ecvae_jax"].__dict__]
@@ -26,10 +29,31 @@ def test_unknown_name_is_an_attribute_error() -> None:
         _ = ecvae_jax.nothing
 
 
-def test_the_example_of_the_readme_runs(tiny_workdir: Path) -> None:
+def test_the_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    code = code.replace("demo/run", str(tiny_workdir))
-    names: dict = {}
-    exec(code, names)
-    assert names["grid"].shape == (2, 6, 32, 32, 3)
-    assert names["more"].shape == (1, 8, 32, 32, 3)
+    code = code.replace("anna.jpg", "rendered:test:0").replace("smile.jpg", "rendered:test:49")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    with Image.open(tmp_path / "out.png") as image:
+        assert image.size == (128, 128)
+
+
+def test_the_readme_stays_one_page() -> None:
+    assert len(README.read_bytes()) <= 7000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_lead_to_files_and_headings(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if link.startswith("http"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name) if name else page
+        assert target.exists(), f"{page.name} links to {link}"
+        assert not anchor or anchor in headings(target), f"{page.name} links to {link}"
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, as GitHub makes them."""
+    lines = (line.lstrip("#").strip().lower() for line in page.read_text().splitlines() if line.startswith("#"))
+    return {re.sub(r"[^\w\- ]", "", line).replace(" ", "-") for line in lines}

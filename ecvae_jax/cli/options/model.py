@@ -143,7 +143,7 @@ class EvaluateOptions:
 class FigureOptions:
     """Draws a figure of the paper: 2 latent space, 3a emotion transfer, 3b conditional pose generation."""
 
-    which: Annotated[Literal["2", "3a", "3b"], tyro.conf.Positional]
+    which: Annotated[Literal["2", "3a", "3b", "model"], tyro.conf.Positional]
     """The number of the figure in the paper."""
     checkpoint: Path | None = None
     """Working directory of a training, or one step's folder in it; left out: the model that is shipped."""
