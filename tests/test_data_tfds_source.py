@@ -108,8 +108,8 @@ def test_one_split_can_be_asked_for(celeb_a: None):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("tfds:no_such_set", "cannot give 'no_such_set'"), ("tfds:tiny_celeb_a:dev", "no split 'dev'; there are"),
-     ("tfds:tiny_text", "is a picture")],
+    [("tfds:no_such_set", "cannot provide 'no_such_set'"), ("tfds:tiny_celeb_a:dev", "no split 'dev'; must be one of"),
+     ("tfds:tiny_text", "is an image")],
 )  # fmt: skip
 def test_what_cannot_be_had_is_one_line(celeb_a: None, name: str, message: str):
     with pytest.raises(DataError, match=message) as caught:
@@ -118,5 +118,5 @@ def test_what_cannot_be_had_is_one_line(celeb_a: None, name: str, message: str):
 
 
 def test_filters_of_multipie_do_not_fit(celeb_a: None):
-    with pytest.raises(DataError, match="only multipie:DIR"):
+    with pytest.raises(DataError, match="applies only to multipie:DIR"):
         open_source("tfds:tiny_celeb_a", PrepareConfig(camera="05_1"))

@@ -55,8 +55,8 @@ def test_all_videos_below_a_folder_and_what_is_none(tmp_path: Path):
     (tmp_path / "note.txt").write_text("x")
     source = open_source(f"video:{tmp_path}", PrepareConfig(frame_step=2))
     assert [photo.identity for photo in source.photos] == ["a", "a", "in/b", "in/b", "in/b"]
-    assert dict(source.skipped)["note.txt"] == "not a video's suffix"
-    assert dict(source.skipped)["in/bad.mp4"].startswith("not a video that can be read")
+    assert dict(source.skipped)["note.txt"] == "not a video suffix"
+    assert dict(source.skipped)["in/bad.mp4"].startswith("unreadable video")
     assert [brightness(one.content) for one in source.load(1)] == [2, 0, 2, 4]
 
 
@@ -85,7 +85,7 @@ def test_what_is_no_video_is_refused_in_one_line(tmp_path: Path, monkeypatch: py
     with pytest.raises(DataError, match="no such file or folder"):
         open_source(f"video:{tmp_path / 'gone.mp4'}")
     (tmp_path / "bad.mp4").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"no frame that can be read: bad\.mp4: not a video"):
+    with pytest.raises(DataError, match=r"no readable frame: bad\.mp4: unreadable video"):
         open_source(f"video:{tmp_path / 'bad.mp4'}")
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'ecvae-jax\[video\]'"):

@@ -80,7 +80,7 @@ def test_more_than_20000_faces_are_sampled():
 
 
 def test_what_cannot_be_clustered_is_refused_in_one_line():
-    with pytest.raises(ValueError, match=r"clusters count=9: must be from 1 to .* different faces, which is 8"):
+    with pytest.raises(ValueError, match=r"clusters count=9: must be between 1 and .* distinct faces, 8"):
         fit_clusters(faces(8), SCHEME, 9, False, 0)
     with pytest.raises(ValueError, match=r"clusters count=2: .* which is 1"):
         fit_clusters(np.repeat(faces(1), 5, axis=0), SCHEME, 2, False, 0)
