@@ -83,7 +83,7 @@ def test_people_look_different(faces):
     styles = Counter(t["hair"]["style"] for t in f.tags)
     assert len(styles) >= 12
     assert styles.most_common(1)[0][1] < 0.25 * len(f)
-    assert len({t["hair"]["color"] for t in f.tags}) >= 8
+    assert len({t["hair"]["colour"] for t in f.tags}) >= 8
     worn = np.mean([t["glasses"] is not None for t in f.tags])
     assert 0.05 < worn < 0.3
 
@@ -130,6 +130,6 @@ def test_the_pupil_is_darker_than_the_white_beside_it(faces):
 
 def test_records_say_that_they_are_free(faces):
     for f in faces.values():
-        assert f.metadata["license"] == LICENSE
+        assert f.metadata["licence"] == LICENSE
         assert f.metadata["points"] == 98
         assert f.image_size == 128

@@ -230,7 +230,7 @@ def test_a_wflw_list_gives_the_largest_face_of_each_photo(tmp_path: Path):
     np.testing.assert_allclose(given.rows["8--Election/a b.jpg"], face_landmarks(100, points=98), atol=1e-3)
     for text in ("1 2 3 a.jpg", lines[0].replace("0.0000", "x", 1), ""):
         file.write_text(text)
-        with pytest.raises(DataError, match=r"line 1: not WFLW's|the list is empty"):
+        with pytest.raises(DataError, match=r"line 1: must have WFLW's|the list is empty"):
             find_given_landmarks(open_source(str(tmp_path)), str(file))
 
 

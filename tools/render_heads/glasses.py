@@ -1,4 +1,4 @@
-"""Glasses: two rims, a bridge and two temples as thin tubes, fitted to the eyes and ears of one face."""
+"""Glasses: two rims, a bridge and two temples as thin tubes, fitted to eyes and ears of a face."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHAPES = {
     "square": (0.245, 0.165, 4.0),
     "large": (0.275, 0.215, 2.8),
 }
-"""Half width and half height of a lens in decimetres, and the exponent of its superellipse."""
+"""Half width and half height of a lens in decimeters, and the exponent of its superellipse."""
 _TINTS = {
     "black": (0.01, 0.01, 0.012),
     "tortoise": (0.07, 0.03, 0.012),
@@ -51,7 +51,7 @@ class Mesh:
 
 
 def draw_glasses(rng: np.random.Generator) -> Glasses:
-    """A random pair."""
+    """Returns a random pair."""
     shape = str(rng.choice(list(_SHAPES)))
     color = str(rng.choice(list(_TINTS), p=[0.35, 0.2, 0.15, 0.1, 0.06, 0.08, 0.06]))
     thin = color in ("metal", "gold")
@@ -60,7 +60,7 @@ def draw_glasses(rng: np.random.Generator) -> Glasses:
 
 
 def fit(glasses: Glasses, landmarks: Float[np.ndarray, "98 3"], shape: Float[np.ndarray, "m 3"]) -> tuple[Mesh, Mesh]:
-    """Frame and lenses on a neutral face, from its landmarks and all vertices of the drawn mesh."""
+    """Returns frame and lenses for a neutral face, from its landmarks and all vertices of the drawn mesh."""
     width, height, power = _SHAPES[glasses.shape]
     right, left = landmarks[60:68].mean(0), landmarks[68:76].mean(0)
     apart = (left[0] - right[0]) / 0.62
