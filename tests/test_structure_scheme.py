@@ -1,4 +1,4 @@
-"""The landmark tables: coverage, mirrors, and 98 points read as 68."""
+"""The landmark tables: coverage, mirrors, and 98 points converted to 68."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_98_to_68_follows_moves_and_stretches_and_the_mirror():
     np.testing.assert_allclose(mirrored_first, mirror_landmarks(landmarks_98_to_68(landmarks), SCHEMES[68]), atol=1e-14)
 
 
-def test_convert_goes_where_the_points_allow_it():
+def test_convert_returns_equal_or_fewer_points():
     wide, narrow = random_landmarks(98), random_landmarks(68)
     assert convert_landmarks(wide, 98) is wide
     assert convert_landmarks(narrow, 68) is narrow

@@ -197,7 +197,7 @@ def test_a_pixel_nearest_to_a_shared_end_of_two_pieces_counts_once():
     np.testing.assert_allclose(jax.grad(loss)(0.53), wanted, rtol=0.02)
 
 
-# What it costs, and what it refuses
+# Memory and refused inputs
 
 
 def test_no_tensor_of_pixels_times_pieces_is_held_at_the_papers_resolution():

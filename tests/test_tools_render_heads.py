@@ -32,13 +32,13 @@ def root() -> Path:
 @pytest.fixture(scope="module")
 def renderer(root: Path) -> str:
     pytest.importorskip("glcontext", reason="the renderer needs the extra `render`")
-    shown = apart(f"print(bake.renderer_name(Path({str(root)!r})))", check=False)
+    shown = run_in_process(f"print(bake.renderer_name(Path({str(root)!r})))", check=False)
     if shown.returncode:
         pytest.skip(f"no renderer: {shown.stderr.strip().splitlines()[-1]}")
     return shown.stdout.strip()
 
 
-def apart(code: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run_in_process(code: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Runs code in another process at the repository root: TensorFlow crashes when loaded after Mesa's LLVM."""
     code = f"from pathlib import Path; from tools.render_heads import bake\n{code}"
     return subprocess.run([sys.executable, "-c", code], check=check, capture_output=True, text=True, cwd=ROOT)
@@ -154,7 +154,7 @@ def test_normals_are_unit_and_point_outwards(head):
 def test_the_same_seed_writes_the_same_bytes(root: Path, renderer: str, tmp_path: Path):
     people = {"train": (0, 1), "test": (220, 221)}
     for name in ("first", "second"):
-        apart(f"bake.bake(Path({str(root)!r}), Path({str(tmp_path / name)!r}), 0, {people!r}, workers=1)")
+        run_in_process(f"bake.bake(Path({str(root)!r}), Path({str(tmp_path / name)!r}), 0, {people!r}, workers=1)")
     files = sorted(p.relative_to(tmp_path / "first") for p in (tmp_path / "first").rglob("*") if p.is_file())
     assert files == sorted(p.relative_to(tmp_path / "second") for p in (tmp_path / "second").rglob("*") if p.is_file())
     for file in files:
@@ -172,7 +172,9 @@ def test_one_person_is_rendered_again_as_embedded(root: Path, renderer: str, tmp
     number = 223
     indices = [i for i, identity in enumerate(faces.identities) if identity == f"head{number:03d}"]
     people, out = {"test": (number, number + 1)}, tmp_path / "again"
-    apart(f"bake.bake(Path({str(root)!r}), Path({str(out)!r}), {faces.metadata['seed']}, {people!r}, workers=1)")
+    run_in_process(
+        f"bake.bake(Path({str(root)!r}), Path({str(out)!r}), {faces.metadata['seed']}, {people!r}, workers=1)"
+    )
     again = load_faces(out, "test")
     assert again.names == [faces.names[i] for i in indices]
     # Not byte for byte: another Pillow, SciPy or CPU under the same renderer rounds differently.
@@ -188,5 +190,5 @@ def test_one_person_is_rendered_again_as_embedded(root: Path, renderer: str, tmp
 def test_a_contact_sheet_has_a_row_for_each_person(root: Path, renderer: str, tmp_path: Path):
     file = tmp_path / "sheets" / "heads.png"
     arguments = ["--sheet", str(file), "--people", "1,3", "--landmarks", "--assets", str(root)]
-    apart(f"assert bake.main({arguments!r}) == 0")
+    run_in_process(f"assert bake.main({arguments!r}) == 0")
     assert Image.open(file).size == (12 * bake.SIZE, 2 * bake.SIZE)

@@ -155,7 +155,7 @@ def _wanted(tf: ModuleType, chosen: dict[str, Any], always_same: bool, mirror: b
 def _reader(tf: ModuleType, faces: Faces, image_size: int) -> Callable[[Any, Any], Any]:
     """Returns a function from (indices, flips) to decoded images, mirrored where `flips` is set."""
     resize = "area" if image_size < faces.image_size else "bicubic"
-    picture = tf.TensorSpec([image_size, image_size, 3], tf.uint8)
+    spec = tf.TensorSpec([image_size, image_size, 3], tf.uint8)
 
     def decode(example: tuple[Any, Any]) -> Any:
         jpeg, times = example
@@ -165,12 +165,12 @@ def _reader(tf: ModuleType, faces: Faces, image_size: int) -> Callable[[Any, Any
             pixels = tf.image.resize(pixels, [image_size, image_size], resize)
             pixels = tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
         # reverses axis 1 or no axis: a tf.cond per image takes longer
-        return tf.ensure_shape(tf.reverse(pixels, tf.fill(times, 1)), picture.shape)
+        return tf.ensure_shape(tf.reverse(pixels, tf.fill(times, 1)), spec.shape)
 
     def read(indices: Any, flips: Any) -> Any:
         jpegs = tf.numpy_function(lambda i: np.array(faces.encoded(i), object), [indices], tf.string, stateful=False)
         # a map within the batch: mapping single images in tf.data costs one dispatch per image
-        return tf.map_fn(decode, (jpegs, tf.cast(flips, tf.int32)[:, None]), fn_output_signature=picture)
+        return tf.map_fn(decode, (jpegs, tf.cast(flips, tf.int32)[:, None]), fn_output_signature=spec)
 
     return read
 

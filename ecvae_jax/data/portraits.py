@@ -31,7 +31,7 @@ class NoFaceError(DataError):
 
 
 class TrainedModel(Protocol):
-    """The two attributes of a model that tell how it reads faces."""
+    """The two attributes of a model that determine how it reads faces."""
 
     @property
     def config(self) -> Config:

@@ -131,12 +131,12 @@ class Studio:
         turned_points = turn(points, pose, rest_points)
         crop = frame_landmarks(turned_points, group.distance, MARGIN, view.scale, view.shift)
         if sheet is not None:
-            lies = _hair_rest(sheet.positions)
+            at_rest = _hair_rest(sheet.positions)
             sheet = dataclasses.replace(
                 sheet,
-                positions=turn(sheet.positions, pose, lies),
-                normals=turn(sheet.normals, pose, lies, directions=True),
-                tangents=turn(sheet.tangents, pose, lies, directions=True),
+                positions=turn(sheet.positions, pose, at_rest),
+                normals=turn(sheet.normals, pose, at_rest, directions=True),
+                tangents=turn(sheet.tangents, pose, at_rest, directions=True),
             )
         scene = Scene(
             positions=turn(mesh.shorten_lashes(shape), pose, mesh.rest),
