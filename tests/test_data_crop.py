@@ -1,4 +1,4 @@
-"""The crop rule: where the square lies, its way back, its edges, its resizing."""
+"""The crop rule: position of the square, its inverse, its edges, its resizing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from ecvae_jax.data.photos.crop import (
     outside_fraction,
     paste_crop,
     to_crop_units,
-    to_photo_pixels,
 )
 
 
@@ -27,11 +26,11 @@ def test_square_is_centered_on_the_bounding_box_and_margin_times_its_longer_side
 def test_crop_units_and_pixels_are_inverse(x0: float, y0: float, side: float):
     landmarks = np.random.default_rng(0).uniform(-100, 300, (68, 2)).astype(np.float32)
     box = CropBox(x0, y0, side)
-    there_and_back = to_photo_pixels(to_crop_units(landmarks, box), box)
-    np.testing.assert_allclose(there_and_back, landmarks, atol=2e-3)
+    pixels = to_crop_units(landmarks, box) * box.side + [box.x0, box.y0]
+    np.testing.assert_allclose(pixels, landmarks, atol=2e-3)
 
 
-def test_landmarks_of_a_crop_lie_in_the_middle_of_it():
+def test_landmarks_are_centered_in_their_crop():
     landmarks = np.random.default_rng(1).uniform(50, 90, (68, 2)).astype(np.float32)
     units = to_crop_units(landmarks, crop_box(landmarks, 2.0))
     low, high = units.min(axis=0), units.max(axis=0)
@@ -43,7 +42,7 @@ def test_whole_pixels_are_copied_and_reduced_by_their_mean():
     photo = np.random.default_rng(2).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     np.testing.assert_array_equal(cut_crop(photo, CropBox(10, 5, 20), 20), photo[5:25, 10:30])
     means = photo[5:25, 10:30].reshape(10, 2, 10, 2, 3).mean(axis=(1, 3))
-    # Pillow rounds twice, a direction at a time
+    # Pillow rounds twice, once per direction
     np.testing.assert_allclose(cut_crop(photo, CropBox(10, 5, 20), 10), means, atol=1.01)
 
 
@@ -54,19 +53,28 @@ def test_beyond_the_edge_the_photo_is_reflected():
     np.testing.assert_array_equal(got[:, :4], photo[:, 4:0:-1])
 
 
-@pytest.mark.parametrize("box", [
-    CropBox(-3, -5, 24), CropBox(10, 12, 14), CropBox(-2, 4, 12), CropBox(-30, 3, 40), CropBox(-25, -40, 90),
-    CropBox(40, 30, 8),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "box",
+    [
+        CropBox(-3, -5, 24),
+        CropBox(10, 12, 14),
+        CropBox(-2, 4, 12),
+        CropBox(-30, 3, 40),
+        CropBox(-25, -40, 90),
+        CropBox(40, 30, 8),
+    ],
+)
 def test_the_reflection_is_exact_however_far_the_square_reaches(box: CropBox):
     photo = np.random.default_rng(4).integers(0, 256, (20, 22, 3), dtype=np.uint8)
     x0, y0, side = map(int, box)
-    rows, columns = (np.pad(np.arange(length), 100, "reflect")[100 + start : 100 + start + side]
-                     for length, start in ((20, y0), (22, x0)))  # fmt: skip
+    rows, columns = (
+        np.pad(np.arange(length), 100, "reflect")[100 + start : 100 + start + side]
+        for length, start in ((20, y0), (22, x0))
+    )
     np.testing.assert_array_equal(cut_crop(photo, box, side), photo[np.ix_(rows, columns)])
 
 
-def test_a_marked_point_of_the_photo_is_where_its_landmark_says():
+def test_a_marked_point_of_the_photo_is_at_its_landmark():
     photo = np.zeros((200, 300, 3), np.uint8)
     photo[88:92, 138:142] = 255  # its middle is (140, 90)
     box = CropBox(101.3, 60.7, 75.5)
@@ -90,7 +98,7 @@ def test_outside_fraction_is_the_area_beyond_the_photo():
 
 
 @pytest.mark.parametrize(("x0", "y0", "side"), [(20.3, 31.7, 40.0), (-10.0, 60.5, 55.5), (70.0, -20.0, 90.0)])
-def test_a_crop_put_back_into_its_photo_changes_nothing(x0: float, y0: float, side: float):
+def test_a_crop_pasted_into_its_photo_changes_nothing(x0: float, y0: float, side: float):
     rows, columns = np.mgrid[0:120, 0:150]
     photo = np.stack([rows + columns, 2 * rows, 250 - columns], axis=-1).clip(0, 255).astype(np.uint8)
     box = CropBox(x0, y0, side)
@@ -98,7 +106,7 @@ def test_a_crop_put_back_into_its_photo_changes_nothing(x0: float, y0: float, si
     assert np.abs(again.astype(int) - photo).max() <= 3
 
 
-def test_a_pasted_picture_stays_in_its_square_and_fades_at_the_edge():
+def test_a_pasted_image_stays_in_its_square_and_fades_at_the_edge():
     photo, crop = np.zeros((60, 80, 3), np.uint8), np.full((32, 32, 3), 200, np.uint8)
     hard = paste_crop(photo, crop, CropBox(10, 20, 30), feather=0.0)
     assert (hard[20:50, 10:40] == 200).all()

@@ -1,4 +1,4 @@
-"""dlib's detector on drawn faces, and what is said where it is not installed."""
+"""dlib's detector on drawn faces, and the messages if it is not installed."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_no_face_is_an_empty_list(dlib_68: Detector, shape: tuple[int, int]):
     assert dlib_68.detect(np.full((*shape, 3), 128, np.uint8)) == []
 
 
-def test_the_name_tells_the_version(dlib_68: Detector):
+def test_the_name_has_the_version(dlib_68: Detector):
     import dlib
 
     assert dlib_68.name.startswith("dlib-68")
@@ -73,13 +73,13 @@ def test_the_name_tells_the_version(dlib_68: Detector):
     assert dlib_68.points == 68
 
 
-def test_without_dlib_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+def test_without_dlib_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "dlib", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'ecvae-jax\[dlib\]'"):
         load_detector("dlib-68")
 
 
-def test_without_the_model_file_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+def test_without_the_model_file_the_message_names_its_package(monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("dlib")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="face_recognition_models"):
@@ -92,8 +92,8 @@ def test_an_unknown_detector_is_refused():
 
 
 @pytest.mark.parametrize("size", [100, 300, 900])
-def test_in_a_box_that_is_known_nearly_the_same_landmarks_are_found(dlib_68: Detector, size: int):
-    """Its way is the faster one: other roundings, so not the same bits."""
+def test_in_a_known_box_nearly_the_same_landmarks_are_found(dlib_68: Detector, size: int):
+    """The faster path rounds differently, so the bits differ."""
     photo = np.asarray(draw_face(size))
     (face,) = dlib_68.detect(photo)
     measured = dlib_68.measure(photo, face.box)

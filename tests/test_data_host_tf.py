@@ -26,13 +26,13 @@ print(sys.modules["keras.src.optimizers"] is optimizers)
 
 
 @pytest.mark.parametrize(
-    ("program", "says"),
+    ("program", "output"),
     [
         pytest.param(ALONE, "(1, 3) Adam", id="keras waits until it is used"),
         pytest.param(BESIDE_KERAS, "True", id="a program that has keras keeps it"),
     ],
 )
-def test_keras_is_left_to_those_who_want_it(program: str, says: str) -> None:
+def test_keras_is_imported_only_on_use(program: str, output: str) -> None:
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert shown.returncode == 0, shown.stderr
-    assert shown.stdout.strip() == says
+    assert shown.stdout.strip() == output

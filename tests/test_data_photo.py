@@ -1,4 +1,4 @@
-"""Reading photos: whatever a file is, upright RGB comes out, or one line."""
+"""Reading photos: any file gives upright RGB or a one-line reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_exif_rotation_is_applied(tmp_path: Path):
     assert photo.shape == (30, 20, 3)
     assert (photo[:15, :, 0] == 255).all()
     assert (photo[15:, :, 0] == 0).all()
-    assert notes == ["turned upright (EXIF)"]
+    assert notes == ["rotated upright (EXIF)"]
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "RGB", "YCbCr", "RGBA", "LA"])
@@ -51,12 +51,12 @@ def test_sixteen_bits_are_scaled_by_their_range_even_in_a_dark_photo(tmp_path: P
 
 
 @pytest.mark.parametrize("mode", ["RGB", "CMYK"])
-def test_a_profile_that_does_not_fit_the_picture_is_left_out(tmp_path: Path, mode: str):
+def test_a_profile_for_another_mode_is_ignored(tmp_path: Path, mode: str):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ" if mode == "CMYK" else "LAB")).tobytes()
     image = Image.new(mode, (8, 8), (200, 40, 40) if mode == "RGB" else (0, 200, 200, 10))
     image.save(tmp_path / "a.tif", icc_profile=profile)
-    photo, notes = read_photo(tmp_path / "a.tif")  # a profile for another mode than the picture's
-    assert "color profile cannot be read and is left out" in notes
+    photo, notes = read_photo(tmp_path / "a.tif")  # a profile for another mode
+    assert "unreadable color profile ignored" in notes
     assert photo[0, 0, 0] > 150
 
 
@@ -69,7 +69,7 @@ def test_an_srgb_profile_changes_nothing(tmp_path: Path):
 
 
 def swapped_profile() -> bytes:
-    """sRGB with its red and blue primaries exchanged and another name: it shows at once whether it was respected."""
+    """Returns sRGB with red and blue primaries exchanged and another name, so applying it is visible."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     count = int.from_bytes(data[128:132], "big")
     tags = {bytes(data[132 + 12 * i : 136 + 12 * i]): 132 + 12 * i for i in range(count)}
@@ -78,7 +78,7 @@ def swapped_profile() -> bytes:
     return bytes(data).replace("sRGB".encode("utf-16-be"), "Swap".encode("utf-16-be")).replace(b"sRGB", b"Swap")
 
 
-def test_a_profile_is_respected(tmp_path: Path):
+def test_a_profile_is_applied(tmp_path: Path):
     Image.fromarray(RED_LEFT).save(tmp_path / "a.png", icc_profile=swapped_profile())
     photo, notes = read_photo(tmp_path / "a.png")
     assert notes[0].startswith("colors converted from ")
@@ -86,14 +86,14 @@ def test_a_profile_is_respected(tmp_path: Path):
     assert photo[0, 0, 0] < 15
 
 
-def test_transparency_is_laid_on_white(tmp_path: Path):
+def test_transparency_is_composited_on_white(tmp_path: Path):
     Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "a.png")
     photo, notes = read_photo(tmp_path / "a.png")
     assert (photo == 255).all()
-    assert notes == ["transparency laid on white"]
+    assert notes == ["transparency composited on white"]
 
 
-def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path):
+def test_the_first_frame_of_an_animation_is_used(tmp_path: Path):
     frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue", "green")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     photo, notes = read_photo(tmp_path / "a.gif")
@@ -108,7 +108,7 @@ def test_a_wrong_suffix_does_not_matter(tmp_path: Path):
 
 
 def bad_files(folder: Path) -> dict[str, str]:
-    """Writes bad photos, and returns the beginning of the reason that each must get."""
+    """Writes bad photos and returns the start of each one's expected reason."""
     folder.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "whole.jpg")
@@ -122,9 +122,13 @@ def bad_files(folder: Path) -> dict[str, str]:
     Image.new("1", (4000, 3000)).save(folder / "bomb.png")
     Image.new("1", (20000, 20000)).save(folder / "bigger_bomb.png")  # 400 megapixels: Pillow itself refuses
     return {
-        "truncated.jpg": "damaged", "truncated.png": "damaged", "empty.jpg": "empty file", "text.jpg": "not an image",
-        "bomb.png": "too large", "bigger_bomb.png": "too large",
-    }  # fmt: skip
+        "truncated.jpg": "damaged",
+        "truncated.png": "damaged",
+        "empty.jpg": "empty file",
+        "text.jpg": "not an image",
+        "bomb.png": "too large",
+        "bigger_bomb.png": "too large",
+    }
 
 
 def test_a_bad_file_gets_one_line(tmp_path: Path):
@@ -135,8 +139,8 @@ def test_a_bad_file_gets_one_line(tmp_path: Path):
         assert "\n" not in str(caught.value)
 
 
-def test_a_larger_photo_is_read_where_it_is_allowed(tmp_path: Path):
-    """Pillow's own limit, 179 megapixels, must not come before the user's."""
+def test_a_larger_photo_is_read_if_allowed(tmp_path: Path):
+    """Pillow's own limit, 179 megapixels, must not apply before the user's."""
     Image.new("1", (20000, 10000)).save(tmp_path / "a.png")
     assert read_photo(tmp_path / "a.png", max_megapixels=300)[0].shape == (10000, 20000, 3)
     with pytest.raises(BadPhotoError, match=r"200 megapixels, at most 150 \(max_megapixels\)"):

@@ -1,4 +1,4 @@
-"""Which files a source has, who is on them, which landmarks are given for them, and who is kept for the test."""
+"""Files of a source, identities, given landmarks and splits."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def touch(root: Path, names: list[str]) -> None:
         ("stem", LONDON),
         ("prefix", LFW),
         ("prefix", [f"{name.rsplit('_', 1)[0]}/{name}" for name in LFW]),
-        ("folder", [f"{who}/{shot}.jpg" for who in ("anna", "ben") for shot in (1, 2, 3)]),  # photos counted through
+        ("folder", [f"{who}/{shot}.jpg" for who in ("anna", "ben") for shot in (1, 2, 3)]),  # numbered photos
         ("folder", [f"{who}/{what}.jpg" for who in ("anna", "ben", "eva") for what in ("smile", "sad")]),
         ("none", [f"{number:06d}.jpg" for number in range(20)]),
         ("none", [f"img/{number:06d}.jpg" for number in range(20)]),
@@ -71,11 +71,11 @@ def test_a_folder_is_searched_to_any_depth_in_the_order_of_names(tmp_path: Path)
     touch(tmp_path, ["b/deep/er/1.JPG", "b/2.png", "a.jpeg", "note.txt", "b/.hidden", "Zoë.webp"])
     source = open_source(str(tmp_path))
     assert [photo.name for photo in source.photos] == ["Zoë.webp", "a.jpeg", "b/2.png", "b/deep/er/1.JPG"]
-    assert source.skipped == [("b/.hidden", "not a photo's suffix: none"), ("note.txt", "not a photo's suffix: .txt")]
+    assert source.skipped == [("b/.hidden", "not a photo suffix: none"), ("note.txt", "not a photo suffix: .txt")]
     assert str(tmp_path) not in source.label
 
 
-def test_the_chosen_rule_is_said_and_can_be_overruled(tmp_path: Path):
+def test_the_chosen_rule_is_reported_and_can_be_set(tmp_path: Path):
     touch(tmp_path, LONDON)
     source = open_source(str(tmp_path))
     assert "5 by the rule 'stem' (5 of 5 file names occur in several folders)" in source.facts[0]
@@ -102,34 +102,44 @@ def test_multipie_names_become_tags(tmp_path: Path):
     assert photo.group == "007/02/18"
     assert photo.name == good
     assert photo.tags == {
-        "subject": "007", "session": "02", "recording": "03", "camera": "05_0", "illumination": "18", "yaw": 15,
-        "expression": "squint", "flash": "18",
-    }  # fmt: skip
+        "subject": "007",
+        "session": "02",
+        "recording": "03",
+        "camera": "05_0",
+        "illumination": "18",
+        "yaw": 15,
+        "expression": "squint",
+        "flash": "18",
+    }
     assert source.skipped[0][0] == bad
     assert "not a MultiPIE name" in source.skipped[0][1]
 
 
 PIE = [
     f"session01/multiview/{subject}/{recording}/{camera}/{subject}_01_{recording}_{camera.replace('_', '')}_{light}.png"
-    for subject in ("001", "002") for recording in ("01", "02") for camera in ("05_1", "14_0", "08_1")
+    for subject in ("001", "002")
+    for recording in ("01", "02")
+    for camera in ("05_1", "14_0", "08_1")
     for light in ("00", "07")
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
     ("filters", "left"),
     [
-        ({}, 24), ({"camera": "05_1"}, 8), ({"camera": "05_1, 14_0"}, 16),
+        ({}, 24),
+        ({"camera": "05_1"}, 8),
+        ({"camera": "05_1, 14_0"}, 16),
         ({"camera": "05_1", "illumination": "07"}, 4),
         ({"subject": "002", "recording": "02", "session": "01"}, 6),
     ],
-)  # fmt: skip
-def test_multipie_filters_leave_out_and_say_so(tmp_path: Path, filters: dict[str, str], left: int):
+)
+def test_multipie_filters_exclude_and_report(tmp_path: Path, filters: dict[str, str], left: int):
     touch(tmp_path, PIE)
     source = open_source(f"multipie:{tmp_path}", PrepareConfig(**filters))
     assert len(source.photos) == left
     assert len(source.photos) + len(source.skipped) == len(PIE)
-    assert all(reason.startswith("left out by --") for _, reason in source.skipped)
+    assert all(reason.startswith("excluded by --") for _, reason in source.skipped)
     for name, values in filters.items():
         assert {photo.tags[name] for photo in source.photos} == {value.strip() for value in values.split(",")}
 
@@ -137,23 +147,29 @@ def test_multipie_filters_leave_out_and_say_so(tmp_path: Path, filters: dict[str
 @pytest.mark.parametrize(
     ("filters", "message"),
     [
-        ({"camera": "99_9"}, "camera='99_9': no photo has it; there are 05_1, 08_1, 14_0"),
+        ({"camera": "99_9"}, "camera='99_9': no photo has it; must be among 05_1, 08_1, 14_0"),
         ({"camera": "05_1,"}, "camera='05_1,': give one value"),
     ],
 )
-def test_a_filter_for_what_is_not_there_is_refused(tmp_path: Path, filters: dict[str, str], message: str):
+def test_a_filter_for_a_missing_value_is_refused(tmp_path: Path, filters: dict[str, str], message: str):
     touch(tmp_path, PIE)
     with pytest.raises(DataError, match=message):
         open_source(f"multipie:{tmp_path}", PrepareConfig(**filters))
-    with pytest.raises(DataError, match="only multipie:DIR knows of it"):
+    with pytest.raises(DataError, match="applies only to multipie:DIR"):
         open_source(str(tmp_path), PrepareConfig(**filters))
 
 
-def test_what_multipie_names_tell(tmp_path: Path):
+def test_tags_of_multipie_names(tmp_path: Path):
     assert multipie_tags("001_01_02_051_07") == {
-        "subject": "001", "session": "01", "recording": "02", "illumination": "07", "camera": "05_1", "yaw": 0,
-        "expression": "smile", "flash": "07",
-    }  # fmt: skip
+        "subject": "001",
+        "session": "01",
+        "recording": "02",
+        "illumination": "07",
+        "camera": "05_1",
+        "yaw": 0,
+        "expression": "smile",
+        "flash": "07",
+    }
     above = multipie_tags("250_04_02_191_00")
     assert above is not None
     assert (above["yaw"], above["pitch"], above["expression"], above["flash"]) == (45, "above", "scream", "none")
@@ -183,13 +199,12 @@ def test_a_list_of_absolute_paths_leaves_no_path_of_the_machine_in_the_records(t
     assert given is not None
     assert set(given.rows) == set(names[:2])
     (tmp_path / "list.txt").write_text("\n".join([paths[0], "all/photos/ann/1.png"]))
-    with pytest.raises(DataError, match="it names a photo twice, by an absolute and a relative path; keep one"):
+    with pytest.raises(DataError, match="names a photo twice, by an absolute and a relative path; keep one"):
         open_source(str(tmp_path / "list.txt"))
 
 
-
-@pytest.mark.parametrize(("text", "message"), [("# nothing\n", "it names no photo"), ("a\nb\na\n", "line 3: 'a'")])
-def test_a_list_that_cannot_be_used_is_refused(tmp_path: Path, text: str, message: str):
+@pytest.mark.parametrize(("text", "message"), [("# nothing\n", "names no photo"), ("a\nb\na\n", "line 3: 'a'")])
+def test_an_unusable_list_is_refused(tmp_path: Path, text: str, message: str):
     (tmp_path / "few.txt").write_text(text)
     with pytest.raises(DataError, match=message):
         open_source(str(tmp_path / "few.txt"))
@@ -230,7 +245,7 @@ def test_a_wflw_list_gives_the_largest_face_of_each_photo(tmp_path: Path):
     np.testing.assert_allclose(given.rows["8--Election/a b.jpg"], face_landmarks(100, points=98), atol=1e-3)
     for text in ("1 2 3 a.jpg", lines[0].replace("0.0000", "x", 1), ""):
         file.write_text(text)
-        with pytest.raises(DataError, match=r"line 1: not WFLW's|the list is empty"):
+        with pytest.raises(DataError, match=r"line 1: must have WFLW's|the list is empty"):
             find_given_landmarks(open_source(str(tmp_path)), str(file))
 
 
@@ -242,13 +257,13 @@ def test_a_source_without_photos_is_refused(tmp_path: Path, prefix: str):
         open_source(f"{prefix}{tmp_path}")
     touch(tmp_path, ["a.txt"])
     touch(tmp_path, ["a.doc"])
-    with pytest.raises(DataError, match="a file of a kind that is not known"):
+    with pytest.raises(DataError, match="unknown kind of file"):
         open_source(f"{prefix}{tmp_path / 'a.doc'}")
 
 
 def test_multipie_without_one_multipie_name_is_refused(tmp_path: Path):
     touch(tmp_path, LFW)
-    with pytest.raises(DataError, match="no file is named as MultiPIE's are"):
+    with pytest.raises(DataError, match="no file has a MultiPIE name"):
         open_source(f"multipie:{tmp_path}")
 
 
@@ -274,7 +289,7 @@ def test_no_csv_means_no_given_landmarks(tmp_path: Path):
         find_given_landmarks(source, str(tmp_path / "gone.csv"))
 
 
-def test_a_cell_that_is_no_number_spoils_only_its_row(tmp_path: Path):
+def test_a_cell_that_is_not_a_number_affects_only_its_row(tmp_path: Path):
     file = tmp_path / "landmarks68.csv"
     write_landmarks(file, {"a.jpg": face_landmarks(), "b.jpg": face_landmarks()})
     lines = file.read_text().splitlines()
@@ -297,7 +312,7 @@ def test_a_cell_that_is_no_number_spoils_only_its_row(tmp_path: Path):
         (lambda text: "", "no column `image`"),
     ],
 )
-def test_a_table_that_cannot_be_used_is_refused_with_its_line(tmp_path: Path, change, message: str):
+def test_an_unusable_table_is_refused_with_its_line(tmp_path: Path, change, message: str):
     file = tmp_path / "landmarks.csv"
     write_landmarks(file, {"a.jpg": face_landmarks()})
     file.write_text(change(file.read_text()))
@@ -306,7 +321,7 @@ def test_a_table_that_cannot_be_used_is_refused_with_its_line(tmp_path: Path, ch
 
 
 @given(st.sets(st.text(max_size=8), min_size=1, max_size=40), st.floats(0, 0.45), st.floats(0, 0.45))
-def test_everybody_has_one_split_and_someone_is_learned_from(people: set[str], validation: float, test: float):
+def test_each_person_has_one_split_and_train_is_not_empty(people: set[str], validation: float, test: float):
     splits = assign_splits(people, validation, test)
     assert set(splits) == people
     assert "train" in splits.values()
@@ -316,7 +331,7 @@ def test_everybody_has_one_split_and_someone_is_learned_from(people: set[str], v
     assert splits == assign_splits(sorted(people), validation, test)
 
 
-def test_a_person_stays_in_the_same_split_when_others_come():
+def test_a_person_keeps_the_split_when_others_are_added():
     some, more = [f"p{i}" for i in range(200)], [f"p{i}" for i in range(1000)]
     few, many = assign_splits(some, 0.1, 0.1), assign_splits(more, 0.1, 0.1)
     assert all(few[name] == many[name] for name in some)

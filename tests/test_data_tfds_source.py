@@ -22,18 +22,20 @@ COUNTS = {"train": 5, "validation": 3, "test": 4}
 
 
 class TinyCelebA(tfds.core.GeneratorBasedBuilder):
-    """CelebA's features, with pictures of one gray each: its number."""
+    """CelebA's features; the gray level of each image is its number."""
 
     VERSION = tfds.core.Version("2.0.1")
 
     def _info(self):
         return tfds.core.DatasetInfo(
             builder=self,
-            features=tfds.features.FeaturesDict({
-                "image": tfds.features.Image(shape=(218, 178, 3), encoding_format="jpeg"),
-                "landmarks": tfds.features.FeaturesDict({name: np.int64 for name in POINTS}),
-                "attributes": tfds.features.FeaturesDict({"Smiling": np.bool_, "Young": np.bool_}),
-            }),
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(218, 178, 3), encoding_format="jpeg"),
+                    "landmarks": tfds.features.FeaturesDict({name: np.int64 for name in POINTS}),
+                    "attributes": tfds.features.FeaturesDict({"Smiling": np.bool_, "Young": np.bool_}),
+                }
+            ),
             disable_shuffling=True,
         )
 
@@ -44,14 +46,18 @@ class TinyCelebA(tfds.core.GeneratorBasedBuilder):
         for number in range(count):
             stream = io.BytesIO()
             Image.new("RGB", (178, 218), (20 * number,) * 3).save(stream, "JPEG")
-            yield number, {
-                "image": io.BytesIO(stream.getvalue()), "landmarks": {name: number for name in POINTS},
-                "attributes": {"Smiling": number % 2 == 0, "Young": True},
-            }  # fmt: skip
+            yield (
+                number,
+                {
+                    "image": io.BytesIO(stream.getvalue()),
+                    "landmarks": {name: number for name in POINTS},
+                    "attributes": {"Smiling": number % 2 == 0, "Young": True},
+                },
+            )
 
 
 class TinyText(tfds.core.GeneratorBasedBuilder):
-    """No pictures."""
+    """A set without images."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -101,22 +107,25 @@ def test_its_splits_are_those_of_the_records_and_its_tags_are_kept(celeb_a: None
     assert [tags["landmarks"]["nose_x"] for tags in faces.tags] == [0, 1, 2, 3]
 
 
-def test_one_split_can_be_asked_for(celeb_a: None):
+def test_one_split_can_be_requested(celeb_a: None):
     source = open_source("tfds:tiny_celeb_a:test")
     assert [photo.name for photo in source.photos] == [f"test/{n:07d}" for n in range(4)]
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("tfds:no_such_set", "cannot give 'no_such_set'"), ("tfds:tiny_celeb_a:dev", "no split 'dev'; there are"),
-     ("tfds:tiny_text", "is a picture")],
-)  # fmt: skip
-def test_what_cannot_be_had_is_one_line(celeb_a: None, name: str, message: str):
+    [
+        ("tfds:no_such_set", "cannot provide 'no_such_set'"),
+        ("tfds:tiny_celeb_a:dev", "no split 'dev'; must be one of"),
+        ("tfds:tiny_text", "is an image"),
+    ],
+)
+def test_an_unavailable_set_gives_one_line(celeb_a: None, name: str, message: str):
     with pytest.raises(DataError, match=message) as caught:
         open_source(name)
     assert "\n" not in str(caught.value)
 
 
 def test_filters_of_multipie_do_not_fit(celeb_a: None):
-    with pytest.raises(DataError, match="only multipie:DIR"):
+    with pytest.raises(DataError, match="applies only to multipie:DIR"):
         open_source("tfds:tiny_celeb_a", PrepareConfig(camera="05_1"))

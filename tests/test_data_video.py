@@ -1,4 +1,4 @@
-"""Frames of videos: the right ones, each once, and one line for what cannot be read."""
+"""Frames of videos: the right ones, each once, and one line for each failure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FRAMES = 20
 
 
 def write_video(file: Path, frames: int = FRAMES) -> None:
-    """A film of a drawn face whose background grows lighter from frame to frame."""
+    """Writes a video of a drawn face on a background that lightens with each frame."""
     face = np.asarray(draw_face(64))
     with av.open(str(file), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
@@ -47,7 +47,7 @@ def test_every_nth_frame_is_a_photo(tmp_path: Path):
     assert [brightness(one.content) for one in source.load(4)] == [12, 15, 18]
 
 
-def test_all_videos_below_a_folder_and_what_is_none(tmp_path: Path):
+def test_all_videos_below_a_folder_are_found_and_other_files_skipped(tmp_path: Path):
     (tmp_path / "in").mkdir()
     write_video(tmp_path / "in" / "b.mp4", 6)
     write_video(tmp_path / "a.avi", 4)
@@ -55,12 +55,12 @@ def test_all_videos_below_a_folder_and_what_is_none(tmp_path: Path):
     (tmp_path / "note.txt").write_text("x")
     source = open_source(f"video:{tmp_path}", PrepareConfig(frame_step=2))
     assert [photo.identity for photo in source.photos] == ["a", "a", "in/b", "in/b", "in/b"]
-    assert dict(source.skipped)["note.txt"] == "not a video's suffix"
-    assert dict(source.skipped)["in/bad.mp4"].startswith("not a video that can be read")
+    assert dict(source.skipped)["note.txt"] == "not a video suffix"
+    assert dict(source.skipped)["in/bad.mp4"].startswith("unreadable video")
     assert [brightness(one.content) for one in source.load(1)] == [2, 0, 2, 4]
 
 
-def test_a_video_that_breaks_off_gives_its_frames_a_reason(tmp_path: Path):
+def test_the_frames_after_damage_get_a_reason(tmp_path: Path):
     write_video(tmp_path / "clip.avi", 40)
     source = open_source(f"video:{tmp_path / 'clip.avi'}")
     data = (tmp_path / "clip.avi").read_bytes()
@@ -81,11 +81,11 @@ def test_frames_become_records(tmp_path: Path):
     assert (summary.found, summary.kept, summary.identities) == (FRAMES, FRAMES, 1)
 
 
-def test_what_is_no_video_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_that_is_not_a_video_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(DataError, match="no such file or folder"):
         open_source(f"video:{tmp_path / 'gone.mp4'}")
     (tmp_path / "bad.mp4").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"no frame that can be read: bad\.mp4: not a video"):
+    with pytest.raises(DataError, match=r"no readable frame: bad\.mp4: unreadable video"):
         open_source(f"video:{tmp_path / 'bad.mp4'}")
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'ecvae-jax\[video\]'"):

@@ -14,10 +14,10 @@ from PIL import Image
 
 from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.cli.main import main
+from ecvae_jax.data import portraits
 from ecvae_jax.data.detect.detector import DetectedFace
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import Faces, load_faces
-from ecvae_jax.evaluation import pairs as pairs_module
 from ecvae_jax.evaluation.pairs import (
     expression_of,
     folder_pairs,
@@ -78,7 +78,7 @@ def folders(heads: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tu
     Image.fromarray(heads.image(0)).save(sources / "alone.png")
     (sources / "notes.txt").write_text("no photo")
     detector = Exact(heads, [24 * person + shift for person in range(4) for shift in (0, 4)])
-    monkeypatch.setattr(pairs_module, "load_detector", lambda name: detector)
+    monkeypatch.setattr(portraits, "load_detector", lambda name: detector)
     return sources, targets
 
 

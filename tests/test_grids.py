@@ -8,7 +8,7 @@ import pytest
 
 from ecvae_jax.config import Config
 from ecvae_jax.data.faces import load_faces
-from ecvae_jax.data.portraits import Portraits
+from ecvae_jax.data.portraits import PortraitReader, Portraits
 from ecvae_jax.synthesis import grids
 
 
@@ -17,13 +17,13 @@ def test_photos_are_cropped_as_the_training_faces_and_notes_are_kept(
 ) -> None:
     faces, asked = load_faces(tiny_config.data.records, "test"), []
 
-    def photos(specs, image_size, points, margin, detector):
-        asked.append((margin, detector))
-        images = faces.images(range(len(specs)), image_size)
+    def photos(reader, specs):
+        asked.append((reader.margin, reader.detector_name))
+        images = faces.images(range(len(specs)), reader.image_size)
         notes = [f"{specs[0]}: 3 faces, the largest is taken"]
         return Portraits(images, faces.landmarks[: len(specs)], list(specs), notes)
 
-    monkeypatch.setattr(grids, "load_portraits", photos)
+    monkeypatch.setattr(PortraitReader, "read", photos)
     notes = grids.write_transfer_grid(tiny_workdir, ["a"], ["b", "c"], tmp_path / "grid.png", True, 1)
     assert asked == [(faces.metadata["margin"], "mediapipe-98")] * 2
     assert notes[:2] == ["a: 3 faces, the largest is taken", "b: 3 faces, the largest is taken"]

@@ -1,4 +1,4 @@
-"""Alignment: what it takes away, what it leaves, and that nothing about it can divide by zero."""
+"""Alignment: what it removes, what it keeps, and that it never divides by zero."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCHEME = get_scheme(98)
 
 
 def face(seed=0, faces=2):
-    """Returns random landmarks with the eyes about level, as a head without much roll has them."""
+    """Returns random landmarks with the eyes about level, like a head with little roll."""
     landmarks = np.random.default_rng(seed).uniform(0.2, 0.8, size=(faces, 98, 2))
     left, right = (list(eye) for eye in SCHEME.eyes)
     landmarks[:, left, 0] -= 0.5
@@ -27,7 +27,7 @@ def face(seed=0, faces=2):
 
 
 def turned(landmarks, angle):
-    """Returns the landmarks turned around the origin."""
+    """Returns the landmarks rotated about the origin."""
     cos, sin = np.cos(angle), np.sin(angle)
     return (landmarks @ np.array([[cos, sin], [-sin, cos]])).astype(np.float32)
 
@@ -41,17 +41,17 @@ def test_centroid_is_zero_and_size_is_one(remove_roll):
 
 @stable
 @given(seeds, st.floats(0.05, 20), st.tuples(st.floats(-3, 3), st.floats(-3, 3)), st.booleans())
-def test_place_and_size_are_taken_away(seed, scale, move, remove_roll):
+def test_position_and_size_are_removed(seed, scale, move, remove_roll):
     landmarks = face(seed)
     moved = (landmarks * scale + np.array(move)).astype(np.float32)
     ours, theirs = (align_landmarks(x, SCHEME, remove_roll) for x in (landmarks, moved))
-    # Moving a small face far loses digits of the input itself.
+    # Moving a small face far loses digits of the input.
     np.testing.assert_allclose(ours, theirs, atol=1e-5 + 1e-6 * max(map(abs, move)) / scale)
 
 
 @stable
 @given(seeds, st.floats(-3, 3))
-def test_roll_is_taken_away_only_if_asked(seed, angle):
+def test_roll_is_removed_only_if_requested(seed, angle):
     landmarks = face(seed)
     rolled = turned(landmarks, angle)
     upright = align_landmarks(landmarks, SCHEME, True)

@@ -1,4 +1,4 @@
-"""k-means over aligned faces, and the weights c_k: what they depend on, what they must not, and what is refused."""
+"""k-means over aligned faces, the weights c_k and their invariances, and refused inputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ both_modes = pytest.mark.parametrize("mode", ["literal", "centered"])
 
 
 def faces(count, spread=0.03, seed=1):
-    """Returns faces as they are: variations of one template, so all of them alike."""
+    """Returns realistic faces: variations of one template, so all similar."""
     rng = np.random.default_rng(seed)
     ways = np.random.default_rng(7).normal(size=(6, 68, 2))
     return (TEMPLATE + spread * np.einsum("nw,wpx->npx", rng.normal(size=(count, 6)), ways)).astype(np.float32)
@@ -63,7 +63,7 @@ def test_fit_is_a_function_of_faces_and_seed(fitted):
     assert not np.allclose(fitted.centers, fit_clusters(faces(200), SCHEME, 8, False, 1).centers, atol=1e-4)
 
 
-def test_fit_does_not_see_place_and_size_nor_roll_if_removed(fitted):
+def test_fit_is_invariant_to_position_and_size_nor_roll_if_removed(fitted):
     moved = fit_clusters(faces(200) * 0.5 + 3, SCHEME, 8, False, 0)
     np.testing.assert_allclose(moved.mean_shape, fitted.mean_shape, atol=1e-4)
     turned = faces(200) @ np.array([[0.8, 0.6], [-0.6, 0.8]], np.float32)
@@ -79,10 +79,10 @@ def test_more_than_20000_faces_are_sampled():
     assert np.abs(np.asarray(found.centers)[:, None] - wanted).max(axis=(2, 3)).min(axis=1).max() < 0.01
 
 
-def test_what_cannot_be_clustered_is_refused_in_one_line():
-    with pytest.raises(ValueError, match=r"clusters count=9: must be from 1 to .* different faces, which is 8"):
+def test_unusable_landmarks_are_refused_in_one_line():
+    with pytest.raises(ValueError, match=r"clusters count=9: must be between 1 and .* distinct faces, 8"):
         fit_clusters(faces(8), SCHEME, 9, False, 0)
-    with pytest.raises(ValueError, match=r"clusters count=2: .* which is 1"):
+    with pytest.raises(ValueError, match=r"clusters count=2: .* distinct faces, 1"):
         fit_clusters(np.repeat(faces(1), 5, axis=0), SCHEME, 2, False, 0)
     with pytest.raises(ValueError, match=r"count=0"):
         fit_clusters(faces(8), SCHEME, 0, False, 0)
@@ -94,7 +94,7 @@ def test_what_cannot_be_clustered_is_refused_in_one_line():
         fit_clusters(broken, SCHEME, 2, False, 0)
 
 
-def test_scikit_learn_is_imported_by_fitting_alone():
+def test_only_fitting_imports_scikit_learn():
     code = "import sys, ecvae_jax.structure.clusters; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -158,14 +158,14 @@ def test_weights_follow_a_permutation_of_the_clusters(fitted, mode, order):
 @both_modes
 @stable
 @given(scale=st.floats(0.1, 10), move=st.floats(-2, 2))
-def test_weights_do_not_see_place_and_size(fitted, mode, scale, move):
+def test_weights_are_invariant_to_position_and_size(fitted, mode, scale, move):
     landmarks = faces(5, seed=4)
     moved = (landmarks * scale + move).astype(np.float32)
     np.testing.assert_allclose(weights_of(moved, fitted, mode), weights_of(landmarks, fitted, mode), atol=2e-3)
 
 
 @both_modes
-def test_weights_see_roll_unless_it_is_removed(fitted, mode):
+def test_weights_depend_on_roll_unless_it_is_removed(fitted, mode):
     landmarks = faces(5, seed=4)
     turned = landmarks @ np.array([[0.8, 0.6], [-0.6, 0.8]], np.float32)
     upright = fit_clusters(faces(200), SCHEME, 8, True, 0)

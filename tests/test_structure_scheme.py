@@ -1,4 +1,4 @@
-"""The landmark tables: coverage, mirrors, and 98 points read as 68."""
+"""The landmark tables: coverage, mirrors, and 98 points converted to 68."""
 
 from __future__ import annotations
 
@@ -59,9 +59,8 @@ def test_mirror_is_a_permutation_that_undoes_itself_and_swaps_the_eyes(points):
 def test_mirror_takes_each_boundary_to_a_boundary_of_the_other_side(points):
     scheme = get_scheme(points)
     swap = {"left": "right", "right": "left"}
-    for name, source in zip(scheme.names, scheme.mirror_boundaries, strict=True):
+    for name in scheme.names:
         wanted = "_".join(swap.get(word, word) for word in name.split("_"))
-        assert scheme.names[source] == wanted
         # Neighbors on a curve stay neighbors, so the mirrored curve is the same curve.
         mirrored = [scheme.mirror[i] for i in dict(scheme.boundaries)[name]]
         original = list(dict(scheme.boundaries)[wanted])
@@ -114,12 +113,12 @@ def test_98_to_68_follows_moves_and_stretches_and_the_mirror():
     np.testing.assert_allclose(mirrored_first, mirror_landmarks(landmarks_98_to_68(landmarks), SCHEMES[68]), atol=1e-14)
 
 
-def test_convert_goes_where_the_points_allow_it():
+def test_convert_returns_equal_or_fewer_points():
     wide, narrow = random_landmarks(98), random_landmarks(68)
     assert convert_landmarks(wide, 98) is wide
     assert convert_landmarks(narrow, 68) is narrow
     np.testing.assert_array_equal(convert_landmarks(wide, 68), landmarks_98_to_68(wide))
-    with pytest.raises(ValueError, match="68 points: cannot become 98"):
+    with pytest.raises(ValueError, match="68 points cannot become 98"):
         convert_landmarks(narrow, 98)
 
 

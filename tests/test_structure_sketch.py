@@ -83,7 +83,9 @@ def test_every_landmark_of_a_boundary_lies_on_its_line(points):
 def test_the_mirrored_face_has_the_mirrored_sketch(points):
     landmarks, scheme = random_landmarks(points), get_scheme(points)
     mirrored = draw(mirror_landmarks(landmarks, scheme))
-    np.testing.assert_allclose(mirrored, draw(landmarks)[:, :, ::-1, list(scheme.mirror_boundaries)], atol=2e-5)
+    channels = {frozenset(curve): channel for channel, (_, curve) in enumerate(scheme.boundaries)}
+    order = [channels[frozenset(scheme.mirror[i] for i in curve)] for _, curve in scheme.boundaries]
+    np.testing.assert_allclose(mirrored, draw(landmarks)[:, :, ::-1, order], atol=2e-5)
 
 
 def test_the_sketch_is_the_same_at_every_resolution():
@@ -195,7 +197,7 @@ def test_a_pixel_nearest_to_a_shared_end_of_two_pieces_counts_once():
     np.testing.assert_allclose(jax.grad(loss)(0.53), wanted, rtol=0.02)
 
 
-# What it costs, and what it refuses
+# Memory and refused inputs
 
 
 def test_no_tensor_of_pixels_times_pieces_is_held_at_the_papers_resolution():

@@ -1,4 +1,4 @@
-"""Smooth maps between faces, and pictures resampled along them."""
+"""Smooth maps between faces, and images resampled along them."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from ecvae_jax.structure.warp import cell_centers, finer, resample, smooth_map
 
 @pytest.fixture(scope="module")
 def frontal() -> np.ndarray:
-    """68 landmarks of heads that look into the camera, in different expressions."""
+    """68 landmarks of frontal heads in different expressions."""
     faces = load_faces("rendered", "test")
     chosen = [i for i, tags in enumerate(faces.tags) if abs(tags["yaw"]) < 15]
     return faces.landmarks_as(68)[chosen][:40]
@@ -22,9 +22,11 @@ def frontal() -> np.ndarray:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    scale=st.floats(0.5, 2.0), angle=st.floats(-1.0, 1.0), shift=st.tuples(st.floats(-0.3, 0.3), st.floats(-0.3, 0.3)),
+    scale=st.floats(0.5, 2.0),
+    angle=st.floats(-1.0, 1.0),
+    shift=st.tuples(st.floats(-0.3, 0.3), st.floats(-0.3, 0.3)),
     seed=st.integers(0, 2**16),
-)  # fmt: skip
+)
 def test_an_affine_map_of_the_landmarks_is_the_map_of_the_crop(scale, angle, shift, seed) -> None:
     landmarks = np.random.default_rng(seed).uniform(0.2, 0.8, (1, 68, 2)).astype(np.float32)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]], np.float32) * scale
@@ -34,7 +36,7 @@ def test_an_affine_map_of_the_landmarks_is_the_map_of_the_crop(scale, angle, shi
     np.testing.assert_allclose(places[0], expected, atol=2e-4)
 
 
-def test_landmarks_of_real_structures_are_met_within_two_pixels_of_128(frontal) -> None:
+def test_landmarks_of_heads_are_matched_within_two_pixels_of_128(frontal) -> None:
     first, second = jnp.asarray(frontal[::2]), jnp.asarray(frontal[1::2])
     field = finer(smooth_map(first, second, 32), 128)
     met = resample(field, first[:, None])[:, 0]
@@ -43,7 +45,7 @@ def test_landmarks_of_real_structures_are_met_within_two_pixels_of_128(frontal) 
     assert float(pixels.mean()) < 2.0 < float(unmoved.mean())
 
 
-def test_there_and_back_is_where_it_began(frontal) -> None:
+def test_the_map_back_inverts_the_map(frontal) -> None:
     first, second = jnp.asarray(frontal[::2]), jnp.asarray(frontal[1::2])
     there, back = finer(smooth_map(first, second, 32), 64), finer(smooth_map(second, first, 32), 64)
     round_trip = 128 * jnp.linalg.norm(resample(back, there) - cell_centers(64)[None], axis=-1)
@@ -72,9 +74,10 @@ def test_resample_at_its_own_cells_changes_nothing() -> None:
 def test_finer_keeps_a_straight_map_straight() -> None:
     turn = jnp.array([[0.9, 0.1], [-0.2, 1.1]])
     np.testing.assert_allclose(
-        finer((cell_centers(8) @ turn + 0.05)[None], 64)[0, 4:-4, 4:-4], (cell_centers(64) @ turn + 0.05)[4:-4, 4:-4],
+        finer((cell_centers(8) @ turn + 0.05)[None], 64)[0, 4:-4, 4:-4],
+        (cell_centers(64) @ turn + 0.05)[4:-4, 4:-4],
         atol=1e-5,
-    )  # fmt: skip
+    )
 
 
 def test_the_map_is_differentiable_where_landmarks_coincide(frontal) -> None:

@@ -1,16 +1,14 @@
 """Photos in, host batches out.
 
-    prepare.py   a source of photos -> a records folder and report.csv
-      sources.py   what a source holds: files, identities, groups, tags, given landmarks
-      photo.py     one file -> upright RGB pixels, or the reason why not
-      detect.py    where the faces are and their landmarks (the only detector imports)
-      crop.py      the one crop rule
-      by_processes.py, workers.py, journal.py   the work by processes of this machine
-      beam/        the same by Apache Beam, on many
-      builders.py  the records folder (the only tensorflow-datasets builder)
-    faces.py     a records folder -> landmarks, names, images by index
-    pipeline.py  faces -> training batches (the only tf.data)
-    rendered.py  the embedded heads
+    prepare/     a source of photos -> a records folder and report.csv
+      photos/    sources, decoding, given landmarks, the crop rule, identities, splits
+      detect/    face detectors, loaded by name: dlib, MediaPipe
+    records.py   writes a records folder      faces.py   reads one: landmarks and names, images by index
+    batches.py   faces -> training batches (the only tf.data)
+    portraits.py photos or faces of records -> faces for a loaded model
+    morph.py     records of faces halfway between two people
+    rendered.py  the embedded heads, stored in rendered_records/
+    host_tf.py   TensorFlow on the host, without the accelerators      errors.py   DataError and its kinds
 
-Nothing heavy is imported with this package.
+Importing this package imports nothing heavy.
 """

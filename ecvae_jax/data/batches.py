@@ -1,10 +1,9 @@
 """Faces to training batches: the only tf.data.
 
-There is no shuffle buffer. Example number `counter = step · batch_size + row` belongs to epoch `counter // n`, and its
-face is `index_shuffle(counter % n)` under a seed made of (seed, epoch): a permutation of the split in each epoch.
-Pairing and mirroring come from a stateless generator seeded by (seed, step). So a batch is a pure function of (seed,
-step): a training continues exactly by starting at its step number, and the hosts of a pod hold the rows that one host
-would.
+There is no shuffle buffer. Example number `counter = step · batch_size + row` belongs to epoch `counter // n`. Its face
+is `index_shuffle(counter % n)` with a seed from (seed, epoch): a permutation of the split in each epoch. Pairing and
+mirroring use a stateless generator seeded by (seed, step). A batch is therefore a pure function of (seed, step): a
+training resumes exactly from its step number, and the hosts of a pod together hold the rows of a single host.
 """
 
 from __future__ import annotations
@@ -24,16 +23,13 @@ from ecvae_jax.config import DataConfig
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import Faces, load_faces
 from ecvae_jax.data.host_tf import load_tensorflow
+from ecvae_jax.structure.scheme import get_scheme, mirror_landmarks
 
 __all__ = ["Faces", "load_faces", "training_batches"]
 
 _LOG = logging.getLogger(__name__)
-
-
-_THREADS = 2  # the host's other cores belong to the training (on CPU) or to other hosts' work
-
-
-_STEPS = 2**40  # "for ever", and step · batch_size still fits into an int64
+_THREADS = 2  # the host's other cores belong to the training (on CPU) or to other work
+_STEPS = 2**40  # endless in practice, and step · batch_size still fits into int64
 
 
 def training_batches(
@@ -46,15 +42,15 @@ def training_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Returns the endless batches of one host, from step `start_step` on.
+    """Returns an endless iterator over one host's batches, starting at step `start_step`.
 
     A batch is {"source_image", "source_landmarks", "image", "landmarks"}: images uint8 (b, h, w, 3), landmarks float32
-    (b, p, 2) in crop units. z comes from the source, sketch and true image are the other two. With probability
-    `config.pairs` the source is another face of the same group (where the group has one), else both are the same. With
-    `config.mirror` half of the examples are flipped, source and target alike. b is batch_size / process_count.
+    (b, p, 2) in crop units, b = batch_size / process_count. The source gives z; the other two give the sketch and the
+    true image. With probability `config.pairs` the source is another face of the target's group, if one exists;
+    otherwise it is the target. With `config.mirror`, half of the examples are flipped, source and target alike.
 
     Raises:
-        DataError: no faces, a batch that the hosts cannot share evenly, or landmarks of a smaller scheme than asked.
+        DataError: the split is empty, the hosts cannot share the batch evenly, or the records have too few landmarks.
     """
     if not len(faces):
         raise DataError(f"split {faces.split!r} of {faces.records} is empty")
@@ -62,22 +58,23 @@ def training_batches(
         raise DataError(f"batch_size={batch_size}: must be a multiple of the number of hosts, {process_count}")
     tf = load_tensorflow()
     local = batch_size // process_count
-    landmarks = tf.constant(faces.landmarks_as(config.points))
+    landmarks, scheme = faces.landmarks_as(config.points), get_scheme(config.points)
     rows = slice(process_index * local, (process_index + 1) * local)
     plan = _plan(tf, faces, config, batch_size, seed, start_step, rows)
-    flip_order = _mirror_order(config.points)
+    # No autograph, here and below: there is no control flow to convert, and checking takes three seconds.
+    no_autograph = tf.autograph.experimental.do_not_convert
 
-    # Without autograph, here and below: there is no control flow for it to translate, and looking takes three seconds.
-    as_it_is = tf.autograph.experimental.do_not_convert
+    def landmarks_of(indices: np.ndarray, flips: np.ndarray) -> np.ndarray:
+        points = landmarks[indices]
+        if not config.mirror:
+            return points
+        return np.where(flips[:, None, None], mirror_landmarks(points, scheme), points)
 
     def finish(chosen: dict[str, Any], images: Any, source_images: Any) -> dict[str, Any]:
-        """The batch of images that are mirrored already where they should be."""
+        """Returns the batch; the images are already mirrored."""
         batch = {}
         for prefix, pixels, indices in (("", images, chosen["target"]), ("source_", source_images, chosen["source"])):
-            points = tf.gather(landmarks, indices)
-            if config.mirror:
-                mirrored = tf.gather(points, flip_order, axis=1) * [-1.0, 1.0] + [1.0, 0.0]
-                points = tf.where(chosen["flip"][:, None, None], mirrored, points)
+            points = tf.numpy_function(landmarks_of, [indices, chosen["flip"]], tf.float32, stateful=False)
             batch |= {f"{prefix}image": pixels, f"{prefix}landmarks": points}
         return batch
 
@@ -85,31 +82,31 @@ def training_batches(
         pixels = tf.gather(cached, chosen[name])
         if not config.mirror:
             return pixels
-        # a gather from both versions is ten times faster than tf.where on uint8 images
+        # gathering from both versions is ten times faster than tf.where on uint8 images
         either = tf.concat([pixels, tf.reverse(pixels, [2])], axis=0)
         return tf.gather(either, tf.range(local) + local * tf.cast(chosen["flip"], tf.int32))
 
     if config.cache and _fits(len(faces), image_size):
         cached = tf.constant(_decode_all(tf, faces, image_size))
         data = plan.map(
-            as_it_is(lambda chosen: finish(chosen, from_memory(chosen, "target"), from_memory(chosen, "source")))
+            no_autograph(lambda chosen: finish(chosen, from_memory(chosen, "target"), from_memory(chosen, "source")))
         )
     else:
-        always_same = config.pairs == 0  # then each face is read once; images[:local] is images[-local:]
+        always_same = config.pairs == 0  # each face is then read once: images[:local] is images[-local:]
         read = _reader(tf, faces, image_size)
 
         def from_disk(chosen: dict[str, Any]) -> dict[str, Any]:
             images = read(*_wanted(tf, chosen, always_same, config.mirror))
             return finish(chosen, images[:local], images[-local:])
 
-        data = plan.map(as_it_is(from_disk), num_parallel_calls=_THREADS)
+        data = plan.map(no_autograph(from_disk), num_parallel_calls=_THREADS)
     return data.with_options(_options(tf)).prefetch(2).as_numpy_iterator()
 
 
 def _plan(
     tf: ModuleType, faces: Faces, config: DataConfig, batch_size: int, seed: int, start_step: int, rows: slice
 ) -> Any:
-    """Which faces the examples of each step are: {"target", "source": indices, "flip": bool}, for one host's `rows`."""
+    """Returns the faces of each step as {"target", "source": indices, "flip": bool}, for one host's `rows`."""
     count = len(faces)
     members, start, rank, size = _group_table(faces.groups)
     members, start, rank, size = (tf.constant(table) for table in (members, start, rank, size))
@@ -119,11 +116,11 @@ def _plan(
         epoch = counter // count
         seeds = tf.fill([batch_size], tf.constant(seed, tf.int64))
         shuffle_seed = tf.stack([seeds, epoch, tf.zeros_like(epoch)], axis=1)
-        # what tf.random.experimental.index_shuffle calls; that one cannot take a seed per example (TensorFlow 2.21)
+        # tf.random.experimental.index_shuffle calls this op, but cannot take a seed per example (TensorFlow 2.21)
         target = tf.raw_ops.RandomIndexShuffle(
             index=counter % count, seed=shuffle_seed, max_index=tf.constant(count - 1, tf.int64), rounds=4
         )
-        # drawn for the global batch and then cut, so that the rows do not depend on how many hosts share them
+        # drawn for the global batch, then sliced: the rows do not depend on the number of hosts
         draws = tf.random.stateless_uniform([3, batch_size], seed=tf.stack([tf.constant(seed, tf.int64), step]))
         others = tf.gather(size, target) - 1
         offset = 1 + tf.cast(draws[1] * tf.cast(others, tf.float32), tf.int64)
@@ -137,7 +134,7 @@ def _plan(
 
 
 def _group_table(groups: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Faces ordered by group; and for each face, where its group starts there, its rank in it, and the group's size."""
+    """Returns the faces ordered by group, and per face: its group's start in that order, its rank there, its size."""
     group = np.unique(np.asarray(groups), return_inverse=True)[1]
     members = np.argsort(group, kind="stable")
     sizes = np.bincount(group)
@@ -147,14 +144,8 @@ def _group_table(groups: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray,
     return members.astype(np.int64), starts[group].astype(np.int64), rank, sizes[group].astype(np.int64)
 
 
-def _mirror_order(points: int) -> np.ndarray:
-    from ecvae_jax.structure.scheme import get_scheme
-
-    return np.asarray(get_scheme(points).mirror, np.int64)
-
-
 def _wanted(tf: ModuleType, chosen: dict[str, Any], always_same: bool, mirror: bool) -> tuple[Any, Any]:
-    """The faces to be read for a batch, targets first, and which of them are to be mirrored."""
+    """Returns the faces to read for a batch, targets first, and whether each is mirrored."""
     flip = chosen["flip"] if mirror else tf.zeros_like(chosen["flip"])
     if always_same:
         return chosen["target"], flip
@@ -162,24 +153,24 @@ def _wanted(tf: ModuleType, chosen: dict[str, Any], always_same: bool, mirror: b
 
 
 def _reader(tf: ModuleType, faces: Faces, image_size: int) -> Callable[[Any, Any], Any]:
-    """What decodes the faces at given indices in one go, each mirrored or not."""
+    """Returns a function from (indices, flips) to decoded images, mirrored where `flips` is set."""
     resize = "area" if image_size < faces.image_size else "bicubic"
-    picture = tf.TensorSpec([image_size, image_size, 3], tf.uint8)
+    spec = tf.TensorSpec([image_size, image_size, 3], tf.uint8)
 
     def decode(example: tuple[Any, Any]) -> Any:
         jpeg, times = example
-        # the exact inverse transform, as Pillow takes it: the same pixels as Faces.images
+        # the exact inverse transform that Pillow uses: the same pixels as Faces.images
         pixels = tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
         if image_size != faces.image_size:
             pixels = tf.image.resize(pixels, [image_size, image_size], resize)
             pixels = tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
-        # along axis 1, or along none: a tf.cond for each image takes longer
-        return tf.ensure_shape(tf.reverse(pixels, tf.fill(times, 1)), picture.shape)
+        # reverses axis 1 or no axis: a tf.cond per image takes longer
+        return tf.ensure_shape(tf.reverse(pixels, tf.fill(times, 1)), spec.shape)
 
     def read(indices: Any, flips: Any) -> Any:
         jpegs = tf.numpy_function(lambda i: np.array(faces.encoded(i), object), [indices], tf.string, stateful=False)
-        # a map over images within the batch: tf.data's own, of single images, costs each of them a dispatch
-        return tf.map_fn(decode, (jpegs, tf.cast(flips, tf.int32)[:, None]), fn_output_signature=picture)
+        # a map within the batch: mapping single images in tf.data costs one dispatch per image
+        return tf.map_fn(decode, (jpegs, tf.cast(flips, tf.int32)[:, None]), fn_output_signature=spec)
 
     return read
 
@@ -188,8 +179,8 @@ def _decode_all(tf: ModuleType, faces: Faces, image_size: int) -> UInt8[np.ndarr
     images = np.empty((len(faces), image_size, image_size, 3), np.uint8)
     read = _reader(tf, faces, image_size)
     chunks = tf.data.Dataset.range(len(faces)).batch(64)
-    read_as_is = tf.autograph.experimental.do_not_convert(lambda at: read(at, tf.zeros_like(at, tf.bool)))
-    chunks = chunks.map(read_as_is, num_parallel_calls=_THREADS)
+    read_unflipped = tf.autograph.experimental.do_not_convert(lambda at: read(at, tf.zeros_like(at, tf.bool)))
+    chunks = chunks.map(read_unflipped, num_parallel_calls=_THREADS)
     position = 0
     for pixels in chunks.with_options(_options(tf)).as_numpy_iterator():
         images[position : position + len(pixels)] = pixels
@@ -198,21 +189,24 @@ def _decode_all(tf: ModuleType, faces: Faces, image_size: int) -> UInt8[np.ndarr
 
 
 def _fits(count: int, image_size: int) -> bool:
-    needed = 2 * count * image_size**2 * 3  # once as numpy while decoding, once as TensorFlow's own copy
+    needed = 2 * count * image_size**2 * 3  # once in NumPy while decoding, once as TensorFlow's copy
     free = _available_memory()
-    if free is None:  # not every system tells
+    if free is None:  # unknown on some systems
         return True
     if needed > 0.8 * free:
         _LOG.warning(
-            "%d faces at %d px need %.1f GB of memory, %.1f GB are free: they are decoded as they are needed",
-            count, image_size, needed / 1e9, free / 1e9,
-        )  # fmt: skip
+            "%d faces at %d px need %.1f GB of memory, %.1f GB are free: decoding them on demand instead of caching",
+            count,
+            image_size,
+            needed / 1e9,
+            free / 1e9,
+        )
         return False
     return True
 
 
 def _available_memory() -> float | None:
-    """Bytes that a program may still take: free ones, and those of the page cache, where the system tells of it."""
+    """Returns the bytes available to a program, free or in the page cache; None if the system does not report them."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):

@@ -1,11 +1,16 @@
-"""What the data room raises for an input it refuses: one line that names the thing, the rule and what to do."""
+"""Errors of the data room. Each message is one line: what was refused, the rule, what to do."""
 
 from __future__ import annotations
 
 
 class DataError(ValueError):
-    """A photo source, an option or a records folder that cannot be used as asked."""
+    """A photo source, option or records folder that cannot be used as requested."""
 
 
 class MissingExtraError(DataError):
-    """An optional dependency is not installed; the message says what to install."""
+    """An optional dependency is not installed; the message names the command that installs it."""
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """Returns an error's message on one line of at most `limit` characters, or its type if it has no message."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__

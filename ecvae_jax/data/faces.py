@@ -20,13 +20,14 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from ecvae_jax.config import RENDERED
+from ecvae_jax.data.detect import recorded_detector
 from ecvae_jax.data.errors import DataError
 
 _READ_CHUNK = 2048
 
 
 class _Tags(Sequence[dict[str, Any]]):
-    """Tags that are parsed when they are asked for: of 200,000 faces they would take a gigabyte and seconds."""
+    """Tags, parsed on access: parsing those of 200,000 faces would take a gigabyte and seconds."""
 
     def __init__(self, texts: list[bytes]) -> None:
         self._texts = texts
@@ -53,13 +54,13 @@ class Faces:
         points: landmarks per face, 98 or 68.
         image_size: side of the stored images in pixels.
         landmarks: crop units, 0..1 across the crop, x right, y down.
-        identities, groups, names: one text a face (see `builders.FaceRecord`).
-        tags: one dict a face: pose, expression, light, crop transform, as far as the source knew them.
-        metadata: facts about the whole folder: source, detector, margin, …
+        identities, groups, names: one text per face (see `records.FaceRecord`).
+        tags: one dict per face: pose, expression, light and crop transform, where the source provides them.
+        metadata: of the whole folder: source, detector, margin, …
     """
 
     def __init__(self, records: Path, split: str, files: Sequence[Any], metadata: dict[str, Any]) -> None:
-        """Reads landmarks and names of every record of `files` (tfds' file instructions); decodes no image."""
+        """Reads landmarks and names of all records in `files` (tfds' file instructions); decodes no image."""
         from array_record.python.array_record_data_source import ArrayRecordDataSource
         from tensorflow_datasets.proto import tf_example_pb2
 
@@ -87,7 +88,7 @@ class Faces:
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that tell these faces from others: a hash of their names, people and landmarks."""
+        """16 hexadecimal digits: a hash of the faces' names, people and landmarks."""
         digest = hashlib.sha256(np.ascontiguousarray(self.landmarks).tobytes())
         digest.update(json.dumps([self.names, self.identities, self.groups]).encode())
         return digest.hexdigest()[:16]
@@ -96,7 +97,7 @@ class Faces:
         """Returns the landmarks in the scheme of `points` points.
 
         Raises:
-            DataError: 98 points are asked of 68-point records.
+            DataError: 98 points are requested of 68-point records.
         """
         if points == self.points:
             return self.landmarks
@@ -106,24 +107,22 @@ class Faces:
             return np.asarray(convert_landmarks(self.landmarks, points), np.float32)
         except ValueError:
             raise DataError(
-                f"{self.records} has {self.points} landmarks a face and the model asks for {points}: "
+                f"{self.records} has {self.points} landmarks per face, but the model needs {points}: "
                 f"set data.points to {self.points}, or prepare the records with {points} points"
             ) from None
 
     def encoded(self, indices: Sequence[int] | np.ndarray) -> list[bytes]:
         """Returns the JPEG bytes of the faces at `indices`."""
-        # One by one: asked for many at once, the reader hands them to threads, which takes three times as long.
+        # One at a time: the reader distributes a batch over threads, which takes three times as long.
         raws = (self._source[int(i)] for i in indices)
         return [self._example.FromString(raw).features.feature["image"].bytes_list.value[0] for raw in raws]
 
     def image(self, index: int, size: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
-        """Returns one face, resized to `size` pixels a side (by area means where that is smaller)."""
+        """Returns one face, resized to `size` × `size` pixels (by area means when reducing)."""
         return self.images([index], size)[0]
 
-    def images(
-        self, indices: Sequence[int] | np.ndarray, size: int | None = None
-    ) -> UInt8[np.ndarray, "b h w 3"]:
-        """Returns the faces at `indices`, resized to `size` pixels a side (by area means where that is smaller)."""
+    def images(self, indices: Sequence[int] | np.ndarray, size: int | None = None) -> UInt8[np.ndarray, "b h w 3"]:
+        """Returns the faces at `indices`, resized to `size` × `size` pixels (by area means when reducing)."""
         side = size or self.image_size
         out = np.empty((len(indices), side, side, 3), np.uint8)
         with ThreadPoolExecutor(max_workers=2) as pool:
@@ -133,7 +132,7 @@ class Faces:
 
 
 class _JoinedSource:
-    """The records of several sources, one source after the other."""
+    """The records of several sources, concatenated."""
 
     def __init__(self, sources: Sequence[Any]) -> None:
         self._sources, self._starts = sources, list(accumulate(map(len, sources), initial=0))
@@ -147,19 +146,19 @@ class _JoinedSource:
 
 
 def join_faces(parts: Sequence[Faces]) -> Faces:
-    """Returns the faces of several folders, one after the other, as one set.
+    """Returns the faces of several folders, concatenated.
 
-    Landmarks come in the smallest scheme among them. Groups of two folders stay apart; identities of the same name are
-    taken to be one person.
+    Landmarks are converted to the smallest scheme among the folders. Groups of different folders stay separate.
+    Identities with equal names count as one person.
 
     Raises:
-        DataError: the folders differ in the size of their crops or in the crop's margin.
+        DataError: the folders differ in crop size or margin.
     """
     for fact, rule in (("image_size", "--size"), ("margin", "--margin")):
         values = {str(part.records): part.metadata.get(fact) for part in parts}
         if len(set(values.values())) > 1:
-            told = ", ".join(f"{folder} has {value}" for folder, value in values.items())
-            raise DataError(f"records that are joined must have one {fact}: {told}; prepare them with the same {rule}")
+            found = ", ".join(f"{folder} has {value}" for folder, value in values.items())
+            raise DataError(f"joined records must have the same {fact}: {found}; prepare them with the same {rule}")
     points = min(part.points for part in parts)
     joined = copy.copy(parts[0])
     joined.records, joined.points = Path("+".join(str(part.records) for part in parts)), points
@@ -169,24 +168,25 @@ def join_faces(parts: Sequence[Faces]) -> Faces:
     joined.names = [f"{number}/{name}" for number, part in enumerate(parts) for name in part.names]
     joined.tags = _Tags([text for part in parts for text in part.tags._texts])  # type: ignore[attr-defined]
     joined._source = _JoinedSource([part._source for part in parts])
-    found_by = [str(part.metadata.get("detector", "")) for part in parts]
+    detectors = [str(part.metadata.get("detector", "")) for part in parts]
+    shared = parts[0].metadata.items()
     joined.metadata = {
-        **{key: value for key, value in parts[0].metadata.items()
-           if all(part.metadata.get(key) == value for part in parts)},
-        "points": points, "source": " + ".join(str(part.metadata.get("source")) for part in parts),
-        # Photos are to be read as the photos among the faces were; exact and given landmarks have no detector.
-        "detector": next((name for name in found_by if name.startswith(("dlib", "mediapipe"))), found_by[0]),
-    }  # fmt: skip
+        **{key: value for key, value in shared if all(part.metadata.get(key) == value for part in parts)},
+        "points": points,
+        "source": " + ".join(str(part.metadata.get("source")) for part in parts),
+        # Photos must be read by the detector of the photos among the faces; exact and given landmarks have none.
+        "detector": next(filter(recorded_detector, detectors), detectors[0]),
+    }
     return joined
 
 
 def load_faces(records: str | Path, split: str) -> Faces:
-    """Returns the faces of one split of a records folder, or of the embedded heads for "rendered".
+    """Returns the faces of one split of a records folder; "rendered" is the embedded heads.
 
-    Several folders, joined by "+" ("rendered+records/london"), are read as one set (`join_faces`).
+    Folders joined by "+" ("rendered+records/london") are concatenated (see `join_faces`).
 
     Raises:
-        DataError: no such folder, not a records folder, or it has no such split.
+        DataError: the folder does not exist, is not a records folder, or lacks the split.
     """
     if "+" in str(records) and not Path(records).exists():
         return join_faces([load_faces(part, split) for part in str(records).split("+")])
@@ -207,12 +207,12 @@ def load_faces(records: str | Path, split: str) -> Faces:
         raise DataError(f"split {split!r}: {folder} has only {sorted(info.splits)}")
     try:
         return Faces(folder, split, info.splits[split].file_instructions, metadata)
-    except Exception as error:  # the reader raises what its C++ raises; the user needs the folder's name and one line
+    except Exception as error:  # the reader's C++ raises many types; the user needs the folder's name and one line
         raise _unreadable(folder, error) from error
 
 
 def record_splits(records: str | Path) -> dict[str, int]:
-    """Returns how many faces each split of a records folder has.
+    """Returns the number of faces in each split of a records folder.
 
     Raises:
         DataError: the folder cannot be read as records.
@@ -228,7 +228,7 @@ def _read_info(folder: Path) -> tuple[Any, dict[str, Any]]:
         info = load_tfds().builder_from_directory(str(folder)).info
         metadata = json.loads((folder / "metadata.json").read_text())
         _ = int(metadata["points"]), int(metadata["image_size"])
-    except Exception as error:  # tfds raises whatever its parsers raise; the user needs the folder's name and one line
+    except Exception as error:  # tfds' parsers raise many types; the user needs the folder's name and one line
         raise _unreadable(folder, error) from error
     return info, metadata
 
@@ -239,32 +239,32 @@ def _unreadable(folder: Path, error: Exception) -> DataError:
 
 
 def _in_order(files: Sequence[Any]) -> Iterator[bytes]:
-    """The records of tfds' file instructions, the next ones read while some are looked at.
+    """Yields the records of tfds' file instructions, reading one chunk ahead.
 
-    A data source, which is asked by index, takes half as long again.
+    Reading by index through a data source takes 1.5 times as long.
     """
     from array_record.python.array_record_module import ArrayRecordReader
 
     with ThreadPoolExecutor(max_workers=1) as ahead:
-        coming: deque[Future[list[bytes]]] = deque()
+        pending: deque[Future[list[bytes]]] = deque()
         for file in files:
             reader = ArrayRecordReader(os.fspath(file.filename))
             end = file.skip + file.take
             for start in range(file.skip, end, _READ_CHUNK):
-                coming.append(ahead.submit(reader.read, start, min(start + _READ_CHUNK, end)))
-                if len(coming) > 1:
-                    yield from coming.popleft().result()
-        for last in coming:
+                pending.append(ahead.submit(reader.read, start, min(start + _READ_CHUNK, end)))
+                if len(pending) > 1:
+                    yield from pending.popleft().result()
+        for last in pending:
             yield from last.result()
 
 
 def _numbers(stored: Any, count: int) -> Float[np.ndarray, " n"]:
-    """The numbers of a FloatList, which are packed: its bytes end with them.
+    """Returns the values of a FloatList, read from its serialized bytes: they are packed at the end.
 
-    Taken from the message one by one they take ten times as long, of 200,000 faces more than ten seconds.
+    Reading them from the message takes ten times as long: more than 10 s for 200,000 faces.
     """
     if len(stored.value) != count:
-        raise ValueError(f"a face has {len(stored.value)} landmark coordinates, and metadata.json speaks of {count}")
+        raise ValueError(f"a face has {len(stored.value)} landmark coordinates, metadata.json requires {count}")
     return np.frombuffer(stored.SerializeToString()[-4 * count :], "<f4")
 
 

@@ -1,4 +1,4 @@
-"""TensorFlow as the host's data library only: quiet, and without touching the accelerators that JAX uses."""
+"""TensorFlow as a data library on the host: quiet, with all accelerators left to JAX."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ _KERAS = "keras.src.optimizers"
 
 def _quiet() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # nothing here uses it, and it prints a notice
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # unused here, and it prints a notice
     logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager
-def _keras_left_for_later() -> Iterator[None]:
-    """TensorFlow imports Keras, and with it sklearn and matplotlib, to know of its optimizers: 40% of its own import.
+def _without_keras() -> Iterator[None]:
+    """Blocks the import of Keras while TensorFlow is imported.
 
-    It goes on without where that fails, and `tensorflow.keras` is then imported by whoever first uses it.
+    TensorFlow imports Keras, with sklearn and matplotlib, only to register its optimizers: 40% of the import time. It
+    ignores a failure, and `tensorflow.keras` still imports Keras on first use.
     """
     if "tensorflow" in sys.modules or _KERAS in sys.modules:
         yield
         return
-    sys.modules[_KERAS] = None  # type: ignore[assignment]  # what Python's import takes for "not to be had"
+    sys.modules[_KERAS] = None  # type: ignore[assignment]  # Python's import then raises ImportError
     try:
         yield
     finally:
@@ -35,20 +36,20 @@ def _keras_left_for_later() -> Iterator[None]:
 
 
 def load_tensorflow() -> ModuleType:
-    """Returns tensorflow, imported at the first call (3 to 6 s), its logging off and all GPUs hidden from it."""
+    """Returns tensorflow, imported on the first call (3 to 6 s), with logging off and all GPUs hidden."""
     _quiet()
-    with _keras_left_for_later():
+    with _without_keras():
         import tensorflow as tf
 
     try:
         tf.config.set_visible_devices([], "GPU")
-    except RuntimeError:  # the host program has started TensorFlow's devices already; they are its own business
-        logging.getLogger(__name__).debug("TensorFlow was started before ecvae_jax could hide the GPUs from it")
+    except RuntimeError:  # the calling program has already initialized TensorFlow's devices
+        logging.getLogger(__name__).debug("TensorFlow was initialized before ecvae_jax could hide the GPUs from it")
     return tf
 
 
 def load_tfds() -> ModuleType:
-    """Returns tensorflow_datasets, imported at the first call (0.5 s), its logging and progress bars off."""
+    """Returns tensorflow_datasets, imported on the first call (0.5 s), with logging and progress bars off."""
     _quiet()
     import tensorflow_datasets as tfds
 

@@ -1,16 +1,19 @@
-"""Faces named on a command line, as a model reads them: photos, or faces of a records folder."""
+"""Faces for a model, from photos or from records: the same crop rule and landmarks as its training faces."""
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ecvae_jax.data.detect import load_detector
+from ecvae_jax.config import Config
+from ecvae_jax.data.detect import choose_detector, load_detector
 from ecvae_jax.data.detect.detector import Detector
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import load_faces
@@ -27,101 +30,157 @@ class NoFaceError(DataError):
     """A photo in which the detector finds no face."""
 
 
-class Portraits(NamedTuple):
-    """Faces at the model's resolution and in its landmark scheme."""
+class TrainedModel(Protocol):
+    """The two attributes of a model that determine how it reads faces."""
+
+    @property
+    def config(self) -> Config:
+        """Gives the image size and the landmark scheme."""
+        ...
+
+    @property
+    def records(self) -> Mapping[str, Any]:
+        """Metadata of the training records; `margin` and `detector` are read."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Portraits:
+    """n faces at a model's resolution and in its landmark scheme; iteration and indexing give Portraits too."""
 
     images: UInt8[np.ndarray, "n h w 3"]
     landmarks: Float[np.ndarray, "n p 2"]
+    """Crop units."""
     names: list[str]
     notes: list[str]
-    """What the user should know: several faces in a photo, and the like."""
+    """Messages for the user, such as several faces in a photo. Each names its photo; a slice keeps all of them."""
+
+    def __len__(self) -> int:
+        """Returns n."""
+        return len(self.names)
+
+    def __getitem__(self, index: int | slice) -> Portraits:
+        """Returns the faces of a slice, or one face as Portraits of length 1."""
+        if not isinstance(index, slice):
+            start = range(len(self))[index]
+            index = slice(start, start + 1)
+        return Portraits(self.images[index], self.landmarks[index], self.names[index], self.notes)
+
+    def __iter__(self) -> Iterator[Portraits]:
+        """Yields each face as Portraits of length 1."""
+        return (self[index] for index in range(len(self)))
 
 
-def load_portraits(
-    specs: Sequence[str], image_size: int, points: int, margin: float = DEFAULT_MARGIN, detector: str = "dlib-68"
-) -> Portraits:
-    """Returns the faces that `specs` name, in their order.
+def load_portraits(model: TrainedModel, specs: Sequence[str | Path]) -> Portraits:
+    """Returns the faces named by `specs`, in order, cropped and measured like the model's training faces.
 
     Args:
+        model: a loaded model. It determines detector, margin, image size and landmark scheme.
         specs: photo files, or faces of records as RECORDS:SPLIT:INDICES, such as `rendered:test:0,24,40-47`.
-        image_size: side of the images wanted, pixels.
-        points: landmark scheme wanted, 98 or 68.
-        margin: of the crop rule; it must be that of the training faces.
-        detector: finds the face of a photo.
 
     Raises:
-        DataError: a file is missing or no image, shows no face, an index is not there, or a scheme does not fit.
-        MissingExtraError: photos are given and the detector is not installed.
+        DataError: a file is missing or not an image, shows no face, an index is out of range, or a scheme does not fit.
+        MissingExtraError: `specs` has photos and the detector is not installed.
     """
-    if not specs:
-        raise DataError("no face is given: name at least one photo, or RECORDS:SPLIT:INDICES")
-    parts: list[Portraits] = []
-    loaded: Detector | None = None
-    for spec in specs:
+    return PortraitReader.of_model(model).read(specs)
+
+
+@dataclass(frozen=True)
+class PortraitReader:
+    """Reads faces at one size, in one landmark scheme, by one crop rule; it loads the detector at the first photo."""
+
+    image_size: int
+    points: int
+    margin: float = DEFAULT_MARGIN
+    """Must equal that of the training faces."""
+    detector_name: str = "dlib-68"
+
+    @classmethod
+    def of_model(cls, model: TrainedModel) -> PortraitReader:
+        """Returns the reader for one model."""
+        points, trained_with = model.config.data.points, str(model.records.get("detector", ""))
+        margin = float(model.records.get("margin", DEFAULT_MARGIN))
+        return cls(model.config.model.image_size, points, margin, choose_detector(points, trained_with))
+
+    @functools.cached_property
+    def detector(self) -> Detector:
+        """The loaded detector.
+
+        Raises:
+            DataError: it has fewer landmarks than the scheme.
+            MissingExtraError: it is not installed.
+        """
+        detector = load_detector(self.detector_name)
+        if detector.points < self.points:
+            raise DataError(
+                f"{detector.name} finds {detector.points} landmarks, but the model was trained on {self.points}; "
+                f"train one with --data.points {detector.points}"
+            )
+        return detector
+
+    def read(self, specs: Sequence[str | Path]) -> Portraits:
+        """Returns the faces of photos and records; see `load_portraits`."""
+        if not specs:
+            raise DataError("no face is given: name at least one photo, or RECORDS:SPLIT:INDICES")
+        parts = [self._read_one(str(spec)) for spec in specs]
+        return Portraits(
+            np.concatenate([part.images for part in parts]),
+            np.concatenate([part.landmarks for part in parts]),
+            [name for part in parts for name in part.names],
+            [note for part in parts for note in part.notes],
+        )
+
+    def read_photo(self, path: Path) -> Portraits:
+        """Returns the largest face of a photo.
+
+        Raises:
+            NoFaceError: the detector finds none.
+            DataError: the file is not an image, or the detector has fewer landmarks than the scheme.
+            MissingExtraError: the detector is not installed.
+        """
+        detector = self.detector
+        try:
+            photo, _ = read_photo(path)
+        except BadPhotoError as reason:
+            raise DataError(f"{path}: {reason}") from None
+        found = detector.detect(photo)
+        if not found:
+            raise NoFaceError(
+                f"{path}: {detector.name} found no face; give a photo with an upright face of 80 px or more"
+            )
+        notes = [f"{path}: {len(found)} faces, using the largest"] if len(found) > 1 else []
+        box = crop_box(found[0].landmarks, self.margin)
+        landmarks = to_crop_units(found[0].landmarks, box)
+        if detector.points != self.points:
+            from ecvae_jax.structure.scheme import convert_landmarks
+
+            landmarks = np.asarray(convert_landmarks(landmarks, self.points), np.float32)
+        return Portraits(cut_crop(photo, box, self.image_size)[None], landmarks[None], [path.name], notes)
+
+    def _read_one(self, spec: str) -> Portraits:
         match = _RECORDS.fullmatch(spec)
         if match and not Path(spec).exists():
-            parts.append(_from_records(match["records"], match["split"], match["indices"], image_size, points))
-            continue
+            return self._read_records(match["records"], match["split"], match["indices"])
         if not Path(spec).is_file():
             raise DataError(
                 f"{spec!r}: no such photo; give an image file, or a face of records as RECORDS:SPLIT:INDEX "
                 "(rendered:test:0)"
             )
-        loaded = loaded or load_detector(detector)
-        parts.append(load_photo(Path(spec), loaded, image_size, points, margin))
-    return Portraits(
-        np.concatenate([part.images for part in parts]),
-        np.concatenate([part.landmarks for part in parts]),
-        [name for part in parts for name in part.names],
-        [note for part in parts for note in part.notes],
-    )
+        return self.read_photo(Path(spec))
+
+    def _read_records(self, records: str, split: str, indices: str) -> Portraits:
+        faces = load_faces(records, split)
+        wanted = list(_expand(indices))
+        beyond = [index for index in wanted if index >= len(faces)]
+        if beyond:
+            raise DataError(f"{records}:{split}:{beyond[0]}: out of range; the split has faces 0 to {len(faces) - 1}")
+        landmarks = faces.landmarks_as(self.points)[wanted]
+        return Portraits(faces.images(wanted, self.image_size), landmarks, [faces.names[i] for i in wanted], [])
 
 
-def _from_records(records: str, split: str, indices: str, image_size: int, points: int) -> Portraits:
-    faces = load_faces(records, split)
-    wanted = list(_expand(indices))
-    beyond = [index for index in wanted if index >= len(faces)]
-    if beyond:
-        raise DataError(f"{records}:{split}:{beyond[0]}: it has faces 0 to {len(faces) - 1}")
-    landmarks = faces.landmarks_as(points)[wanted]
-    return Portraits(faces.images(wanted, image_size), landmarks, [faces.names[index] for index in wanted], [])
-
-
-def _expand(indices: str) -> Iterable[int]:
+def _expand(indices: str) -> Iterator[int]:
     for part in indices.split(","):
         first, _, last = part.partition("-")
         if last and int(last) < int(first):
-            raise DataError(f"{part}: a range of faces must go upwards, as {last}-{first}")
+            raise DataError(f"{part}: a range of faces must ascend, as {last}-{first}")
         yield from range(int(first), int(last or first) + 1)
-
-
-def load_photo(path: Path, detector: Detector, image_size: int, points: int, margin: float) -> Portraits:
-    """Returns the largest face of a photo, found by `detector`; the other arguments are those of `load_portraits`.
-
-    Raises:
-        NoFaceError: none is found.
-        DataError: the file is no image, or the detector has fewer landmarks than wanted.
-    """
-    if detector.points < points:
-        raise DataError(
-            f"{path}: {detector.name} finds {detector.points} landmarks and the model was trained on {points}; "
-            f"train one with --data.points {detector.points}"
-        )
-    try:
-        photo, _ = read_photo(path)
-    except BadPhotoError as reason:
-        raise DataError(f"{path}: {reason}") from None
-    found = detector.detect(photo)
-    if not found:
-        raise NoFaceError(
-            f"{path}: no face found by {detector.name}; give a photo with an upright face of 80 px or more"
-        )
-    face = found[0]
-    notes = [f"{path}: {len(found)} faces, the largest is taken"] if len(found) > 1 else []
-    box = crop_box(face.landmarks, margin)
-    landmarks = to_crop_units(face.landmarks, box)
-    if detector.points != points:
-        from ecvae_jax.structure.scheme import convert_landmarks
-
-        landmarks = np.asarray(convert_landmarks(landmarks, points), np.float32)
-    return Portraits(cut_crop(photo, box, image_size)[None], landmarks[None], [path.name], notes)

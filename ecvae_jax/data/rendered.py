@@ -1,7 +1,8 @@
-"""The embedded heads: rendered people who do not exist, so that training works without downloading a photo.
+"""The embedded heads: rendered people who do not exist, so that training needs no download.
 
-240 people with 24 views each at 128 pixels, exact 98 landmarks, CC0. `heads` is the generator; `rendered_records` holds
-what it made, and the README there says from what.
+240 people with 24 views each at 128 px, exact 98 landmarks, CC0. Each person has two appearance groups of twelve views;
+the first view of a group is near frontal and neutral. `tools/render_heads` generates them; `rendered_records/README.md`
+lists their assets.
 """
 
 from __future__ import annotations
@@ -9,12 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from ecvae_jax.data.errors import DataError
-
-LICENCE = "CC0-1.0"
-PEOPLE = {"train": 200, "validation": 20, "test": 20}
-"""People in each split; nobody is in two."""
-VIEWS = 24
-"""Pictures of a person: two appearance groups of twelve, the first view of each near frontal and neutral."""
 
 
 def rendered_directory() -> Path:

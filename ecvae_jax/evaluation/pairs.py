@@ -13,11 +13,10 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from ecvae_jax.data.detect import choose_detector, load_detector
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import Faces
 from ecvae_jax.data.photos.sources.folder import list_photos
-from ecvae_jax.data.portraits import DEFAULT_MARGIN, NoFaceError, Portraits, load_photo
+from ecvae_jax.data.portraits import NoFaceError, PortraitReader, Portraits
 from ecvae_jax.model.model import Model
 from ecvae_jax.progress import track
 
@@ -146,15 +145,14 @@ def folder_pairs(model: Model, sources: Path, targets: Path, limit: int = 500, s
                         "the same name (001.jpg and 001.png) means the same person")  # fmt: skip
     unpaired = sorted(set(files[0]) ^ set(files[1]))
     chosen = [common[i] for i in np.sort(np.random.default_rng(seed).permutation(len(common))[:limit])]
-    points, size = model.config.data.points, model.config.model.image_size
-    detector = load_detector(choose_detector(points, str(model.records.get("detector", ""))))
-    margin = float(model.records.get("margin", DEFAULT_MARGIN))
+    reader = PortraitReader.of_model(model)
+    detector = reader.detector
     kept: list[tuple[str, Portraits, Portraits]] = []
     left_out: dict[str, list[str]] = {"no face found": [], "not readable": []}
     several: list[str] = []
     for name in track(chosen, len(chosen), "pairs of photos"):
         try:
-            first, second = (load_photo(side[name], detector, size, points, margin) for side in files)
+            first, second = (reader.read_photo(side[name]) for side in files)
         except NoFaceError:
             left_out["no face found"].append(name)
         except DataError:

@@ -13,13 +13,10 @@ from jaxtyping import Array, Float, PyTree
 from ecvae_jax.config import Architecture, Config
 from ecvae_jax.gaussian import DiagGaussian
 from ecvae_jax.prior import Prior, effective_clusters, init_cluster_means, make_prior
-from ecvae_jax.structure.clusters import Clusters, cluster_weights, fit_clusters
+from ecvae_jax.structure.clusters import MAX_FITTED_FACES, Clusters, cluster_weights, fit_clusters
 from ecvae_jax.structure.scheme import get_scheme
 from ecvae_jax.structure.sketch import draw_sketch
 from ecvae_jax.structure.warp import smooth_map
-
-# Faces that the frozen part is fitted on, spread over the records: k-means needs no more.
-MAX_FITTED_FACES = 20_000
 
 # Root mean square distance of the mean shape's landmarks from its center in the face frame, crop units: that of the
 # crops that `ecvae prepare` cuts, so that the frame shows as much around a face as they do.

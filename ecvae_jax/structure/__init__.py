@@ -1,1 +1,1 @@
-"""The structure of a face: landmark schemes, alignment, the boundary sketch, clusters and their weights."""
+"""The structure of a face: landmark schemes, alignment, boundary sketch, clusters and warp."""

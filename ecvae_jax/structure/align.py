@@ -1,4 +1,4 @@
-"""Alignment: landmarks without the place, the size and (if asked) the roll of the head."""
+"""Alignment: landmarks without position, size and, optionally, roll of the head."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from jaxtyping import Array, Float
 from ecvae_jax.structure.scheme import Scheme, check_landmarks
 
 _SMALLEST = 1e-12
-"""Squared length below which there is no direction or size; keeps coincident points finite, gradient included."""
+"""Squared length treated as zero: keeps coincident points and their gradient finite."""
 
 
 @functools.partial(jax.jit, static_argnames=("scheme", "remove_roll"))
 def align_landmarks(
     landmarks: Float[Array | np.ndarray, "*b p 2"], scheme: Scheme, remove_roll: bool
 ) -> Float[Array, "*b p 2"]:
-    """Returns the landmarks with their centroid at 0 and root mean square distance 1 from it.
+    """Returns the landmarks with centroid 0 and root mean square distance 1 from it, (…, p, 2).
 
-    With remove_roll the line from the middle of the left eye to the middle of the right one is turned to the x axis.
-    Where all points coincide the result is 0.
+    With remove_roll, the line from the left eye's center to the right eye's is rotated onto the x axis. If all points
+    coincide, the result is 0.
 
     Raises:
         ValueError: the landmarks do not have the scheme's shape.
     """
     check_landmarks(landmarks, scheme)
     landmarks = jnp.asarray(landmarks)
-    # Seen from the first point: a small face far from the origin keeps its digits, a single point becomes exactly 0.
+    # Relative to the first point: a small face far from the origin keeps its digits, coincident points give exactly 0.
     centered = landmarks - landmarks[..., :1, :]
     centered = centered - jnp.mean(centered, axis=-2, keepdims=True)
     radius_square = jnp.mean(jnp.sum(jnp.square(centered), axis=-1, keepdims=True), axis=-2, keepdims=True)

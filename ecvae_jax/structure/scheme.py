@@ -1,7 +1,7 @@
-"""Landmark schemes: which points form which boundary, how a mirror permutes them, and 98 points read as 68.
+"""Landmark schemes: the points of each boundary, their order in a mirror, and 98 points converted to 68.
 
-The index lists are those of LAB's 13 boundaries plus, for 98 points, the lower lines of the eyebrows. "left" and
-"right" are the viewer's. `mirror_landmarks` and the conversions take NumPy as well as JAX arrays and keep the kind.
+The boundaries are LAB's 13 plus, for 98 points, the lower lines of the eyebrows. "left" and "right" are the viewer's.
+`mirror_landmarks` and the conversions accept NumPy and JAX arrays and return the same kind.
 """
 
 from __future__ import annotations
@@ -18,37 +18,31 @@ Landmarks = jax.Array | np.ndarray
 
 @dataclass(frozen=True)
 class Scheme:
-    """One way to place landmarks on a face; hashable, so it may be a static argument of a jitted function."""
+    """One way to place landmarks on a face; hashable, so a static argument of jitted functions."""
 
     points: int
     """p, the number of landmarks."""
     boundaries: tuple[tuple[str, tuple[int, ...]], ...]
-    """(name, indices of the landmarks along the curve) of each boundary, in the order of the sketch's channels."""
+    """(name, landmark indices along the curve) of each boundary, in the order of the sketch's channels."""
     mirror: tuple[int, ...]
-    """After a horizontal flip, landmark i is the old landmark mirror[i]."""
+    """After a horizontal flip, landmark i is the former landmark mirror[i]."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the boundaries, in the order of the sketch's channels."""
+        """The boundaries' names, in the order of the sketch's channels."""
         return tuple(name for name, _ in self.boundaries)
 
     @property
     def eyes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Indices of the eyelid landmarks of the left and of the right eye."""
+        """Indices of the eyelid landmarks: left eye, right eye."""
         curves = dict(self.boundaries)
         left = {*curves["eye_left_upper"], *curves["eye_left_lower"]}
         right = {*curves["eye_right_upper"], *curves["eye_right_lower"]}
         return tuple(sorted(left)), tuple(sorted(right))
 
-    @property
-    def mirror_boundaries(self) -> tuple[int, ...]:
-        """After a horizontal flip, channel i of the sketch is the flipped old channel mirror_boundaries[i]."""
-        places = {frozenset(curve): place for place, (_, curve) in enumerate(self.boundaries)}
-        return tuple(places[frozenset(self.mirror[i] for i in curve)] for _, curve in self.boundaries)
-
 
 def _run(first: int, last: int) -> tuple[int, ...]:
-    """Returns the indices from first to last, both included, upwards or downwards."""
+    """Returns the indices from first to last, both included, ascending or descending."""
     step = 1 if last >= first else -1
     return tuple(range(first, last + step, step))
 
@@ -84,7 +78,7 @@ _WFLW_98 = Scheme(
         *(97, 96),
     ),
 )
-"""WFLW: 33 points of contour, eyebrows as loops, 8 points an eye, pupils 96 and 97 (in no boundary)."""
+"""WFLW: 33 contour points, eyebrows as loops, 8 points per eye, pupils 96 and 97 (in no boundary)."""
 
 _IBUG_68 = Scheme(
     points=68,
@@ -113,27 +107,27 @@ _IBUG_68 = Scheme(
         *(*_run(64, 60), *_run(67, 65)),
     ),
 )
-"""iBUG 300-W, dlib's model: 17 points of contour, one line an eyebrow, 6 points an eye."""
+"""iBUG 300-W, dlib's model: 17 contour points, one line per eyebrow, 6 points per eye."""
 
 SCHEMES = MappingProxyType({scheme.points: scheme for scheme in (_WFLW_98, _IBUG_68)})
 
 
 def get_scheme(points: int) -> Scheme:
-    """Returns the scheme with that many landmarks.
+    """Returns the scheme with `points` landmarks.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no such scheme exists.
     """
     if points not in SCHEMES:
-        raise ValueError(f"points={points!r}: no such landmark scheme; known are {sorted(SCHEMES)}")
+        raise ValueError(f"points={points!r}: must be one of {sorted(SCHEMES)}")
     return SCHEMES[points]
 
 
 def check_landmarks(landmarks: Landmarks, scheme: Scheme) -> None:
-    """Passes landmarks of the scheme's shape (…, p, 2).
+    """Accepts landmarks of the scheme's shape (…, p, 2).
 
     Raises:
-        ValueError: the last two axes are anything else.
+        ValueError: the last two axes differ from (p, 2).
     """
     if landmarks.ndim < 2 or landmarks.shape[-2:] != (scheme.points, 2):
         raise ValueError(f"landmarks {landmarks.shape}: the last two axes must be ({scheme.points}, 2), points of x, y")
@@ -152,19 +146,19 @@ def mirror_landmarks(landmarks: Float[Landmarks, "*b p 2"], scheme: Scheme) -> F
 
 
 def _as_wide(constant: np.ndarray, landmarks: Landmarks) -> np.ndarray:
-    """Returns the constant with as many axes as the landmarks, new ones first."""
+    """Returns the constant with leading axes added, for as many axes as the landmarks."""
     return constant.reshape((1,) * (landmarks.ndim - constant.ndim) + constant.shape)
 
 
 def _blend_98_to_68() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns, for each of the 68 points, two of the 98 and the weight of the second in x and in y."""
+    """Returns, for each of the 68 points, two of the 98 and the second's weight in x and in y."""
     picks: list[tuple[int, int, float, float]] = [(i, i, 0, 0) for i in range(0, 33, 2)]
-    # An eyebrow of the 68 runs along the middle of the loop: x of the upper line, y halfway to the lower one. Its outer
-    # end is the loop's own corner.
+    # An eyebrow of the 68 follows the middle of the loop: x of the upper line, y halfway to the lower one. Its outer
+    # end is the loop's corner.
     picks += [(33, 33, 0, 0), *((upper, 75 - upper, 0, 1 / 2) for upper in _run(34, 37))]
     picks += [*((upper, 92 - upper, 0, 1 / 2) for upper in _run(42, 45)), (46, 46, 0, 0)]
     picks += [(i, i, 0, 0) for i in _run(51, 59)]
-    # Three points between the corners of a lid become two: those a third of the way from the outer ones to the middle.
+    # Three points between the corners of a lid become two, a third of the way from the outer ones to the middle.
     for corner in (60, 68):
         upper, lower = (corner + 1, corner + 2, corner + 3), (corner + 5, corner + 6, corner + 7)
         picks += [(corner, corner, 0, 0), *((outer, upper[1], 1 / 3, 1 / 3) for outer in (upper[0], upper[2]))]
@@ -178,14 +172,14 @@ _FIRST, _SECOND, _SECOND_WEIGHT = _blend_98_to_68()
 
 
 def landmarks_98_to_68(landmarks: Float[Landmarks, "*b 98 2"]) -> Float[Landmarks, "*b 68 2"]:
-    """Returns the 68 points that 98 points stand for: PIPNet's rule with thirds and halves exact.
+    """Returns the 68 points for 98 points, (…, 68, 2): PIPNet's rule with thirds and halves exact.
 
-    Contour: every second point; nose and mouth: the same points; eyebrows: the middle of the loop; eyelids: two points
-    for three, at 2/3 of the outer and 1/3 of the middle one. The two schemes define their points differently, so this
-    is an approximation of what a 68-point detector would say.
+    Contour: every second point. Nose and mouth: the same points. Eyebrows: the middle of the loop. Eyelids: two points
+    for three, at 2/3 of the outer and 1/3 of the middle one. The schemes define their points differently, so this
+    approximates the output of a 68-point detector.
 
     Raises:
-        ValueError: the landmarks are not 98 points.
+        ValueError: the landmarks do not have 98 points.
     """
     check_landmarks(landmarks, _WFLW_98)
     first, second = landmarks[..., _FIRST, :], landmarks[..., _SECOND, :]
@@ -193,15 +187,15 @@ def landmarks_98_to_68(landmarks: Float[Landmarks, "*b 98 2"]) -> Float[Landmark
 
 
 def convert_landmarks(landmarks: Float[Landmarks, "*b p 2"], to_points: int) -> Float[Landmarks, "*b q 2"]:
-    """Returns the landmarks in the scheme with to_points points.
+    """Returns the landmarks in the scheme with `to_points` points.
 
     Raises:
-        ValueError: one of the schemes is unknown, or 98 points are wanted of 68.
+        ValueError: one of the schemes is unknown, or 68 points should become 98.
     """
     source, target = get_scheme(landmarks.shape[-2]), get_scheme(to_points)
     check_landmarks(landmarks, source)
     if source is target:
         return landmarks
     if target is _WFLW_98:
-        raise ValueError("landmarks with 68 points: cannot become 98 (they lack eyebrow loops and pupils); use 68")
+        raise ValueError("landmarks with 68 points cannot become 98 (they lack eyebrow loops and pupils); use 68")
     return landmarks_98_to_68(landmarks)

@@ -1,4 +1,4 @@
-"""The boundary sketch: smooth curves through the landmarks, drawn as a Gaussian of the distance to them."""
+"""The boundary sketch: a Gaussian of the distance to smooth curves through the landmarks."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from jaxtyping import Array, Float, Int
 from ecvae_jax.structure.scheme import Scheme, check_landmarks
 
 _SWEEP = 8
-"""Pieces whose distances are worked out in one sweep over the pixels: more of them fuse no better, fewer load more."""
+"""Pieces per sweep over the pixels: more do not fuse better, fewer load more."""
 _SMALLEST_SQUARE = 1e-12
-"""Squared length, in units of sigma, below which a piece is a point without a direction."""
+"""Squared length, in units of sigma, below which a piece counts as a point."""
 
 
 class _Plan(NamedTuple):
-    """What of the drawing does not depend on the landmarks: constants of a scheme and a number of samples."""
+    """Constants of a scheme and a number of samples, independent of the landmarks."""
 
     samples: Float[np.ndarray, "m p"]
-    """Weights of the landmarks in every sample of every curve."""
+    """Weights of the landmarks in each sample of each curve."""
     starts: Int[np.ndarray, "sweeps pieces"]
-    """Sample at which each straight piece starts; it ends at the next one."""
+    """Sample at which each straight piece starts; it ends at the next sample."""
     channels: Int[np.ndarray, " sweeps"]
-    """Boundary that the pieces of each sweep belong to."""
+    """Boundary of the pieces of each sweep."""
 
 
 class _Segments(NamedTuple):
-    """Both ends of straight pieces, in units where the sketch is exp(-distance²)."""
+    """Ends of straight pieces, in units where the sketch is exp(-distance²)."""
 
     start: Float[Array, "b n 2"]
     end: Float[Array, "b n 2"]
@@ -47,16 +47,16 @@ def draw_sketch(
 ) -> Float[Array, "b h w s"]:
     """Returns the boundary sketch, exp(-D² / 2 sigma²), in [0, 1]; h = w = image_size.
 
-    D is the distance, in crop units like sigma, from the pixel's center ((column + ½) / w, (row + ½) / h) to the curve:
-    a Catmull-Rom spline through the landmarks of the boundary, samples_per_span straight pieces between two of them.
-    "boundary": one channel per boundary, in the scheme's order; "single": the maximum over all boundaries, s = 1.
-    Differentiable in the landmarks: the derivative is that of the nearest piece, and 0 on the line itself.
+    D is the distance, in crop units like sigma, from the pixel's center ((column + ½) / w, (row + ½) / h) to the curve.
+    The curve is a Catmull-Rom spline through the boundary's landmarks, as samples_per_span straight pieces between two
+    of them. "boundary": one channel per boundary, in the scheme's order. "single": the maximum over all boundaries,
+    s = 1. Differentiable in the landmarks: the derivative is that of the nearest piece, and 0 on the line.
 
-    Deviation: LAB and its successors draw one-pixel lines, take the distance transform and cut it at 3 sigma. This one
-    is exact between pixels, the same at every resolution, and has a gradient.
+    Deviation: LAB and its successors draw one-pixel lines, take the distance transform and cut it at 3 sigma. This
+    sketch is exact between pixels, equal at every resolution, and has a gradient.
 
     Raises:
-        ValueError: channels is neither, or the landmarks do not have the scheme's shape.
+        ValueError: channels is unknown, or the landmarks do not have the scheme's shape.
     """
     landmarks = jnp.asarray(landmarks)
     check_landmarks(landmarks, scheme)
@@ -76,10 +76,10 @@ def draw_sketch(
 
 
 def curve_matrix(points: int, samples_per_span: int) -> Float[np.ndarray, "samples points"]:
-    """Returns the weights of the points in (points - 1) · samples_per_span + 1 samples of the curve through them.
+    """Returns the points' weights in (points - 1) · samples_per_span + 1 samples of the curve through them.
 
     Uniform Catmull-Rom: the tangent at a point is half the way from its predecessor to its successor. Beyond each end
-    the neighbor is reflected, which makes the end tangent the first or last span itself.
+    the neighbor is reflected, so the end tangent equals the first or last span.
     """
     spans = points - 1
     padded = np.zeros((points + 2, points))
@@ -111,10 +111,10 @@ def _plan(scheme: Scheme, samples_per_span: int) -> _Plan:
 def _nearest_square(
     channels: tuple[int, ...], segments: _Segments, centers: Float[Array, " size"]
 ) -> Float[Array, "s b h w"]:
-    """Returns each pixel's squared distance to the nearest piece of each boundary; channels names that of each sweep.
+    """Returns each pixel's squared distance to the nearest piece of each boundary; `channels` gives each sweep's one.
 
-    A loop over sweeps keeps a running minimum, so that nothing of the size of pixels × pieces is ever held. Its own
-    derivative would hold just that, hence the rule below.
+    A loop over sweeps keeps a running minimum, so no array of pixels × pieces is held. Automatic differentiation would
+    hold one, hence the rule below.
     """
     return _sweep_pixels(channels, segments, centers, track=False)[0]
 
@@ -133,7 +133,7 @@ def _nearest_square_jvp(
     place = jnp.sum((pixels - start) * along, axis=-1, keepdims=True) / jnp.maximum(length_square, _SMALLEST_SQUARE)
     place = jnp.clip(place, 0.0, 1.0)
     away = pixels - start - place * along
-    # The nearest point moves along the piece without changing the distance to first order, so `place` counts as fixed.
+    # Moving the nearest point along the piece leaves the distance unchanged to first order, so `place` is constant.
     start_dot, end_dot = (_gather(side, piece) for side in segments_dot)
     moved = _grid(centers_dot) - (1 - place) * start_dot - place * end_dot
     return square, 2 * jnp.sum(away * moved, axis=-1)
@@ -150,7 +150,7 @@ def _gather(side: Float[Array, "b n 2"], piece: Int[Array, "s b h w"]) -> Float[
 def _sweep_pixels(
     channels: tuple[int, ...], segments: _Segments, centers: Float[Array, " size"], track: bool
 ) -> tuple[Float[Array, "s b h w"], Int[Array, "s b h w"] | None]:
-    """Returns the squared distance to the nearest piece of each boundary and, if asked, the number of that piece."""
+    """Returns the squared distance to the nearest piece of each boundary and, with `track`, that piece's index."""
     start, end = segments
     along = end - start
     length_square = jnp.sum(jnp.square(along), axis=-1)
@@ -168,8 +168,8 @@ def _sweep_pixels(
 
     def sweep(number: Array, state: tuple[Array, Array | None]) -> tuple[Array, Array | None]:
         middle, direction, half = (slab[number] for slab in slabs)
-        # In a piece's own frame both coordinates of a pixel are a number per column plus a number per row. They are
-        # worked out here and not before the loop: XLA's CPU code would read them ten times more slowly.
+        # In a piece's frame both coordinates of a pixel are one term per column plus one per row. They are computed
+        # here, not before the loop: XLA's CPU code would read them ten times more slowly.
         from_x, from_y = (centers[None, None, :] - middle[..., axis : axis + 1] for axis in (0, 1))
         dx, dy = direction[..., 0:1], direction[..., 1:2]
         along_x, along_y, across_x, across_y = dx * from_x, dy * from_y, -dy * from_x, dx * from_y

@@ -1,4 +1,4 @@
-"""Smooth maps between two faces by their landmarks, and pictures resampled along them."""
+"""Smooth maps between two faces by their landmarks, and images resampled along them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 _REACH = 0.12
 """Standard deviation of a landmark's pull in crop units: about the width of an eye."""
 _RIDGE = 0.1
-"""Added to the kernel's diagonal: landmarks that lie on one another (closed lips) must not tear the map."""
+"""Added to the kernel's diagonal: coincident landmarks (closed lips) must not tear the map."""
 _SMALLEST = 1e-6
 _STOPS = np.linspace(0.0, 1.0, 5)
 _BORDER = np.array([(x, y) for x in _STOPS for y in _STOPS if x in (0, 1) or y in (0, 1)])
@@ -19,17 +19,17 @@ _BORDER = np.array([(x, y) for x in _STOPS for y in _STOPS if x in (0, 1) or y i
 def smooth_map(
     landmarks: Float[Array, "b p 2"], landmarks_to: Float[Array, "b p 2"], side: int, pinned: bool = False
 ) -> Float[Array, "b side side 2"]:
-    """Returns, for each cell of a square grid over the first face's crop, the place (x, y) in the second's.
+    """Returns, for each cell of a square grid over the first face's crop, the position (x, y) in the second's.
 
-    An affine map (least squares over the landmarks) carries the whole crop; what it misses at the landmarks is smoothed
-    over their surroundings by Gaussian kernel ridge regression, so that far from the face only the affine map is left.
-    Landmarks are met closely, not exactly.
+    An affine map (least squares over the landmarks) moves the whole crop. Gaussian kernel ridge regression smooths its
+    residual at the landmarks over their surroundings, so far from the face only the affine map remains. Landmarks are
+    matched closely, not exactly.
 
     Args:
         landmarks: of the face whose crop the grid covers, crop units.
         landmarks_to: the same points on the other face, crop units.
-        side: cells of the grid in either direction; cell i is centered at (i + 1/2) / side.
-        pinned: also maps the border of the crop onto itself, where both crops show the same surroundings.
+        side: cells of the grid in each direction; cell i is centered at (i + 1/2) / side.
+        pinned: also maps the crop's border onto itself; for crops that show the same surroundings.
     """
     if pinned:
         border = jnp.broadcast_to(jnp.asarray(_BORDER, landmarks.dtype)[None], (len(landmarks), *_BORDER.shape))
@@ -37,7 +37,7 @@ def smooth_map(
     center = jnp.mean(landmarks, axis=1, keepdims=True)
     center_to = jnp.mean(landmarks_to, axis=1, keepdims=True)
     points, points_to = landmarks - center, landmarks_to - center_to
-    # A TPU would multiply in bfloat16 by default, which is a pixel and more.
+    # TPUs multiply in bfloat16 by default: an error of more than a pixel.
     with jax.default_matmul_precision("highest"):
         affine = _inverse_2x2(points.mT @ points) @ (points.mT @ points_to)
         kernel = _kernel(points, points) + _RIDGE * jnp.eye(points.shape[1])[None]
@@ -48,15 +48,15 @@ def smooth_map(
 
 
 def cell_centers(side: int) -> Float[Array, "side side 2"]:
-    """Returns the places (x, y) of the cells of a grid over the crop: the map of a face onto itself."""
+    """Returns the cell centers (x, y) of a grid over the crop: the identity map."""
     middles = (jnp.arange(side) + 0.5) / side
     return jnp.stack(jnp.meshgrid(middles, middles, indexing="xy"), axis=-1)
 
 
 def resample(maps: Float[Array, "b h w c"], places: Float[Array, "b i j 2"]) -> Float[Array, "b i j c"]:
-    """Returns the maps read at `places` (x, y in crop units) by bilinear interpolation; beyond the edge, the edge.
+    """Returns the maps read at `places` (x, y in crop units) by bilinear interpolation; the edge extends outside.
 
-    Places are data here: their gradient is that of the interpolation, piecewise constant.
+    The gradient in `places` is that of the interpolation, piecewise constant.
     """
     height, width = maps.shape[1:3]
     limit = jnp.array([width - 1.0, height - 1.0], jnp.float32)
@@ -76,12 +76,12 @@ def resample(maps: Float[Array, "b h w c"], places: Float[Array, "b i j 2"]) -> 
 
 
 def finer(places: Float[Array, "b i j 2"], side: int) -> Float[Array, "b side side 2"]:
-    """Returns a map on another grid of the same crop; beyond the outer cells it goes on in a straight line."""
-    return jax.image.scale_and_translate(
-        places - cell_centers(places.shape[1])[None],
-        (places.shape[0], side, side, 2), (1, 2),
-        jnp.full((2,), side / places.shape[1]), jnp.zeros((2,)), "linear", antialias=False,
-    ) + cell_centers(side)[None]  # fmt: skip
+    """Returns a map on another grid of the same crop, extrapolated linearly beyond the outer cells."""
+    count, cells = places.shape[:2]
+    shape, scale = (count, side, side, 2), jnp.full((2,), side / cells)
+    offsets = places - cell_centers(cells)[None]
+    offsets = jax.image.scale_and_translate(offsets, shape, (1, 2), scale, jnp.zeros((2,)), "linear", antialias=False)
+    return offsets + cell_centers(side)[None]
 
 
 def _inverse_2x2(moment: Float[Array, "b 2 2"]) -> Float[Array, "b 2 2"]:
@@ -93,8 +93,8 @@ def _inverse_2x2(moment: Float[Array, "b 2 2"]) -> Float[Array, "b 2 2"]:
 def _solve(matrix: Float[Array, "b n n"], right: Float[Array, "b n m"]) -> Float[Array, "b n m"]:
     """Returns matrix⁻¹ · right for symmetric positive definite matrices, by Gauss-Jordan elimination.
 
-    Such matrices need no pivoting. Our own, since LAPACK's call hung in a training step on a CPU (jax 0.10.2), and
-    conjugate gradients lose their digits in float32: their result depended on the size of the batch.
+    Such matrices need no pivoting. LAPACK's solve hung in a training step on a CPU (jax 0.10.2). Conjugate gradients
+    lose digits in float32: their result depended on the batch size.
     """
 
     def eliminate(row: Array, both: Float[Array, "b n k"]) -> Float[Array, "b n k"]:

@@ -12,8 +12,7 @@ import numpy as np
 
 from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.config import AdaptConfig
-from ecvae_jax.data.detect import choose_detector
-from ecvae_jax.data.portraits import DEFAULT_MARGIN, Portraits, load_portraits
+from ecvae_jax.data.portraits import load_portraits
 from ecvae_jax.images import enlarge, save_png, sketch_image, tile
 from ecvae_jax.model.conditioning import condition_of
 from ecvae_jax.model.model import Model
@@ -34,7 +33,7 @@ def write_transfer_grid(
         OSError: the picture cannot be written.
     """
     model = load_model(checkpoint)
-    rows, columns = _portraits(model, sources), _portraits(model, targets)
+    rows, columns = load_portraits(model, sources), load_portraits(model, targets)
     count = len(columns.landmarks)
     drawn = transfer_adapted(
         model, np.repeat(rows.images, count, axis=0), np.repeat(rows.landmarks, count, axis=0),
@@ -70,19 +69,12 @@ def write_sample_grid(
         OSError: the picture cannot be written.
     """
     model = load_model(checkpoint)
-    portraits = _portraits(model, structures)
+    portraits = load_portraits(model, structures)
     density, note = density_of(model, data) if source == "posterior" else (None, "drawn from the prior")
     drawn = sample(jax.random.key(seed), model, portraits.landmarks, count, density, temperature)
     sketches = _sketches(model, portraits.landmarks)
     save_png(enlarge(tile([[sketches[i], *drawn[i]] for i in range(len(drawn))]), factor), out)
     return [*portraits.notes, note, f"{len(portraits.names)} structures × {count} samples: {out}"]
-
-
-def _portraits(model: Model, specs: Sequence[str]) -> Portraits:
-    margin = float(model.records.get("margin", DEFAULT_MARGIN))
-    points = model.config.data.points
-    detector = choose_detector(points, str(model.records.get("detector", "")))
-    return load_portraits(specs, model.config.model.image_size, points, margin, detector)
 
 
 def _sketches(model: Model, landmarks: np.ndarray) -> np.ndarray:

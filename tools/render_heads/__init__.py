@@ -1,10 +1,10 @@
-"""The generator of the rendered heads: synthetic people with exact landmarks, from CC0 assets.
+"""The generator of the embedded heads: synthetic people with exact landmarks, from CC0 assets.
 
-A head goes one way through the files of this folder::
+Run it from the repository root with `python -m tools.render_heads.bake` or `launch/render_heads.sh`. Data flow::
 
-    assets (CC0 mesh and targets) -> mesh (the part that is drawn) -> identity (shape, colors) + hair + glasses
+    assets (CC0 mesh and targets) -> mesh (the drawn part) -> identity (shape, colors) + hair + glasses
     expression + views (pose, framing, light) -> landmarks (98 points) -> render (OpenGL) -> bake (records on disk)
 
-Nothing in the package imports this folder: the baked records are enough to train. It needs the extra `render`
-(moderngl) and the CC0 assets; see `assets.find_assets`.
+It is not part of the wheel: the package needs only the baked records. It needs the extra `render` (moderngl) and the
+CC0 assets (see `assets.find_assets`).
 """

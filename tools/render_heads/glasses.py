@@ -1,4 +1,4 @@
-"""Glasses: two rims, a bridge and two temples as thin tubes, fitted to the eyes and ears of one face."""
+"""Glasses: two rims, a bridge and two temples as thin tubes, fitted to eyes and ears of a face."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHAPES = {
     "square": (0.245, 0.165, 4.0),
     "large": (0.275, 0.215, 2.8),
 }
-"""Half width and half height of a lens in decimetres, and the exponent of its superellipse."""
+"""Half width and half height of a lens in decimeters, and the exponent of its superellipse."""
 _TINTS = {
     "black": (0.01, 0.01, 0.012),
     "tortoise": (0.07, 0.03, 0.012),
@@ -51,7 +51,7 @@ class Mesh:
 
 
 def draw_glasses(rng: np.random.Generator) -> Glasses:
-    """A random pair."""
+    """Returns a random pair."""
     shape = str(rng.choice(list(_SHAPES)))
     color = str(rng.choice(list(_TINTS), p=[0.35, 0.2, 0.15, 0.1, 0.06, 0.08, 0.06]))
     thin = color in ("metal", "gold")
@@ -60,15 +60,15 @@ def draw_glasses(rng: np.random.Generator) -> Glasses:
 
 
 def fit(glasses: Glasses, landmarks: Float[np.ndarray, "98 3"], shape: Float[np.ndarray, "m 3"]) -> tuple[Mesh, Mesh]:
-    """Frame and lenses on a neutral face, from its landmarks and all vertices of the drawn mesh."""
+    """Returns frame and lenses for a neutral face, from its landmarks and all vertices of the drawn mesh."""
     width, height, power = _SHAPES[glasses.shape]
     right, left = landmarks[60:68].mean(0), landmarks[68:76].mean(0)
-    apart = (left[0] - right[0]) / 0.62
+    scale = (left[0] - right[0]) / 0.62
     middle_x, level = (left[0] + right[0]) / 2, (left[1] + right[1]) / 2 + 0.01
     half = (left[0] - right[0]) / 2 * 1.04
     brows, lids = landmarks[[33, 34, 35, 44, 45, 46], 2].max(), landmarks[[62, 70], 2].max()
     front = max(landmarks[51, 2], brows, lids + 0.08) + 0.035
-    edge = half + width * apart
+    edge = half + width * scale
     ears = shape[np.abs(shape[:, 1] - level) < 0.12]
     ears = ears[(ears[:, 2] > 0.15) & (ears[:, 2] < 0.75)]
     side = np.abs(ears[:, 0] - middle_x).max() if len(ears) else 0.85
@@ -76,8 +76,8 @@ def fit(glasses: Glasses, landmarks: Float[np.ndarray, "98 3"], shape: Float[np.
     angle = np.linspace(0, 2 * np.pi, 49)[:-1]
     tubes, lenses = [], []
     for sign in (-1.0, 1.0):
-        across = np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** (2 / power) * width * apart
-        up = np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** (2 / power) * height * apart
+        across = np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** (2 / power) * width * scale
+        up = np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** (2 / power) * height * scale
         up = np.where(up < 0, up * 1.08, up)
         x = sign * half + across
         rim = np.stack([middle_x + x, level + up, front - 0.22 * np.clip(np.abs(x) - 0.25, 0, None) ** 1.5], 1)
@@ -88,7 +88,7 @@ def fit(glasses: Glasses, landmarks: Float[np.ndarray, "98 3"], shape: Float[np.
         temple = hinge + (ear - hinge) * np.linspace(0, 1, 8)[:, None]
         temple[:, 0] += sign * 0.03 * np.sin(np.pi * np.linspace(0, 1, 8))
         tubes.append(_tube(temple, glasses.thickness * 0.9, closed=False))
-    inner = half - width * apart
+    inner = half - width * scale
     t = np.linspace(-1, 1, 9)
     bridge = np.stack([middle_x + t * inner, level + 0.04 + 0.035 * (1 - t**2), front + 0.02 * (1 - t**2)], 1)
     tubes.append(_tube(bridge, glasses.thickness * 0.9, closed=False))

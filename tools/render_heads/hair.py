@@ -1,7 +1,7 @@
-"""Hair styles: where hair grows, how thick it lies, how it falls, and who wears which.
+"""Hair styles: hairline, thickness and fall of the hair, and a random choice by person.
 
-Places on the skull are given in polar coordinates about its middle: azimuth 0 is the nose, the polar angle is counted
-from straight up. `strands` turns a style into something that can be drawn.
+Positions on the skull are polar coordinates about its center: azimuth 0 is the nose, polar angle 0 is up. `strands`
+makes a drawable sheet of a style.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from tools.render_heads.mesh import SKIN, HeadMesh
 CENTER = np.array([0.0, 7.45, 0.5])
 _AZIMUTHS = np.array([0, 25, 42, 56, 68, 80, 95, 110, 130, 180.0])
 _HAIRLINE = np.array([66, 63, 63, 70, 82, 84, 84, 104, 122, 124.0])
-"""Polar angle (degrees) of the hairline there: forehead, temple, sideburn, over the ear, behind it, nape."""
+"""Polar angle (degrees) of the hairline at _AZIMUTHS: forehead, temple, sideburn, above and behind the ear, nape."""
 
 
 @dataclass(frozen=True)
 class HairStyle:
-    """One style. Lengths are in decimetres, angles in degrees."""
+    """One style. Lengths are in decimeters, angles in degrees."""
 
     top: float = 0.12
     """Thickness at the crown and the front."""
@@ -34,26 +34,26 @@ class HairStyle:
     opening: float = 62.0
     """Azimuth at which a hanging curtain begins."""
     flare: float = 0.0
-    """How much wider a hanging curtain gets towards its end."""
+    """Added width of a hanging curtain at its end."""
     parting: float | None = None
-    """Azimuth of a parting, from which the front is swept to both sides."""
+    """Azimuth of a parting, from which the front sweeps to both sides."""
     fringe: float = 0.0
-    """How far (degrees) the front falls below the hairline, over the forehead."""
+    """Degrees by which the front falls below the hairline, over the forehead."""
     lumps: float = 0.0
-    """Size of the waves or curls that push the sheet in and out."""
+    """Amplitude of the waves or curls of the sheet."""
     curl: float = 0.0
     """0 draws straight strands, 1 draws tight curls."""
     layers: int = 5
     fuzz: float = 0.05
     """Depth of the loose outer layers."""
     paint: float = 1.0
-    """How much of the scalp is painted in the color of the hair, below the sheet."""
+    """Opacity of the hair color painted on the scalp below the sheet."""
     receding: float = 0.0
-    """How far (degrees) the front hairline lies behind its usual place."""
+    """Degrees by which the front hairline recedes."""
     bun: float = 0.0
     """Radius of a bun above the crown."""
     spring: float = 1.0
-    """How abruptly the hair rises at the hairline."""
+    """Steepness of the hair at the hairline."""
     sheet: bool = True
 
 
@@ -80,29 +80,28 @@ STYLES: dict[str, HairStyle] = {
     "slicked bun": HairStyle(top=0.05, side=0.035, bun=0.42, fuzz=0.03),
     "slicked back": HairStyle(top=0.07, side=0.04, fuzz=0.03),
 }
-FEMALE = (
-    "bob", "bob with fringe", "long", "long side part", "long with fringe", "waves", "slicked bun", "slicked back"
-)  # fmt: skip
+FEMALE = ("bob", "bob with fringe", "long", "long side part", "long with fringe", "waves")
+FEMALE += ("slicked bun", "slicked back")
 MALE = ("bald", "shaved", "receding", "crew", "quiff", "side part", "fringe", "slicked back")
 CURLY = ("afro", "curls", "short curls", "waves", "shaved", "slicked bun")
 
 
 def hairline(style: HairStyle, azimuth: np.ndarray) -> np.ndarray:
-    """Polar angle of the hairline, degrees, at azimuths in degrees."""
+    """Returns the polar angle of the hairline at azimuths, in degrees."""
     away = np.abs(azimuth)
     receded = style.receding * np.interp(away, [0, 20, 45, 62, 80], [1.0, 0.95, 0.9, 0.55, 0.0])
     return np.interp(away, _AZIMUTHS, _HAIRLINE) - receded
 
 
 def scalp_coverage(style: HairStyle, mesh: HeadMesh) -> Float[np.ndarray, " m"]:
-    """How far inside the hairline each vertex lies, in radians (negative outside)."""
+    """Returns how far inside the hairline each vertex is, in radians (negative outside)."""
     azimuth, polar, _ = polar_coordinates(mesh.rest)
     inside = np.radians(hairline(style, azimuth) - polar)
     return np.where((mesh.part == SKIN) & (mesh.rest[:, 1] > 6.3), inside, -1.0)
 
 
 def draw_style(rng: np.random.Generator, male: bool, african: float, age: float) -> str:
-    """The name of a style that suits the person; most styles occur for either sex."""
+    """Returns the name of a random style for the person; most styles occur for either sex."""
     if rng.random() < 0.75 * african:
         names = CURLY if not male else ("afro", "short curls", "shaved", "bald", "crew", "curls")
     elif male:
@@ -115,7 +114,7 @@ def draw_style(rng: np.random.Generator, male: bool, african: float, age: float)
 
 
 def polar_coordinates(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Azimuth and polar angle in degrees, and distance from the middle of the skull, of points on the head at rest."""
+    """Returns azimuth and polar angle (degrees) and distance from the skull's center of points on the head at rest."""
     offset = points - CENTER
     radius = np.linalg.norm(offset, axis=-1)
     polar = np.degrees(np.arccos(np.clip(offset[..., 1] / (radius + 1e-9), -1, 1)))

@@ -1,4 +1,4 @@
-"""Who a head is: the shape of the face and everything that stays the same in all of a person's pictures."""
+"""The identity of a head: face shape, colors and other properties shared by all images of a person."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from tools.render_heads.mesh import HeadMesh
 
 _ANCESTRIES = ("african", "asian", "caucasian")
 _FOLDERS = ("head", "nose", "mouth", "eyes", "cheek", "chin", "forehead", "eyebrows", "ears", "neck")
-_LEFT_OUT = ("head-scale", "head-trans", "head-age", "eyefold-angle", "trans-in", "trans-out", "measure", "neck-trans",
-             "ear-trans", "neck-back", "neck-scale-vert", "shape-pointed", "eyebrows-trans", "eye-trans-down",
-             "eye-trans-up", "eye-height2", "nose-compression", "head-angle",
-             "asym-top", "forehead-scale-vert", "head-back")  # fmt: skip
-"""Targets that move the whole head, tear the brow from where it is drawn, or are not found on a person."""
+_EXCLUDED = (  # noqa: SIM905
+    "head-scale head-trans head-age eyefold-angle trans-in trans-out measure neck-trans ear-trans neck-back "
+    "neck-scale-vert shape-pointed eyebrows-trans eye-trans-down eye-trans-up eye-height2 nose-compression head-angle "
+    "asym-top forehead-scale-vert head-back"
+).split()
+"""Targets that move the whole head, displace the brow, or do not occur in people."""
 
-# linear RGB
+# Linear RGB. The keys are stored in the records' tags, so their spelling stays.
 _HAIR_COLORS = {
     "black": (0.012, 0.010, 0.009),
     "dark brown": (0.038, 0.021, 0.012),
@@ -29,7 +30,7 @@ _HAIR_COLORS = {
     "blond": (0.44, 0.29, 0.13),
     "platinum": (0.62, 0.50, 0.33),
     "red": (0.30, 0.085, 0.022),
-    "gray": (0.30, 0.30, 0.30),
+    "grey": (0.30, 0.30, 0.30),
     "white": (0.62, 0.61, 0.58),
 }
 _IRIS_COLORS = {
@@ -38,14 +39,14 @@ _IRIS_COLORS = {
     "hazel": (0.17, 0.115, 0.04),
     "green": (0.10, 0.17, 0.07),
     "blue": (0.09, 0.19, 0.34),
-    "gray": (0.20, 0.24, 0.27),
+    "grey": (0.20, 0.24, 0.27),
 }
 _BEARDS = ("none", "stubble", "moustache", "goatee", "full", "chin strap")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """One person. Colors are linear RGB; `paint` holds the shader's numbers for skin and brows."""
+    """One person. Colors are linear RGB; `paint` holds the shader's uniforms for skin and brows."""
 
     shape: Float[np.ndarray, "m 3"]
     male: bool
@@ -64,7 +65,7 @@ class Identity:
 
 
 def draw_identity(rng: np.random.Generator, root: Path, mesh: HeadMesh) -> Identity:
-    """A random person."""
+    """Returns a random person."""
     male = bool(rng.random() < 0.5)
     ancestry = rng.dirichlet([0.45, 0.45, 0.45])
     age = float(np.clip(rng.beta(1.0, 1.7), 0, 1))
@@ -84,10 +85,10 @@ def draw_identity(rng: np.random.Generator, root: Path, mesh: HeadMesh) -> Ident
     hair_name = _draw_hair_color(rng, darkness, age)
     hair = np.array(_HAIR_COLORS[hair_name]) * np.exp(rng.normal() * 0.12 + rng.normal(size=3) * [0.05, 0.02, 0.05])
     light_eyes = ancestry[2] > 0.5 and rng.random() < 0.75
-    iris_name = str(rng.choice(["hazel", "green", "blue", "gray"] if light_eyes else ["dark", "brown", "brown"]))
+    iris_name = str(rng.choice(["hazel", "green", "blue", "grey"] if light_eyes else ["dark", "brown", "brown"]))
     beard = str(rng.choice(_BEARDS, p=[0.42, 0.16, 0.1, 0.11, 0.16, 0.05])) if male else "none"
-    gray_brow = hair_name in ("gray", "white")
-    brow_color = hair * 0.45 if not gray_brow else 0.5 * skin * np.array([0.5, 0.5, 0.6]) + 0.05
+    grey_brow = hair_name in ("grey", "white")
+    brow_color = hair * 0.45 if not grey_brow else 0.5 * skin * np.array([0.5, 0.5, 0.6]) + 0.05
     paint: dict[str, float | tuple[float, ...]] = {
         "seed": float(rng.integers(0, 1 << 16)),
         "age": age,
@@ -140,7 +141,7 @@ def _draw_shape(
             for (muscle, weight_name), corner in weights.items():
                 add(f"{base}-{muscle}muscle-{weight_name}weight", share * part * corner)
 
-    names = [n for d in _FOLDERS for n in assets.list_targets(root, d) if not any(x in n for x in _LEFT_OUT)]
+    names = [n for d in _FOLDERS for n in assets.list_targets(root, d) if not any(x in n for x in _EXCLUDED)]
     outlines = [n for n in names if n.startswith("head/")]
     details = [n for n in names if not n.startswith("head/") and not n.split("/")[1].startswith("r-")]
     for name in rng.choice(outlines, 2, replace=False):
@@ -157,7 +158,7 @@ def _draw_shape(
 
 
 def _corners(strong: float, heavy: float) -> dict[tuple[str, str], float]:
-    """Bilinear weights of the muscle and weight targets around the average body."""
+    """Returns bilinear weights of the muscle and weight targets around the average body."""
 
     def split(value: float) -> dict[str, float]:
         return {"min" if value < 0 else "max": abs(value), "average": 1 - abs(value)}
@@ -167,7 +168,7 @@ def _corners(strong: float, heavy: float) -> dict[tuple[str, str], float]:
 
 def _draw_hair_color(rng: np.random.Generator, darkness: float, age: float) -> str:
     if rng.random() < max(0.0, 1.5 * (age - 0.35)):
-        return str(rng.choice(["gray", "white"]))
+        return str(rng.choice(["grey", "white"]))
     if darkness > 0.4:
         return str(rng.choice(["black", "dark brown"], p=[0.75, 0.25]))
     if darkness > 0.15:
@@ -177,6 +178,6 @@ def _draw_hair_color(rng: np.random.Generator, darkness: float, age: float) -> s
 
 
 def _draw_mole(rng: np.random.Generator) -> tuple[float, float, float]:
-    """Where a mole sits on the front of the face at rest (x, y in decimetres) and its radius; radius 0 is none."""
+    """Returns the position (x, y) of a mole on the face at rest and its radius, in decimeters; radius 0 is none."""
     spot = (rng.uniform(-0.55, 0.55), rng.uniform(6.3, 7.1), rng.uniform(0.016, 0.028))
     return spot if rng.random() < 0.3 else (0.0, 0.0, 0.0)

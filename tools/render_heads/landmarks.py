@@ -1,4 +1,4 @@
-"""The exact 98 landmarks (WFLW order) of a head: fixed points of the mesh, projected by the camera of the picture."""
+"""The exact 98 landmarks (WFLW order) of a head: fixed points of the mesh, projected by the camera."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tools.render_heads.mesh import EYE_LEFT, EYE_RIGHT, HeadMesh
 
 POINTS = 98
 LID_PAIRS = {"Right": ((61, 67), (62, 66), (63, 65)), "Left": ((69, 75), (70, 74), (71, 73))}
-"""(upper, lower) lid points by the subject's side; the subject's right eye is on the left of the picture."""
+"""(upper, lower) lid points by the subject's side; the subject's right eye is on the left of the image."""
 
 _PUPILS = {EYE_RIGHT: (96, (62, 66)), EYE_LEFT: (97, (70, 74))}
 _BROW_PAIRS = ((34, 41), (35, 40), (36, 39), (37, 38), (42, 50), (43, 49), (44, 48), (45, 47))
 
 
 class LandmarkMap:
-    """The table vertex -> landmark, for one drawn mesh."""
+    """The table vertex -> landmark for one drawn mesh."""
 
     def __init__(self, mesh: HeadMesh) -> None:
-        """Read the table that lies beside this file."""
+        """Reads the table beside this file."""
         table = json.loads(resources.files("tools.render_heads").joinpath("landmarks98.json").read_text())["points"]
         self._index = np.zeros((POINTS, 4), int)
         self._weight = np.zeros((POINTS, 4))
@@ -35,16 +35,16 @@ class LandmarkMap:
         self._rest = mesh.rest
 
     def raw(self, positions: Float[np.ndarray, "m 3"]) -> Float[np.ndarray, "98 3"]:
-        """The weighted vertices, nothing more."""
+        """Returns the weighted means of the table's vertices."""
         return (positions[self._index] * self._weight[..., None]).sum(1)
 
     def points(
         self, positions: Float[np.ndarray, "m 3"], gaze: Float[np.ndarray, " 3"], brow_thickness: float
     ) -> Float[np.ndarray, "98 3"]:
-        """The landmarks of an unrotated head: brow edges where the brow is drawn, pupils where the eyes look.
+        """Returns the landmarks of an unrotated head, with brow edges as drawn and pupils along the gaze.
 
-        `gaze` is the unit direction of sight in head coordinates; `brow_thickness` is 1 for the table's own brow.
-        Where the upper lid has come down past the lower one, the edge that is seen is the upper lid's.
+        `gaze` is the unit direction of sight in head coordinates; `brow_thickness` is 1 for the table's brow. If the
+        upper lid is below the lower one, the visible edge is the upper lid's.
         """
         points = self.raw(positions)
         for upper, lower in _BROW_PAIRS:
@@ -60,12 +60,12 @@ class LandmarkMap:
         return points
 
     def eye_center(self, part: int) -> Float[np.ndarray, " 3"]:
-        """The center of one eyeball of the mesh at rest, about which the shader draws the iris."""
+        """Returns the center of one eyeball of the mesh at rest, about which the shader draws the iris."""
         eye = self._rest[self._eyes[part]]
         return (eye.min(0) + eye.max(0)) / 2
 
     def _on_eye(self, positions: np.ndarray, part: int, gaze: np.ndarray) -> np.ndarray:
-        """Where the line of sight leaves the eyeball, which identity has stretched and moved (an affine fit)."""
+        """Returns where the line of sight leaves the eyeball as deformed by the identity (an affine fit)."""
         at_rest, moved = self._rest[self._eyes[part]], positions[self._eyes[part]]
         fit, *_ = np.linalg.lstsq(np.c_[at_rest, np.ones(len(at_rest))], moved, rcond=None)
         center = self.eye_center(part)

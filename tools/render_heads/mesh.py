@@ -1,4 +1,4 @@
-"""The part of the base mesh that is drawn: head, neck, shoulders, eyes, teeth, tongue and upper lashes."""
+"""The drawn part of the base mesh: head, neck, shoulders, eyes, teeth, tongue and upper lashes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scipy.spatial import KDTree
 from tools.render_heads import assets
 
 SKIN, EYE_LEFT, EYE_RIGHT, TEETH, TONGUE, LASHES = range(6)
-"""What a vertex belongs to; the shader is told by number."""
+"""Part of a vertex; the shader uses these numbers."""
 
 _PARTS = {
     "body": SKIN,
@@ -27,12 +27,12 @@ _PARTS = {
     "helper-r-eyelashes-2": LASHES,
 }
 _LOWEST, _WIDEST = 3.6, 2.6  # the body is cut below the shoulders and across the upper arms
-_FINE_STEPS, _COARSE_STEPS = 3, 14  # smoothing steps that make a crease, a hollow
+_FINE_STEPS, _COARSE_STEPS = 3, 14  # smoothing steps for creases and for hollows
 
 
 @dataclass(frozen=True)
 class HeadMesh:
-    """The drawn mesh at rest. `m` vertices are moved; the `r` drawn ones repeat some where the texture is cut."""
+    """The drawn mesh at rest. `m` vertices move; the `r` drawn ones repeat some at texture seams."""
 
     rest: Float[np.ndarray, "m 3"]
     faces: Int[np.ndarray, "f 3"]
@@ -42,16 +42,16 @@ class HeadMesh:
     drawn_part: Int[np.ndarray, " r"]
     drawn_faces: Int[np.ndarray, "f 3"]
     index_of: Int[np.ndarray, " v"]
-    """Index among the `m` vertices of each vertex of the full base mesh, -1 where it is not drawn."""
+    """Index among the `m` vertices of each vertex of the full base mesh; -1 if not drawn."""
     lash: Int[np.ndarray, " l"]
     """The vertices of the lashes."""
     lash_root: Int[np.ndarray, " l"]
-    """The skin vertex nearest to each of them."""
+    """The skin vertex nearest to each lash vertex."""
     gather: sparse.csr_matrix
     smooth: sparse.csr_matrix
 
     def normals(self, positions: Float[np.ndarray, "m 3"]) -> Float[np.ndarray, "m 3"]:
-        """Unit vertex normals, the area-weighted mean of the faces around each vertex."""
+        """Returns unit vertex normals: the area-weighted means of the adjacent faces."""
         corner = positions[self.faces]
         summed = self.gather @ np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
         return summed / (np.linalg.norm(summed, axis=1, keepdims=True) + 1e-12)
@@ -59,9 +59,9 @@ class HeadMesh:
     def cavity(
         self, positions: Float[np.ndarray, "m 3"], normals: Float[np.ndarray, "m 3"]
     ) -> Float[np.ndarray, "m 2"]:
-        """How far each vertex lies below its smoothed surroundings: fine creases and wide hollows, in decimetres.
+        """Returns each vertex's depth below its smoothed surroundings, decimeters: fine creases, wide hollows.
 
-        It follows identity and expression, so that the fold beside a smiling mouth darkens like a real one.
+        It depends on identity and expression, so the fold beside a smiling mouth darkens.
         """
         fine = positions
         for _ in range(_FINE_STEPS):
@@ -73,13 +73,13 @@ class HeadMesh:
         return self.smooth @ np.stack(depth, 1)
 
     def shorten_lashes(self, positions: Float[np.ndarray, "m 3"]) -> Float[np.ndarray, "m 3"]:
-        """The same head with lashes of natural length: those of the base mesh are twice as long."""
+        """Returns the head with lashes of natural length; those of the base mesh are twice as long."""
         shorter = positions.copy()
         shorter[self.lash] = positions[self.lash_root] + 0.45 * (positions[self.lash] - positions[self.lash_root])
         return shorter
 
     def dense(self, indices: Int[np.ndarray, " n"], deltas: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "m 3"]:
-        """A target of the full mesh as one displacement per vertex of this one."""
+        """Returns a target of the full mesh as one displacement per vertex of this mesh."""
         moved = np.zeros_like(self.rest)
         index = self.index_of[indices]
         moved[index[index >= 0]] = deltas[index >= 0]
@@ -88,7 +88,7 @@ class HeadMesh:
 
 @functools.lru_cache(maxsize=2)
 def load_head_mesh(root: Path) -> HeadMesh:
-    """The drawn part of the base mesh under `root` (the folder of `assets.find_assets`)."""
+    """Returns the drawn part of the base mesh below `root` (the folder of `assets.find_assets`)."""
     base = assets.load_base_mesh(root)
     part = np.array([_PARTS.get(group, -1) for group in base.groups])
     corner = base.vertices[base.faces]

@@ -1,4 +1,4 @@
-"""One person's pictures, from nothing but a seed and a number: identity, two sittings, twelve views in each."""
+"""The images of one person, from a seed and a number: identity, two sittings, twelve views in each."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class _Look:
-    """What one sitting shows of the person beside the identity."""
+    """Properties of the person that vary between sittings."""
 
     group: Group
     glasses: eyewear.Glasses | None
@@ -51,10 +51,10 @@ class _Look:
 
 
 class Studio:
-    """Everything that is loaded once: mesh, face units, landmark table, OpenGL."""
+    """Everything loaded once: mesh, face units, landmark table, OpenGL."""
 
     def __init__(self, root: Path, size: int, seed: int) -> None:
-        """Load the assets below `root` (see `assets.find_assets`) and open the renderer."""
+        """Loads the assets below `root` (see `assets.find_assets`) and opens the renderer."""
         self.root, self.seed = root, seed
         self.mesh: HeadMesh = load_head_mesh(root)
         self.landmarks = LandmarkMap(self.mesh)
@@ -62,7 +62,7 @@ class Studio:
         self.renderer = Renderer(root, self.mesh, size)
 
     def pictures(self, number: int) -> Iterator[Picture]:
-        """All views of one person, in order. The same (seed, number) gives the same pictures, whoever else is made."""
+        """Yields all views of one person, in order: a pure function of (seed, number)."""
         rng = np.random.default_rng([self.seed, number])
         person = draw_identity(rng, self.root, self.mesh)
         style_name = hairdressing.draw_style(rng, person.male, person.ancestry["african"], person.age)
@@ -80,7 +80,7 @@ class Studio:
                     "roll": view.pose.roll,
                     "expression": view.expression,
                     **look.group.tags,
-                    "hair": {"style": style_name, "color": person.hair_name},
+                    "hair": {"style": style_name, "colour": person.hair_name},
                     "eyes": person.iris_name,
                     "glasses": None if look.glasses is None else f"{look.glasses.shape}, {look.glasses.color}",
                     "beard": person.beard,
@@ -126,17 +126,17 @@ class Studio:
         shape = self.units.apply(person.shape, mix(view.expression))
         normals = mesh.normals(shape)
         points = self.landmarks.points(shape, view.gaze, person.brow_thickness)
-        # all landmarks lie where the skull moves the skin, the lowest jaw points too
+        # the skull moves the skin at all landmarks, including the lowest jaw points
         rest_points = self.landmarks.raw(mesh.rest)
         turned_points = turn(points, pose, rest_points)
         crop = frame_landmarks(turned_points, group.distance, MARGIN, view.scale, view.shift)
         if sheet is not None:
-            lies = _hair_rest(sheet.positions)
+            at_rest = _hair_rest(sheet.positions)
             sheet = dataclasses.replace(
                 sheet,
-                positions=turn(sheet.positions, pose, lies),
-                normals=turn(sheet.normals, pose, lies, directions=True),
-                tangents=turn(sheet.tangents, pose, lies, directions=True),
+                positions=turn(sheet.positions, pose, at_rest),
+                normals=turn(sheet.normals, pose, at_rest, directions=True),
+                tangents=turn(sheet.tangents, pose, at_rest, directions=True),
             )
         scene = Scene(
             positions=turn(mesh.shorten_lashes(shape), pose, mesh.rest),
@@ -154,9 +154,7 @@ class Studio:
         )
         return scene, crop.project(turned_points)
 
-    def _uniforms(
-        self, person: Identity, style: hairdressing.HairStyle, look: _Look, view: View
-    ) -> dict[str, Any]:
+    def _uniforms(self, person: Identity, style: hairdressing.HairStyle, look: _Look, view: View) -> dict[str, Any]:
         group = look.group
         glasses = look.glasses
         return {
@@ -191,7 +189,7 @@ class Studio:
 
 
 def _hair_rest(positions: np.ndarray) -> np.ndarray:
-    """Where a strand counts as lying when the head turns: hair on the skull goes with it, ends with the shoulders."""
+    """Returns rest positions for rotating hair: hair on the skull moves with it, ends move with the shoulders."""
     return positions * np.array([1.0, 1.0, 0.0]) + np.array([0.0, 0.35, 0.0])
 
 
@@ -199,6 +197,4 @@ def _turn_mesh(mesh: eyewear.Mesh | None, pose: Pose) -> eyewear.Mesh | None:
     if mesh is None:
         return None
     skull = np.full_like(mesh.positions, 8.0)
-    return eyewear.Mesh(
-        turn(mesh.positions, pose, skull), turn(mesh.normals, pose, skull, directions=True), mesh.faces
-    )
+    return eyewear.Mesh(turn(mesh.positions, pose, skull), turn(mesh.normals, pose, skull, directions=True), mesh.faces)

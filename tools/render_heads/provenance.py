@@ -1,4 +1,4 @@
-"""The README that is written beside baked records: what they show, what they were made from, under which terms."""
+"""The README written beside baked records: content, assets and license."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ the cheek, where detectors for photographs follow the outline instead.
 
 
 def readme(metadata: dict[str, Any], people: int, groups: int, views: int) -> str:
-    """The text, for the metadata of the records."""
+    """Returns the README for the records' metadata."""
     return _TEXT.format(
         people=people,
         views=groups * views,

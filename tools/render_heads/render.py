@@ -1,4 +1,4 @@
-"""Pictures of posed heads by OpenGL, in software (Mesa) so that the same seed gives the same bytes on any machine."""
+"""Images of posed heads by OpenGL, in software (Mesa): one seed and renderer give the same bytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BEARD_LAYERS = 4
 
 @dataclass(frozen=True)
 class Scene:
-    """All that one picture shows, in world coordinates, and the numbers for the shaders by name."""
+    """The content of one image, in world coordinates, and the shaders' uniforms by name."""
 
     positions: Float[np.ndarray, "m 3"]
     normals: Float[np.ndarray, "m 3"]
@@ -32,7 +32,7 @@ class Scene:
     scalp: Float[np.ndarray, " m"]
     crop: Crop
     center: Float[np.ndarray, " 3"]
-    """The middle of the head, which the shadow is computed around."""
+    """The head's center, about which the shadow is computed."""
     hair: HairSheet | None = None
     hair_layers: int = 0
     frame: Mesh | None = None
@@ -42,14 +42,14 @@ class Scene:
 
 
 class Renderer:
-    """An OpenGL context with the shaders of this folder, for one drawn mesh and one picture size."""
+    """An OpenGL context with the shaders of this folder, for one drawn mesh and one image size."""
 
     def __init__(self, assets_root: Path, mesh: HeadMesh, size: int) -> None:
-        """Open a context without a window.
+        """Opens a context without a window.
 
         Raises:
-            ImportError: if moderngl is missing (the extra `render`).
-            RuntimeError: if no OpenGL could be opened.
+            ImportError: moderngl is not installed (the extra `render`).
+            RuntimeError: no OpenGL context could be created.
         """
         os.environ.setdefault("LIBGL_ALWAYS_SOFTWARE", "1")
         try:
@@ -83,7 +83,7 @@ class Renderer:
         self._make_head(assets_root)
 
     def draw(self, scene: Scene) -> UInt8[np.ndarray, "h w 3"]:
-        """The picture of a scene."""
+        """Returns the image of a scene."""
         gl, vertex = self._gl, self._mesh.drawn_vertex
         moved = np.hstack([scene.positions, scene.normals, scene.cavity, scene.scalp[:, None]])[vertex]
         self._moved.write(np.ascontiguousarray(moved, np.float32).tobytes())
@@ -212,14 +212,14 @@ class Renderer:
 
 
 def _may_be_bearded(mesh: HeadMesh) -> np.ndarray:
-    """The drawn triangles where any beard of the shader can grow."""
+    """Returns the drawn triangles that any beard of the shader can cover."""
     rest = mesh.rest[mesh.drawn_vertex]
     lower = (rest[:, 1] < 7.15) & (rest[:, 1] > 5.8) & (rest[:, 2] > 0.4) & (mesh.drawn_part == SKIN)
     return mesh.drawn_faces[lower[mesh.drawn_faces].all(1)]
 
 
 def _light_matrix(direction: np.ndarray, center: np.ndarray) -> np.ndarray:
-    """An orthographic view of the head from the light."""
+    """Returns an orthographic view of the head from the light."""
     ahead = direction / np.linalg.norm(direction)
     right = np.cross([0.0, 1.0, 0.0], ahead)
     right /= np.linalg.norm(right)

@@ -1,6 +1,6 @@
-"""Hair as a sheet of strands: from the crown over the skull, then down under its own weight; drawn in several layers.
+"""Hair as a sheet of strands, from the crown over the skull, then hanging down; drawn in several layers.
 
-A sheet is made on the head at rest and then follows the shape of the identity.
+A sheet is made on the head at rest, then deformed with the identity's shape.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _STRANDS, _STEPS = 121, 32
 
 @dataclass(frozen=True)
 class HairSheet:
-    """A sheet that is bound to the head: positions at rest, their strand coordinates, and triangles.
+    """A sheet bound to the head: positions at rest, their strand coordinates, and triangles.
 
-    `strand` holds for each vertex the strand (0..1 around the head), the way along it (0 root, 1 tip), the depth of the
-    loose layers there, and how ragged its end is (the share of the length by which tips differ).
+    `strand` holds per vertex the strand (0..1 around the head), the position along it (0 root, 1 tip), the depth of the
+    loose layers, and the fraction of the length by which tips differ.
     """
 
     positions: Float[np.ndarray, "h 3"]
@@ -35,7 +35,7 @@ class HairSheet:
 def make_sheet(
     style: HairStyle, rng: np.random.Generator, mesh: HeadMesh, shape: Float[np.ndarray, "m 3"]
 ) -> HairSheet | None:
-    """The sheet of one person's hair on the shape of that person, or None where the style has none."""
+    """Returns the sheet of a person's hair on the person's shape, or None if the style has no sheet."""
     if not style.sheet:
         return None
     part = style.parting if style.parting is not None else 180.0
@@ -43,7 +43,7 @@ def make_sheet(
     start = part * side if style.parting is not None else 180.0
     azimuth = start + np.linspace(0, 360, _STRANDS)
     azimuth = (azimuth + 180) % 360 - 180
-    if style.parting is not None:  # both edges of the sheet meet at the parting, from either side
+    if style.parting is not None:  # both edges of the sheet meet at the parting
         azimuth[0], azimuth[-1] = start + 0.2, start - 0.2
     along = np.linspace(0, 1, _STEPS)
     positions, loose = _strands(style, rng, mesh, azimuth, along, start)
@@ -69,13 +69,13 @@ def make_sheet(
 def _strands(
     style: HairStyle, rng: np.random.Generator, mesh: HeadMesh, azimuth: np.ndarray, along: np.ndarray, start: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (strands, steps, 3), and per point how freely the tip hangs (0..1)."""
+    """Returns positions (strands, steps, 3), and per point how freely the tip hangs (0..1)."""
     away = np.abs(azimuth)
     line = hairline(style, azimuth)
     fringe = style.fringe * np.clip((style.opening - away) / 12, 0, 1)
     hangs = np.zeros(len(azimuth))
     if style.hang is not None:
-        # with a parting the front falls to the sides too; else only what lies behind the opening hangs
+        # with a parting the front hangs too; otherwise only hair behind the opening
         hangs = np.ones(len(azimuth)) if style.parting is not None else np.clip((away - style.opening) / 10 + 1, 0, 1)
     last = np.where(hangs > 0.5, 84.0, line + fringe + 3)
     polar = along[None] * last[:, None]
@@ -90,10 +90,12 @@ def _strands(
     radius = _skull(mesh)(direction)
     front = np.clip(np.cos(np.radians(around)), 0, 1)
     high = np.clip(1 - polar / 85.0, 0, 1)
-    thickness = style.side + (style.top - style.side) * np.clip(high * 1.7, 0, 1) + style.lift * front**2 * np.clip(
-        (polar - 15) / 35, 0, 1
+    thickness = (
+        style.side
+        + (style.top - style.side) * np.clip(high * 1.7, 0, 1)
+        + style.lift * front**2 * np.clip((polar - 15) / 35, 0, 1)
     )
-    # hair that ends on the skin lies down towards its end
+    # hair that ends on the skin flattens towards its end
     free = np.maximum(hangs, (fringe > 2).astype(float))[:, None]
     lying = np.clip((last[:, None] - polar) / 14.0 * style.spring, 0.0, 1.0)
     lying = np.where(style.lift * front > 0.05, np.clip(lying * 2.5, 0, 1), lying)
@@ -106,7 +108,7 @@ def _strands(
 
 
 def _hang(style: HairStyle, rng: np.random.Generator, points: np.ndarray, hangs: np.ndarray, along: np.ndarray):
-    """Strands that leave the skull at its widest place and fall to the height of their tips."""
+    """Returns strands that leave the skull where it is widest and fall to the height of their tips."""
     on_skull = 0.45
     steps = along / on_skull
     fallen = points.copy()
@@ -133,7 +135,7 @@ def _hang(style: HairStyle, rng: np.random.Generator, points: np.ndarray, hangs:
 
 
 def _add_bun(radius: float, points: np.ndarray, strand: np.ndarray, faces: np.ndarray):
-    """The sheet with a ball of hair above the back of the crown."""
+    """Returns the sheet with a ball of hair above the back of the crown."""
     turn, rise = np.meshgrid(np.linspace(0, 2 * np.pi, 33), np.linspace(0.02, np.pi - 0.02, 17), indexing="ij")
     ball = np.stack([np.sin(rise) * np.cos(turn), 0.85 * np.cos(rise), np.sin(rise) * np.sin(turn)], -1)
     ball = np.array([0.0, 8.62, 0.25]) + radius * ball
@@ -149,7 +151,7 @@ def _add_bun(radius: float, points: np.ndarray, strand: np.ndarray, faces: np.nd
 
 
 def _follow(points: np.ndarray, mesh: HeadMesh, shape: np.ndarray) -> np.ndarray:
-    """Points beside the head at rest, moved as the skin nearest to them has moved (a smooth average)."""
+    """Returns points near the head at rest, moved by a smooth average of the nearest skin's displacement."""
     skin = np.flatnonzero((mesh.part == SKIN) & (mesh.rest[:, 1] > 6.5) & ~_is_ear(mesh.rest))
     distance, nearest = KDTree(mesh.rest[skin]).query(points, k=24)
     weight = 1.0 / (distance**2 + 0.02)
@@ -176,11 +178,11 @@ def _is_ear(points: np.ndarray) -> np.ndarray:
 
 
 def _skull(mesh: HeadMesh):
-    """A smooth function direction -> distance of the skin from the middle of the skull."""
+    """Returns a smooth function: direction -> distance of the skin from the skull's center."""
     rest = mesh.rest[(mesh.part == SKIN) & (mesh.rest[:, 1] > 6.6)]
     rest = rest[~_is_ear(rest)]
     _, _, radius = polar_coordinates(rest)
-    outside = radius > 0.72  # not the hollows of mouth, nose and eyes
+    outside = radius > 0.72  # excludes the hollows of mouth, nose and eyes
     directions = (rest[outside] - CENTER) / radius[outside, None]
     tree, radii = KDTree(directions), radius[outside]
 
@@ -193,15 +195,13 @@ def _skull(mesh: HeadMesh):
     return distance
 
 
-def _sheet_frame(
-    positions: np.ndarray, strand: np.ndarray, faces: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Unit normals, and unit directions along the strands, of a sheet."""
+def _sheet_frame(positions: np.ndarray, strand: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns unit normals and unit directions along the strands of a sheet."""
     corner, along = positions[faces], strand[faces][..., 1]
     first, second = corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]
     face_normal = np.cross(first, second)
     rise_first, rise_second = along[:, 1] - along[:, 0], along[:, 2] - along[:, 0]
-    # the in-plane gradient of the way along the strand, times twice the area
+    # the in-plane gradient of the position along the strand, times twice the area
     gradient = np.cross(face_normal, first) * rise_second[:, None] - np.cross(face_normal, second) * rise_first[:, None]
     normals, tangents = np.zeros_like(positions), np.zeros_like(positions)
     for k in range(3):

@@ -1,4 +1,4 @@
-"""What changes: the two appearance groups of a person (light, background), and the twelve views in each of them."""
+"""What varies: a person's two appearance groups (light, background) and the twelve views in each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tools.render_heads.expression import EXPRESSIONS, draw_mixture
 
 GROUPS, VIEWS = 2, 12
 MARGIN = 1.7
-"""Side of the picture over the longer side of the landmarks' box: the crop rule that photographs get too."""
+"""Side of the image over the longer side of the landmarks' box: the crop rule of photos."""
 MAX_YAW, MAX_PITCH, MAX_ROLL = 45.0, 20.0, 12.0
 
 _BACKGROUNDS = ("plain", "gradient", "blobs", "bands")
@@ -20,7 +20,7 @@ _BACKGROUNDS = ("plain", "gradient", "blobs", "bands")
 
 @dataclass(frozen=True)
 class Group:
-    """One sitting of a person: what is the same in all its views. Light colors are linear RGB."""
+    """One sitting of a person: what all its views share. Light colors are linear RGB."""
 
     key_direction: np.ndarray
     key_color: np.ndarray
@@ -37,7 +37,7 @@ class Group:
 
     @property
     def tags(self) -> dict[str, Any]:
-        """What the records say about light and background."""
+        """Light and background, for the records."""
         return {
             "light": {
                 "direction": [round(float(x), 3) for x in self.key_direction],
@@ -51,7 +51,7 @@ class Group:
 
 @dataclass(frozen=True)
 class View:
-    """One picture of a sitting: pose, expression, sight and framing."""
+    """One image of a sitting: pose, expression, gaze and framing."""
 
     pose: Pose
     expression: dict[str, float]
@@ -61,14 +61,14 @@ class View:
 
 
 def draw_group(rng: np.random.Generator) -> Group:
-    """A random sitting."""
+    """Returns a random sitting."""
     azimuth, height = rng.normal() * 0.65, rng.uniform(0.05, 0.65)
     azimuth = float(np.clip(azimuth, -1.35, 1.35))
     key = np.array([np.sin(azimuth) * np.cos(height), np.sin(height), np.cos(azimuth) * np.cos(height)])
     tint = np.exp(rng.normal() * np.array([0.10, 0.01, -0.13]))
     strength = rng.uniform(0.75, 1.15)
     sky_tint = np.exp(rng.normal() * np.array([-0.09, 0.0, 0.12]))
-    # a light from the side leaves half the face to the ambient light, so that gets stronger
+    # a light from the side leaves half the face to the ambient light, which is therefore stronger
     fill = rng.uniform(0.22, 0.42) + 0.10 * abs(azimuth)
     rim_side = -np.sign(azimuth) if rng.random() < 0.7 else np.sign(azimuth)
     rim = np.array([0.85 * rim_side, 0.35, -0.42])
@@ -91,7 +91,7 @@ def draw_group(rng: np.random.Generator) -> Group:
 
 
 def draw_views(rng: np.random.Generator) -> list[View]:
-    """The views of one sitting: the first near frontal and neutral, the second frontal with an expression."""
+    """Returns the views of one sitting: the first near frontal and neutral, the second frontal with an expression."""
     named = [name for name in EXPRESSIONS if name != "neutral"]
     order = [str(name) for name in rng.permutation(named)]
     views = []
@@ -119,7 +119,7 @@ def draw_views(rng: np.random.Generator) -> list[View]:
 
 
 def _draw_pose(rng: np.random.Generator, reach: float) -> Pose:
-    """Yaw evenly over the range, pitch and roll mostly small; rounded so that tags and picture agree."""
+    """Returns a pose with uniform yaw and mostly small pitch and roll; rounded so that tags and image agree."""
     yaw = rng.uniform(-MAX_YAW, MAX_YAW) * reach
     pitch = np.clip(rng.normal() * 9.0, -MAX_PITCH, MAX_PITCH) * reach
     roll = np.clip(rng.normal() * 5.0, -MAX_ROLL, MAX_ROLL) * reach
@@ -127,7 +127,7 @@ def _draw_pose(rng: np.random.Generator, reach: float) -> Pose:
 
 
 def _draw_gaze(rng: np.random.Generator, pose: Pose) -> np.ndarray:
-    """The line of sight in head coordinates: partly at the camera, partly ahead, at most 20 degrees off."""
+    """Returns the gaze in head coordinates: between camera and straight ahead, at most 20 degrees off."""
     to_camera = pose.rotation().T @ np.array([0.0, 0.0, 1.0])
     share = rng.uniform(0.0, 0.75)
     across = np.clip(share * np.degrees(np.arctan2(to_camera[0], to_camera[2])) + rng.normal() * 4, -20, 20)
@@ -137,7 +137,7 @@ def _draw_gaze(rng: np.random.Generator, pose: Pose) -> np.ndarray:
 
 
 def _vivid(rng: np.random.Generator, most: float) -> np.ndarray:
-    """A display color of any lightness, with saturation up to `most`."""
+    """Returns a display color of any lightness, with saturation up to `most`."""
     value, saturation = rng.uniform(0.12, 0.9), rng.uniform(0, most)
     hue = rng.uniform(0, 2 * np.pi) + np.array([0, 2, 4]) * np.pi / 3
     return np.clip(value * (1 - saturation * (0.5 - 0.5 * np.cos(hue))), 0, 1)

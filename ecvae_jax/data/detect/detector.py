@@ -23,17 +23,17 @@ class DetectedFace(NamedTuple):
 
 
 class Detector(Protocol):
-    """Anything that finds faces and their landmarks."""
+    """A method that finds faces and their landmarks."""
 
     name: str
-    """What is written into the records: the method and its version."""
+    """Stored in the records: the method and its version."""
     points: int
     """Landmarks per face, 98 or 68."""
 
     def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> list[DetectedFace]:
-        """Returns the faces in an RGB photo, the largest first; none if there is none."""
+        """Returns the faces of an RGB photo, the largest first; an empty list if none is found."""
         ...
 
     def measure(self, image: UInt8[np.ndarray, "h w 3"], box: tuple[float, float, float, float]) -> DetectedFace | None:
-        """Returns the face in a box that is known, x0, y0, x1, y1 in pixels; none where none is seen in it."""
+        """Returns the face in a known box (x0, y0, x1, y1 in pixels), or None if the box shows no face."""
         ...

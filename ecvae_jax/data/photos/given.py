@@ -1,4 +1,4 @@
-"""Landmarks that the user gives: in a CSV, in .pts files beside the photos, or in a list as WFLW has it."""
+"""Landmarks supplied by the user: a CSV, .pts files beside the photos, or a WFLW list."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class GivenLandmarks:
     """Landmarks by photo.
 
     Attributes:
-        label: what they were read from, for the records.
+        label: their origin, stored in the records.
         points: landmarks per face, 98 or 68.
-        rows: pixels of the photo, by the photo's name in the source; a cell that is no number is NaN.
-        files: names, in the source, of the files that they were read from.
+        rows: pixels of the photo, by the photo's name in the source; a cell that is not a number is NaN.
+        files: names, in the source, of the landmark files.
     """
 
     label: str
@@ -34,15 +34,15 @@ class GivenLandmarks:
 
 
 def find_given_landmarks(source: Source, choice: str) -> GivenLandmarks | None:
-    """Returns the landmarks that `choice` means for a source; none: they are to be detected.
+    """Returns the given landmarks of a source, or None if they must be detected.
 
     Args:
         source: the photos.
-        choice: "auto": landmarks68.csv, landmarks98.csv or landmarks.csv in the source's folder, else .pts files beside
-            the photos, if there are any; "none"; or a file: a CSV, or a .txt list as WFLW has it.
+        choice: "auto" finds landmarks68.csv, landmarks98.csv or landmarks.csv in the source's folder, else .pts files
+            beside the photos. "none" finds none. Otherwise a file: a CSV, or a WFLW list (.txt).
 
     Raises:
-        DataError: the named file does not exist, or is no landmark table.
+        DataError: the file does not exist, or is not a landmark table.
     """
     if choice == "none":
         return None
@@ -60,10 +60,10 @@ def find_given_landmarks(source: Source, choice: str) -> GivenLandmarks | None:
 
 
 def read_given_landmarks(file: Path, root: Path | None = None) -> GivenLandmarks:
-    """Returns the landmarks of a CSV with the columns image, x0, y0, x1, y1, …; other columns are ignored.
+    """Returns the landmarks of a CSV with columns image, x0, y0, x1, y1, …; other columns are ignored.
 
     Raises:
-        DataError: a column is missing, the points are neither 68 nor 98, or an image has two rows.
+        DataError: a column is missing, there are neither 68 nor 98 points, or an image has two rows.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
@@ -90,12 +90,12 @@ def read_given_landmarks(file: Path, root: Path | None = None) -> GivenLandmarks
 
 
 def read_wflw_list(file: Path) -> GivenLandmarks:
-    """Returns the landmarks of a list as WFLW has it: 196 coordinates, 4 of a box, 6 flags, and the photo's name.
+    """Returns the landmarks of a WFLW list: per line 196 coordinates, 4 of a box, 6 flags and the photo's name.
 
-    Of several faces on one photo the one with the largest box is taken.
+    If a photo has several faces, the one with the largest box is used.
 
     Raises:
-        DataError: a line is of another form.
+        DataError: a line has another format.
     """
     best: dict[str, tuple[float, np.ndarray]] = {}
     try:
@@ -108,7 +108,7 @@ def read_wflw_list(file: Path) -> GivenLandmarks:
             continue
         values = [_number(cell) for cell in cells[:200]]
         if len(cells) != 207 or not np.isfinite(values).all():
-            raise DataError(f"{file}, line {number}: not WFLW's 196 coordinates, 4 of a box, 6 flags and a name")
+            raise DataError(f"{file}, line {number}: must have WFLW's 196 coordinates, 4 of a box, 6 flags and a name")
         x0, y0, x1, y1 = values[196:]
         area, name = (x1 - x0) * (y1 - y0), cells[206].strip().replace("\\", "/")
         if name not in best or area > best[name][0]:
@@ -119,12 +119,12 @@ def read_wflw_list(file: Path) -> GivenLandmarks:
 
 
 def read_pts_files(source: Source) -> GivenLandmarks | None:
-    """Returns the landmarks of .pts files beside the photos (a.pts for a.jpg), as 300-W has them; none where none is.
+    """Returns the landmarks of 300-W's .pts files beside the photos (a.pts for a.jpg), or None if there are none.
 
-    Their coordinates count pixels from 1, so that 1 is the middle of the first pixel, 0.5 in ours.
+    Their coordinates count pixels from 1: 1 is the center of the first pixel, which is 0.5 here.
 
     Raises:
-        DataError: they hold different numbers of points.
+        DataError: the files have different numbers of points.
     """
     assert source.root is not None
     rows, files = {}, set()
@@ -133,7 +133,7 @@ def read_pts_files(source: Source) -> GivenLandmarks | None:
         if (source.root / name).is_file():
             rows[photo.name] = _read_pts(source.root / name)
             files.add(name)
-    # What cannot be read is no landmark: its photo gets the reason.
+    # An unreadable file does not count; the report gives its photo's reason.
     counts = {len(landmarks) for landmarks in rows.values() if np.isfinite(landmarks).all()}
     if not counts:
         return None
@@ -159,7 +159,7 @@ def _columns(file: Path, header: list[str]) -> tuple[int, list[int]]:
         raise DataError(f"{file}: no column `image` in its first line; it must be image,x0,y0,x1,y1,…")
     points = sum(bool(re.fullmatch(r"x\d+", name)) for name in header)
     if points not in (68, 98):
-        raise DataError(f"{file}: {points} columns x0, x1, …; a face has 68 or 98 points")
+        raise DataError(f"{file}: {points} columns x0, x1, …; a face must have 68 or 98")
     wanted = [f"{axis}{i}" for i in range(points) for axis in "xy"]
     missing = [name for name in wanted if name not in header]
     if missing:

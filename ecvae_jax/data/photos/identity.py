@@ -1,4 +1,4 @@
-"""Who is on a photo, read from its place and name."""
+"""The identity of a photo, from its path."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from statistics import median
 
-_NUMBERED = re.compile(r"(.*?[^\W\d_].*?)[ _-]\d+")  # a name with a letter in it, a separator, a number
-
-
-_CAMERA_PREFIXES = frozenset((
-    "img", "dsc", "dscn", "dscf", "image", "photo", "picture", "pic", "frame", "face", "pxl", "mvi", "dcim", "sam",
-    "scan",
-))  # fmt: skip
+_NUMBERED = re.compile(r"(.*?[^\W\d_].*?)[ _-]\d+")  # a name with a letter, a separator, a number
+_CAMERA_PREFIXES = frozenset(
+    "img dsc dscn dscf image photo picture pic frame face pxl mvi dcim sam scan".split()  # noqa: SIM905
+)
 
 
 def identity_of(name: str, rule: str) -> str:
-    """Returns the identity of the photo at the path `name` under a rule: "folder", "prefix", "stem" or "none"."""
+    """Returns the identity of the photo at path `name` by a rule: "folder", "prefix", "stem" or "none"."""
     path = PurePosixPath(name)
     if rule == "folder":
         return str(path.parent) if len(path.parts) > 1 else path.stem
@@ -29,15 +26,15 @@ def identity_of(name: str, rule: str) -> str:
 
 
 def choose_identity_rule(names: Sequence[str]) -> tuple[str, str]:
-    """Returns the rule that the paths of the photos suggest, and why.
+    """Returns the identity rule that the photos' paths suggest, and the reason.
 
-    The first that fits:
+    The first rule that matches:
 
-    1. "stem": more different file names than folders, most of them in more than one folder, and the names are not just
-       1, 2, 3, … (which would be one person's photos counted through).
-    2. "prefix": nine of ten names end in a number after a space, `_` or `-`, with several different names before it,
-       some of them more than once, which are not a camera's (IMG_0001).
-    3. "folder": two folders or more, and the typical one holds at least two photos.
+    1. "stem": more distinct file names than folders, and most names occur in several folders. Names that are only
+       1, 2, 3, … do not match: they number one person's photos.
+    2. "prefix": 90% of the names end in a number after a space, `_` or `-`. At least two distinct prefixes exist that
+       are not a camera's (IMG_0001), and one of them occurs more than once.
+    3. "folder": at least two folders, with a median of at least two photos.
     4. "none".
     """
     paths = [PurePosixPath(name) for name in names]
@@ -46,19 +43,19 @@ def choose_identity_rule(names: Sequence[str]) -> tuple[str, str]:
         folders_of[path.stem].add(path.parent)
     folders = Counter(path.parent for path in paths)
     shared = sum(len(places) > 1 for places in folders_of.values())
-    if 2 <= len(folders) < len(folders_of) and shared > len(folders_of) / 2 and not _counted_through(folders_of):
+    if 2 <= len(folders) < len(folders_of) and shared > len(folders_of) / 2 and not _are_numbers(folders_of):
         return "stem", f"{shared} of {len(folders_of)} file names occur in several folders"
     matches = [_NUMBERED.fullmatch(path.stem) for path in paths]
     prefixes = Counter(match[1] for match in matches if match)
     named = {prefix for prefix in prefixes if prefix.lower() not in _CAMERA_PREFIXES}
     if sum(prefixes.values()) >= 0.9 * len(paths) and len(named) >= 2 and any(prefixes[p] > 1 for p in named):
-        return "prefix", f"file names are NAME_NUMBER, with {len(prefixes)} different names"
+        return "prefix", f"file names are NAME_NUMBER, with {len(prefixes)} distinct names"
     if len(folders) >= 2 and median(folders.values()) >= 2:
         return "folder", f"{len(folders)} folders with several photos each"
-    return "none", "neither file names nor folders tell people apart"
+    return "none", "neither file names nor folders distinguish people"
 
 
-def _counted_through(stems: dict[str, set[PurePosixPath]]) -> bool:
+def _are_numbers(stems: dict[str, set[PurePosixPath]]) -> bool:
     if not all(stem.isdecimal() for stem in stems):
         return False
     numbers = sorted({int(stem) for stem in stems})

@@ -1,4 +1,4 @@
-"""BlazeFace: where the faces of a photo are, roughly, and how they are rolled."""
+"""BlazeFace: approximate boxes of the faces of a photo, and their eyes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,14 @@ from PIL import Image
 from ecvae_jax.data.detect.mediapipe.networks import Network
 
 _MIN_SCORE = 0.5
-
-
-_SAME_FACE = 0.3  # overlap (intersection over union) from which two boxes are one face
-
-# (network, cells of its grids and anchors in each cell). The first is made for faces that fill the picture, the second
-# for those further away.
+_SAME_FACE = 0.3  # intersection over union above which two boxes are one face
+# (network, ((cells of a grid, anchors per cell), …)): for faces that fill the image, and for smaller ones
 _SHORT = ("face_detection_short_range", ((16, 2), (8, 6)))
-
-
 _FULL = ("face_detection_full_range", ((48, 1),))
 
 
 class FoundFace(NamedTuple):
-    """A face as BlazeFace sees it, in pixels of the photo; 0 is the photo's left or upper edge."""
+    """A face found by BlazeFace, in pixels of the photo; 0 is the photo's left or upper edge."""
 
     box: Float[np.ndarray, " 4"]
     """x0, y0, x1, y1."""
@@ -35,7 +29,7 @@ class FoundFace(NamedTuple):
 
 
 class BlazeFace:
-    """Finds faces: of any size in the whole photo first, in overlapping parts of it only while none is found."""
+    """Finds faces in the whole photo; overlapping parts are searched only if it shows none."""
 
     def __init__(self) -> None:
         """Loads the networks.
@@ -46,11 +40,11 @@ class BlazeFace:
         self._short, self._full = ((Network(name), _anchors(cells)) for name, cells in (_SHORT, _FULL))
 
     def find(self, photo: Image.Image) -> Iterator[list[FoundFace]]:
-        """Yields the faces found by each attempt, from the quickest to the most thorough; a list may be empty."""
+        """Yields the faces of each attempt, from the fastest to the most thorough; a list may be empty."""
         width, height = photo.size
         whole = (0.0, 0.0, float(width), float(height))
         yield _merged(self._in_part(self._short, photo, whole))
-        # A face that fills its picture is found with room around it.
+        # The network needs room around a face that fills the photo.
         room = 0.25 * max(width, height)
         yield _merged(self._in_part(self._short, photo, (-room, -room, width + room, height + room)))
         yield _merged(self._in_part(self._full, photo, whole))
@@ -70,12 +64,12 @@ class BlazeFace:
         x0, y0, x1, y1 = part
         side = max(x1 - x0, y1 - y0)
         left, top = (x0 + x1 - side) / 2, (y0 + y1 - side) / 2
-        picture = _square(photo, left, top, side, network.side)
-        regressors, logits = network(picture / 127.5 - 1.0)
+        image = _square(photo, left, top, side, network.side)
+        regressors, logits = network(image / 127.5 - 1.0)
         scores = 1 / (1 + np.exp(-np.clip(logits[:, 0], -50.0, 50.0)))
         chosen = np.flatnonzero(scores >= _MIN_SCORE)
-        # Each row: the box's center, its width and height, then six points (x, y): all in pixels of the network, and
-        # all but the size about the anchor.
+        # Each row: the box's center, its width and height, then six points (x, y), in pixels of the network. All except
+        # the size are relative to the anchor.
         rows = regressors[chosen].reshape(-1, 8, 2) / network.side
         rows[:, [0, 2, 3, 4, 5, 6, 7]] += anchors[chosen, None]
         rows[:, 1] /= 2
@@ -90,7 +84,7 @@ class BlazeFace:
 
 
 def _anchors(grids: tuple[tuple[int, int], ...]) -> Float[np.ndarray, "n 2"]:
-    """Returns the centers (x, y), 0..1 across the picture, that each row of the network's output is about."""
+    """Returns the anchor (x, y), 0..1 across the image, of each row of the network's output."""
     places = []
     for cells, each in grids:
         line = (np.arange(cells) + 0.5) / cells
@@ -100,7 +94,7 @@ def _anchors(grids: tuple[tuple[int, int], ...]) -> Float[np.ndarray, "n 2"]:
 
 
 def _square(photo: Image.Image, left: float, top: float, side: float, size: int) -> Float[np.ndarray, "size size 3"]:
-    """Returns a square of the photo at `size` pixels; black beyond its edges."""
+    """Returns a square of the photo at `size` pixels, black outside the photo."""
     width, height = photo.size
     x0, y0, x1, y1 = max(left, 0.0), max(top, 0.0), min(left + side, float(width)), min(top + side, float(height))
     scale = size / side
@@ -113,12 +107,12 @@ def _square(photo: Image.Image, left: float, top: float, side: float, size: int)
 
 
 def _merged(faces: list[FoundFace]) -> list[FoundFace]:
-    """Returns one face for each group of overlapping ones: their mean, weighted by the score."""
+    """Returns one face per group of overlapping ones: their mean, weighted by score."""
     rest, merged = sorted(faces, key=lambda face: -face.score), []
     while rest:
         boxes = np.stack([face.box for face in rest])
         same = _overlap(boxes[0], boxes) > _SAME_FACE
-        same[0] = True  # whatever its box: each round takes at least one away
+        same[0] = True  # whatever its box: each iteration must remove at least one
         group = [face for face, one in zip(rest, same, strict=True) if one]
         weights = np.array([face.score for face in group])
         box, eyes = (

@@ -1,4 +1,4 @@
-"""The face mesh: 468 points on a face that BlazeFace found, turned upright first, as 98 or 68 landmarks."""
+"""The face mesh: 468 points on a face from BlazeFace, rotated upright first, converted to 98 or 68 landmarks."""
 
 from __future__ import annotations
 
@@ -13,26 +13,22 @@ from ecvae_jax.data.detect.mediapipe.blazeface import BlazeFace, FoundFace
 from ecvae_jax.data.detect.mediapipe.networks import Network, networks_version
 from ecvae_jax.data.detect.mediapipe.points import mesh_to_landmarks
 
-_ROOM = 1.5  # side of the square that the mesh network reads, as a multiple of the face's own
-
-
+_ROOM = 1.5  # side of the square that the mesh network reads, as a multiple of the face's
 _EYE_CORNERS = (33, 263)  # mesh points: outer corners of the viewer's left and right eye
-
-
-_LEAST_LOGIT = 0.0  # of the network's own answer to "is this a face": a probability of one half
+_MIN_LOGIT = 0.0  # of the network's output "is this a face": probability 1/2
 
 
 class _Square(NamedTuple):
-    """A turned square in the photo, pixels."""
+    """A rotated square in the photo, pixels."""
 
     center: Float[np.ndarray, " 2"]
     side: float
     angle: float
-    """Radians; positive is clockwise, as the roll of the face in it."""
+    """Radians, positive clockwise: the roll of the face."""
 
 
 class MediaPipeMesh:
-    """BlazeFace, then the face mesh twice: on BlazeFace's square, and on the one about the mesh that came of it."""
+    """BlazeFace, then the face mesh twice: on BlazeFace's square, then on the square about the first mesh."""
 
     def __init__(self, points: int) -> None:
         """Loads the networks.
@@ -45,7 +41,7 @@ class MediaPipeMesh:
         self.name = f"mediapipe-{points} (BlazeFace and face mesh of {networks_version()})"
 
     def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> list[DetectedFace]:
-        """Returns the faces of the first attempt that finds one, the largest first."""
+        """Returns the faces of BlazeFace's first successful attempt, the largest first."""
         photo = Image.fromarray(image)
         for found in self._blazeface.find(photo):
             meshes = [mesh for mesh in (self._mesh(photo, face) for face in found) if mesh is not None]
@@ -55,9 +51,11 @@ class MediaPipeMesh:
         return []
 
     def measure(self, image: UInt8[np.ndarray, "h w 3"], box: tuple[float, float, float, float]) -> DetectedFace | None:
-        """Returns the face in a box that is known; none where the mesh network sees none in it."""
+        """Returns the face in a known box, or None if the mesh network sees no face there."""
         x0, y0, x1, y1 = box
-        level = np.array([[x0, (y0 + y1) / 2], [x1, (y0 + y1) / 2]])  # as if it were upright: the second pass corrects
+        level = np.array(
+            [[x0, (y0 + y1) / 2], [x1, (y0 + y1) / 2]]
+        )  # assumes an upright face; the second pass corrects it
         mesh = self._mesh(Image.fromarray(image), FoundFace(np.asarray(box), level, 1.0))
         return None if mesh is None else self._face(mesh)
 
@@ -66,7 +64,7 @@ class MediaPipeMesh:
         return DetectedFace((x0, y0, x1, y1), mesh_to_landmarks(mesh, self.points), self.points)
 
     def _mesh(self, photo: Image.Image, face: FoundFace) -> Float[np.ndarray, "468 2"] | None:
-        """The mesh in pixels of the photo; none where the mesh network says that this is no face."""
+        """Returns the mesh in pixels of the photo, or None if the mesh network sees no face."""
         low, high = face.box[:2], face.box[2:]
         square = _Square((low + high) / 2, _ROOM * float((high - low).max()), _direction(*face.eyes))
         mesh = None
@@ -74,7 +72,7 @@ class MediaPipeMesh:
             if square.side < 4:
                 return None
             points, logit = self._network(_upright(photo, square, self._network.side) / 255.0)
-            if float(logit.reshape(-1)[0]) < _LEAST_LOGIT:
+            if float(logit.reshape(-1)[0]) < _MIN_LOGIT:
                 return None
             places = points.reshape(-1, 3)[:, :2] / self._network.side - 0.5
             mesh = square.center + square.side * places @ _turn(square.angle).T
@@ -99,8 +97,8 @@ def _turn(angle: float) -> Float[np.ndarray, "2 2"]:
 
 
 def _upright(photo: Image.Image, square: _Square, size: int) -> Float[np.ndarray, "size size 3"]:
-    """Returns the square's pixels with the face upright; black beyond the photo's edges."""
-    # Only the part that the square can touch, and reduced by whole factors first: a single bilinear step would alias.
+    """Returns the square's pixels with the face upright, black outside the photo."""
+    # Crops to the square's surroundings and reduces by a whole factor first: one bilinear step would alias.
     reach = square.side * 0.75
     low = np.floor(np.maximum(square.center - reach, 0)).astype(int)
     high = np.ceil(np.minimum(square.center + reach, photo.size)).astype(int)

@@ -1,4 +1,4 @@
-"""The face mesh's 468 points read as 98 (WFLW) or 68 (iBUG) landmarks."""
+"""The face mesh's 468 points converted to 98 (WFLW) or 68 (iBUG) landmarks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CURVES = {
     "lip_upper_inner": (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308),
     "lip_lower_inner": (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308),
     "lip_lower_outer": (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291),
-    # From the outer tip of the upper line, a landmark of both in the scheme, not from the mesh's own tip (46, 276).
+    # From the outer tip of the upper line, which both lines share in the scheme, not from the mesh's tip (46, 276).
     "brow_left_lower": (70, 53, 52, 65, 55),
     "brow_right_lower": (285, 295, 282, 283, 300),
 }  # fmt: skip
@@ -41,11 +41,11 @@ _PUPILS_98 = (96, 97)
 
 
 def mesh_to_landmarks(mesh: Float[np.ndarray, "468 2"], points: int) -> Float[np.ndarray, "p 2"]:
-    """Returns the landmarks that a mesh stands for.
+    """Returns the landmarks of a mesh, (points, 2).
 
-    98: each boundary is its polyline on the mesh, resampled at equal lengths; the pupils, which the mesh lacks, are the
-    middles of the eyes. 68: picked points, or the middle of two. Both schemes were defined on photographs by hand, so
-    this is an approximation of what their own detectors say.
+    98: each boundary is its polyline on the mesh, resampled at equal lengths. The mesh lacks pupils; the eyes' centers
+    replace them. 68: selected points, or the mean of two. Both schemes were annotated by hand on photographs, so this
+    approximates their detectors.
 
     Raises:
         ValueError: points is neither 98 nor 68.

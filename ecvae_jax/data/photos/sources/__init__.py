@@ -1,4 +1,7 @@
-"""Where photos come from: a folder, a list, an archive, a MultiPIE tree, a tensorflow-datasets set, a video."""
+"""Sources of photos: a folder, a list, an archive, a MultiPIE tree, a tensorflow-datasets set, a video.
+
+To add a source: write a module here with a function that returns a `Source`, and call it in `open_source`.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +20,23 @@ _KINDS = "a folder of photos, a list (.txt), an archive (.zip, .tar, .tar.gz, �
 
 
 def open_source(source: str, options: PrepareConfig | None = None) -> Source:
-    """Returns what is in a source, in the order in which it will be prepared.
+    """Returns the photos of a source, in the order of preparation.
 
     Args:
-        source: a folder, searched to any depth; a .txt file with a photo's path in each line; a zip or tar archive;
-            `multipie:DIR` with session??/multiview/SUBJECT/… below DIR; `tfds:NAME` with NAME as tensorflow-datasets
-            has it, `tfds:NAME:SPLIT` for one split; `video:FILE`, or `video:DIR` for all videos below it.
-        options: identity rule, MultiPIE filters, frame step; none: the defaults.
+        source: a folder, searched recursively; a .txt file with one photo path per line; a zip or tar archive;
+            `multipie:DIR` with session??/multiview/SUBJECT/… below DIR; `tfds:NAME` or `tfds:NAME:SPLIT` with
+            tensorflow-datasets' NAME; `video:FILE`, or `video:DIR` for all videos below it.
+        options: identity rule, MultiPIE filters, frame step; None for the defaults.
 
     Raises:
-        DataError: there is no such source, no photo in it, or an option does not fit it.
-        MissingExtraError: what reads it is not installed.
+        DataError: the source does not exist, has no photo, or an option does not apply to it.
+        MissingExtraError: the library that reads it is not installed.
     """
     options = options or PrepareConfig()
     kind, _, rest = source.partition(":")
     if kind != "multipie" and options.filters:
         name = next(iter(options.filters))
-        raise DataError(f"{name}={options.filters[name]!r}: only multipie:DIR knows of it; leave it out for {source!r}")
+        raise DataError(f"{name}={options.filters[name]!r}: applies only to multipie:DIR; remove it for {source!r}")
     if kind == "multipie":
         return open_multipie(_folder(source, rest), options)
     if kind == "tfds":
@@ -55,6 +58,6 @@ def open_source(source: str, options: PrepareConfig | None = None) -> Source:
 def _folder(source: str, path: str) -> Path:
     root = Path(path)
     if not root.is_dir():
-        where = "a file of a kind that is not known" if root.is_file() else "no such folder or file"
+        where = "unknown kind of file" if root.is_file() else "no such folder or file"
         raise DataError(f"source {source!r}: {where}; give {_KINDS}")
     return root

@@ -1,4 +1,4 @@
-"""Photos inside a zip or tar archive; nothing is unpacked on disk."""
+"""Photos in a zip or tar archive, read without unpacking it to disk."""
 
 from __future__ import annotations
 
@@ -7,33 +7,31 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from ecvae_jax.data.errors import DataError
+from ecvae_jax.data.errors import DataError, one_line
 from ecvae_jax.data.photos.photo import PHOTO_SUFFIXES, BadPhotoError
 from ecvae_jax.data.photos.sources.folder import named_photos, not_a_photo
 from ecvae_jax.data.photos.sources.source import Content, Loaded, Source
 
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-
-
 _LARGEST = 512 * 2**20
-"""Bytes of a member beyond which it is no photo but a mistake, or meant to fill the memory."""
+"""Bytes; a larger member is a mistake or an attempt to exhaust memory."""
 
 
 def is_archive(path: Path) -> bool:
-    """Returns whether a file's name is that of an archive."""
+    """Returns whether a file has an archive's suffix."""
     return path.name.lower().endswith(_SUFFIXES)
 
 
 def open_archive(path: Path, identity: str) -> Source:
-    """Returns the photos of an archive: of a zip in the order of their names, of a tar in its own order.
+    """Returns the photos of an archive: a zip in name order, a tar in its stored order.
 
     Raises:
-        DataError: the archive is damaged, or there is no photo in it.
+        DataError: the archive is damaged or has no photo.
     """
     try:
         members = _zip_members(path) if path.suffix.lower() == ".zip" else _tar_members(path)
     except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, ValueError) as error:
-        raise DataError(f"archive {path} cannot be read: {' '.join(str(error).split())}") from None
+        raise DataError(f"archive {path} cannot be read: {one_line(error)}") from None
     stamps = {name: stamp for name, stamp in members.items() if PurePosixPath(name).suffix.lower() in PHOTO_SUFFIXES}
     if not stamps:
         raise DataError(f"archive {path}: no photo among its {len(members)} files (known suffixes: .jpg, .png, …)")
@@ -47,7 +45,7 @@ def open_archive(path: Path, identity: str) -> Source:
 def _zip_members(path: Path) -> dict[str, str]:
     with zipfile.ZipFile(path) as archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
-        # Of two members of one name the last one counts, as for every unpacker.
+        # Of two members with one name the last one counts, as for unpackers.
         return dict(sorted({info.filename: f"{info.file_size} {info.CRC}" for info in infos}.items()))
 
 
@@ -72,14 +70,14 @@ def _zip_content(archive: zipfile.ZipFile, name: str) -> Content:
         return _too_large(size)
     try:
         return archive.read(name)
-    except RuntimeError:  # zipfile's word for a password
-        return BadPhotoError("encrypted: the archive asks for a password")
-    except Exception as error:  # zlib, lzma, bz2 and zipfile each have their own
-        return BadPhotoError(f"damaged: {' '.join(str(error).split())}")
+    except RuntimeError:  # zipfile's error for a missing password
+        return BadPhotoError("encrypted: the archive needs a password")
+    except Exception as error:  # zlib, lzma, bz2 and zipfile each raise their own types
+        return BadPhotoError(f"damaged: {one_line(error)}")
 
 
 def _read_tar(path: Path, names: list[str]) -> Iterator[Loaded]:
-    """In the order of the archive: going back in a compressed one would unpack it from its beginning."""
+    """Yields members in archive order: seeking back in a compressed archive restarts from its beginning."""
     wanted, read = set(names), 0
     with tarfile.open(path, "r:*") as archive:
         try:
@@ -96,7 +94,7 @@ def _read_tar(path: Path, names: list[str]) -> Iterator[Loaded]:
                 read += 1
                 yield Loaded(content)
         except (OSError, EOFError, tarfile.TarError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             for _ in range(len(names) - read):
                 yield Loaded(BadPhotoError(f"damaged: {reason}"))
 

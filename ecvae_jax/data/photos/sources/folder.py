@@ -1,4 +1,4 @@
-"""Photo files: all below a folder, or those that a list names."""
+"""Photo files: all below a folder, or those of a list."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ecvae_jax.data.photos.sources.source import Loaded, Photo, Source
 
 
 def open_folder(root: Path, identity: str) -> Source:
-    """Returns the photos of a folder, searched to any depth, in the order of their names.
+    """Returns the photos of a folder, searched recursively, in the order of their names.
 
     Raises:
-        DataError: there is none.
+        DataError: the folder has no photo.
     """
     files, skipped = list_photos(root)
     photos, fact = named_photos({name: file_stamp(path) for name, path in files.items()}, identity)
@@ -25,13 +25,13 @@ def open_folder(root: Path, identity: str) -> Source:
 
 
 def open_list(file: Path, identity: str) -> Source:
-    """Returns the photos that a list names, a path a line, relative to the list's folder, in the list's order.
+    """Returns the photos of a list in its order: one path per line, relative to the list's folder.
 
-    Empty lines and lines that begin with # are left out. A file that is not there gets its line in the report. Where
-    the list has absolute paths, the folder that all photos have in common counts as the source's.
+    Empty lines and lines starting with # are ignored. A missing file gets its line in the report. If the list has
+    absolute paths, the photos' common folder is the source's root.
 
     Raises:
-        DataError: the list cannot be read, names no photo, or names one twice.
+        DataError: the list cannot be read, is empty, or names a photo twice.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
@@ -43,34 +43,34 @@ def open_list(file: Path, identity: str) -> Source:
         if not name or name.startswith("#"):
             continue
         if name in files:
-            raise DataError(f"list {file}, line {number}: {name!r} is there a second time; keep one")
+            raise DataError(f"list {file}, line {number}: {name!r} is a duplicate; keep one")
         files[name] = file.parent / name
     if not files:
-        raise DataError(f"list {file}: it names no photo; write a path a line, relative to the list's folder")
+        raise DataError(f"list {file}: names no photo; write one path per line, relative to the list's folder")
     root = file.parent
-    if any(Path(name).is_absolute() for name in files):  # records and report hold no path of this machine
+    if any(Path(name).is_absolute() for name in files):  # records and report contain no path of this machine
         root = Path(os.path.commonpath([path.absolute().parent for path in files.values()]))
         named = {Path(os.path.relpath(path, root)).as_posix(): path for path in files.values()}
         if len(named) < len(files):
-            raise DataError(f"list {file}: it names a photo twice, by an absolute and a relative path; keep one")
+            raise DataError(f"list {file}: names a photo twice, by an absolute and a relative path; keep one")
         files = named
     photos, fact = named_photos({name: file_stamp(path) for name, path in files.items()}, identity)
     return Source(file.name, photos, paths(list(files.values())), root, [], [fact], searched=False)
 
 
 def named_photos(stamps: Mapping[str, str], identity: str) -> tuple[list[Photo], str]:
-    """Returns photos with the identities that their names tell, and a line about the rule; `stamps` by name."""
-    rule, reason = (identity, "as asked") if identity != "auto" else choose_identity_rule(list(stamps))
+    """Returns photos with identities from their names, and a line about the rule; `stamps` is by name."""
+    rule, reason = (identity, "as requested") if identity != "auto" else choose_identity_rule(list(stamps))
     people = {name: identity_of(name, rule) for name in stamps}
     photos = [Photo(name, people[name], people[name], stamp=stamp) for name, stamp in stamps.items()]
     return photos, f"identities: {len(set(people.values()))} by the rule {rule!r} ({reason})"
 
 
 def list_photos(root: Path) -> tuple[dict[str, Path], list[tuple[str, str]]]:
-    """Returns the photo files below a folder by name, in the order of the names; and the others, with the reason.
+    """Returns the photo files below a folder by name, in name order, and (name, reason) of the other files.
 
     Raises:
-        DataError: there is no photo.
+        DataError: the folder has no photo.
     """
     files, skipped = list_files(root)
     photos = {name: path for name, path in files.items() if path.suffix.lower() in PHOTO_SUFFIXES}
@@ -81,12 +81,12 @@ def list_photos(root: Path) -> tuple[dict[str, Path], list[tuple[str, str]]]:
 
 
 def not_a_photo(suffix: str) -> str:
-    """Returns the reason that a file of that suffix gets."""
-    return f"not a photo's suffix: {suffix or 'none'}"
+    """Returns the reason for skipping a file with this suffix."""
+    return f"not a photo suffix: {suffix or 'none'}"
 
 
 def file_stamp(path: Path) -> str:
-    """Returns size and time of a file; nothing where it cannot be asked: it will have its line in the report."""
+    """Returns size and time of a file, or "" if it cannot be accessed; the report then gives the reason."""
     with contextlib.suppress(OSError):
         stat = path.stat()
         return f"{stat.st_size} {stat.st_mtime_ns}"
@@ -94,12 +94,12 @@ def file_stamp(path: Path) -> str:
 
 
 def paths(files: list[Path]) -> Callable[[int], Iterator[Loaded]]:
-    """Returns the `Source.load` of photo files: a worker opens them itself."""
+    """Returns the `Source.load` of photo files; the workers open them."""
     return lambda start: (Loaded(path) for path in files[start:])
 
 
 def list_files(root: Path) -> tuple[dict[str, Path], list[tuple[str, str]]]:
-    """All files below root by name, sorted, and the folders that were not entered, with the reason."""
+    """Returns all files below root by name, sorted, and (name, reason) of the folders not entered."""
     unreadable: list[tuple[str, str]] = []
 
     def note(error: OSError) -> None:
@@ -115,5 +115,5 @@ def list_files(root: Path) -> tuple[dict[str, Path], list[tuple[str, str]]]:
 
 
 def _name(path: Path, root: Path) -> str:
-    # a name that is no UTF-8 must still fit into records and report
+    # names that are not UTF-8 must still fit into records and report
     return os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""What a source of photos is: its photos, in order, and how the work on them gets their content."""
+"""A source of photos: its photos, in order, and a function that loads them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from jaxtyping import UInt8
 from ecvae_jax.data.photos.photo import BadPhotoError
 
 Content = Path | bytes | UInt8[np.ndarray, "h w 3"] | BadPhotoError
-"""A photo file, the bytes of one, a decoded picture, or why there is none."""
+"""A photo file, its bytes, a decoded image, or the reason why it cannot be loaded."""
 
 
 class Loaded(NamedTuple):
-    """What a source hands out for one photo."""
+    """The loaded content of one photo."""
 
     content: Content
-    tags: dict[str, Any] = {}  # noqa: RUF012 # nobody writes into it
-    """What the source knows of the photo only when it reads it."""
+    tags: dict[str, Any] = {}  # noqa: RUF012 # never mutated
+    """Tags known only after reading the photo."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Photo:
     """One photo of a source.
 
     Attributes:
-        name: its place in the source, with `/`; unique.
-        identity: who it is.
-        group: one person under one light and background, as far as the source tells: else the person.
-        tags: what the source knows of it.
-        stamp: changes when its content does: size and time of a file, checksum of an archive's member.
-        split: "train", "validation" or "test" where the source has splits of its own.
+        name: its path in the source, with `/`; unique.
+        identity: the person.
+        group: one person under one light and background, if the source distinguishes them, otherwise the person.
+        tags: metadata from the source.
+        stamp: changes with the content: size and time of a file, checksum of an archive's member.
+        split: "train", "validation" or "test" if the source defines splits, otherwise "".
     """
 
     name: str
@@ -50,13 +50,13 @@ class Source:
     """All photos of a source.
 
     Attributes:
-        label: what the records say they were made from; no path of this machine.
+        label: stored in the records as their origin; contains no path of this machine.
         photos: photos to prepare.
-        load: the contents of `photos[start:]`, one after the other, for a given start.
-        root: its folder, where it has one.
-        searched: whether all that lies in that folder belongs to it.
-        skipped: other files, and why: (name, reason).
-        facts: lines that tell the user what was assumed.
+        load: yields the contents of `photos[start:]`, in order, for a given start.
+        root: its folder, or None.
+        skipped: (name, reason) of other files.
+        facts: messages about the assumptions made.
+        searched: whether everything in `root` belongs to the source.
     """
 
     label: str

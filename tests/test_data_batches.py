@@ -39,16 +39,16 @@ def same(left: list[dict[str, np.ndarray]], right: list[dict[str, np.ndarray]]) 
 
 
 def which(images: np.ndarray) -> np.ndarray:
-    """Index of each face, from its red channel."""
+    """Returns the index of each face, from its red channel."""
     return np.rint(images[..., 0].mean(axis=(1, 2)) / 8).astype(int)
 
 
 def flipped(images: np.ndarray) -> np.ndarray:
-    """Whether the bright half is on the right."""
+    """Returns whether the bright half is on the right."""
     return images[:, :, -4:, 1].mean(axis=(1, 2)) > 100
 
 
-def test_batches_have_the_agreed_names_shapes_and_types(faces: Faces):
+def test_batches_have_the_documented_names_shapes_and_types(faces: Faces):
     (batch,) = take(faces, DataConfig(points=68), 1)
     assert set(batch) == {"source_image", "source_landmarks", "image", "landmarks"}
     for prefix in ("", "source_"):
@@ -69,7 +69,7 @@ def test_another_seed_is_another_order(faces: Faces):
 
 
 @pytest.mark.parametrize("start", [1, 2, 3, 10])
-def test_starting_at_a_step_gives_what_would_have_come(faces: Faces, start: int):
+def test_starting_at_a_step_resumes_the_sequence(faces: Faces, start: int):
     config = DataConfig(points=68)
     assert same(take(faces, config, start + 4)[start:], take(faces, config, 4, start_step=start))
 
@@ -95,7 +95,7 @@ def test_too_large_a_cache_is_not_filled(
     expected = take(faces, PLAIN, 2)
     monkeypatch.setattr("ecvae_jax.data.batches._available_memory", lambda: 10_000.0)
     assert same(take(faces, PLAIN, 2), expected)
-    assert "decoded as they are needed" in caplog.text
+    assert "decoding them on demand" in caplog.text
 
 
 @pytest.mark.parametrize("size", [16, 32])
@@ -116,7 +116,7 @@ def test_pairs_are_other_views_of_the_same_group(faces: Faces):
     assert len(partners) == 7 * 6 + 2  # all ordered pairs: seven groups of three, one of two
 
 
-def test_the_asked_fraction_is_paired(faces: Faces):
+def test_the_requested_fraction_is_paired(faces: Faces):
     batch = joined(take(faces, DataConfig(points=68, mirror=False, pairs=0.3), 100))
     paired = (which(batch["image"]) != which(batch["source_image"])).mean()
     assert abs(paired - 0.3) < 0.06
@@ -168,7 +168,7 @@ def test_a_batch_that_hosts_cannot_share_is_refused(faces: Faces):
         take(faces, PLAIN, 1, process_count=3)
 
 
-def test_whether_an_example_is_paired_does_not_tell_whether_it_is_mirrored(faces: Faces):
+def test_pairing_and_mirroring_are_independent(faces: Faces):
     batch = joined(take(faces, DataConfig(points=68, pairs=0.5), 150))
     paired = which(batch["image"]) != which(batch["source_image"])
     flips = flipped(batch["image"])
@@ -178,8 +178,8 @@ def test_whether_an_example_is_paired_does_not_tell_whether_it_is_mirrored(faces
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="the system has no /proc/meminfo")
 def test_memory_of_the_page_cache_counts_as_available():
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    told = 1024 * int(lines["MemAvailable"].split()[0])
-    assert pipeline._available_memory() == pytest.approx(told, rel=0.2)
+    available = 1024 * int(lines["MemAvailable"].split()[0])
+    assert pipeline._available_memory() == pytest.approx(available, rel=0.2)
 
 
 def test_joined_records_are_one_set(tiny_records: Path, tmp_path: Path) -> None:
@@ -187,8 +187,10 @@ def test_joined_records_are_one_set(tiny_records: Path, tmp_path: Path) -> None:
     joined = load_faces(f"{tiny_records}+rendered", "train")
     rendered = load_faces("rendered", "train")
     assert len(joined) == len(half) + len(rendered)
-    assert np.array_equal(joined.images([len(half) + 7, 3, len(half)]), np.concatenate(
-        [rendered.images([7]), half.images([3]), rendered.images([0])]))  # fmt: skip
+    assert np.array_equal(
+        joined.images([len(half) + 7, 3, len(half)]),
+        np.concatenate([rendered.images([7]), half.images([3]), rendered.images([0])]),
+    )
     assert joined.tags[len(half) + 7] == rendered.tags[7]
     assert set(joined.groups[: len(half)]).isdisjoint(joined.groups[len(half) :])
     assert len(set(joined.names)) == len(joined)
@@ -201,9 +203,16 @@ def test_joined_records_come_in_the_smaller_scheme(tiny_records: Path, tmp_path:
     faces = load_faces(tiny_records, "train")
     records = [
         FaceRecord(*fields)
-        for fields in zip(faces.encoded(range(4)), faces.landmarks_as(68), faces.identities, faces.groups, faces.names,
-                          faces.tags, strict=False)
-    ]  # fmt: skip
+        for fields in zip(
+            faces.encoded(range(4)),
+            faces.landmarks_as(68),
+            faces.identities,
+            faces.groups,
+            faces.names,
+            faces.tags,
+            strict=False,
+        )
+    ]
     facts = {**faces.metadata, "points": 68, "detector": "dlib-68 (some version)"}
     write_records(tmp_path / "small", {"train": records}, facts)
     joined = load_faces(f"{tiny_records}+{tmp_path / 'small'}", "train")
@@ -211,5 +220,5 @@ def test_joined_records_come_in_the_smaller_scheme(tiny_records: Path, tmp_path:
     assert joined.landmarks.shape == (len(faces) + 4, 68, 2)
     assert joined.metadata["detector"] == "dlib-68 (some version)"
     write_records(tmp_path / "other", {"train": records}, {**facts, "margin": 2.0})
-    with pytest.raises(DataError, match="must have one margin"):
+    with pytest.raises(DataError, match="must have the same margin"):
         load_faces(f"{tiny_records}+{tmp_path / 'other'}", "train")

@@ -1,4 +1,4 @@
-"""The generator of the rendered heads. Without its assets or a renderer, what needs them is skipped, and says why."""
+"""The generator of the embedded heads. Tests skip without its assets or a renderer."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ pytest.importorskip("moderngl", reason="the generator needs the extra `render`")
 from tools.render_heads import bake, camera, expression
 from tools.render_heads.assets import AssetsNotFoundError, assets_version, find_assets
 
+ROOT = Path(__file__).resolve().parent.parent
 angles = st.tuples(st.floats(-45, 45), st.floats(-20, 20), st.floats(-12, 12))
 
 
@@ -31,16 +32,16 @@ def root() -> Path:
 @pytest.fixture(scope="module")
 def renderer(root: Path) -> str:
     pytest.importorskip("glcontext", reason="the renderer needs the extra `render`")
-    shown = apart(f"print(bake.renderer_name(Path({str(root)!r})))", check=False)
+    shown = run_in_process(f"print(bake.renderer_name(Path({str(root)!r})))", check=False)
     if shown.returncode:
         pytest.skip(f"no renderer: {shown.stderr.strip().splitlines()[-1]}")
     return shown.stdout.strip()
 
 
-def apart(code: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Runs code in a process of its own: Mesa brings an LLVM that a TensorFlow loaded after it does not survive."""
+def run_in_process(code: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Runs code in another process at the repository root: TensorFlow crashes when loaded after Mesa's LLVM."""
     code = f"from pathlib import Path; from tools.render_heads import bake\n{code}"
-    return subprocess.run([sys.executable, "-c", code], check=check, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", code], check=check, capture_output=True, text=True, cwd=ROOT)
 
 
 def test_missing_assets_are_named_in_one_line(tmp_path: Path):
@@ -61,7 +62,7 @@ def test_the_frame_is_the_scaled_box_of_the_points(pose, scale, shift):
     seen = crop.project(turned)
     low, high = seen.min(0), seen.max(0)
     assert (high - low).max() == pytest.approx(1 / (1.7 * scale))
-    # the frame moves right and down in the world's y, so the points move left and up
+    # the frame moves right and down, so the points move left and up
     np.testing.assert_allclose((low + high) / 2, [0.5 - shift, 0.5 - shift], atol=1e-9)
 
 
@@ -149,16 +150,18 @@ def test_normals_are_unit_and_point_outwards(head):
     assert normals[nose, 2] > 0.5
 
 
+@pytest.mark.slow
 def test_the_same_seed_writes_the_same_bytes(root: Path, renderer: str, tmp_path: Path):
     people = {"train": (0, 1), "test": (220, 221)}
     for name in ("first", "second"):
-        apart(f"bake.bake(Path({str(root)!r}), Path({str(tmp_path / name)!r}), 0, {people!r}, workers=1)")
+        run_in_process(f"bake.bake(Path({str(root)!r}), Path({str(tmp_path / name)!r}), 0, {people!r}, workers=1)")
     files = sorted(p.relative_to(tmp_path / "first") for p in (tmp_path / "first").rglob("*") if p.is_file())
     assert files == sorted(p.relative_to(tmp_path / "second") for p in (tmp_path / "second").rglob("*") if p.is_file())
     for file in files:
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes(), file
 
 
+@pytest.mark.slow
 def test_one_person_is_rendered_again_as_embedded(root: Path, renderer: str, tmp_path: Path):
     from ecvae_jax.data.faces import load_faces
 
@@ -169,17 +172,23 @@ def test_one_person_is_rendered_again_as_embedded(root: Path, renderer: str, tmp
     number = 223
     indices = [i for i, identity in enumerate(faces.identities) if identity == f"head{number:03d}"]
     people, out = {"test": (number, number + 1)}, tmp_path / "again"
-    apart(f"bake.bake(Path({str(root)!r}), Path({str(out)!r}), {faces.metadata['seed']}, {people!r}, workers=1)")
+    run_in_process(
+        f"bake.bake(Path({str(root)!r}), Path({str(out)!r}), {faces.metadata['seed']}, {people!r}, workers=1)"
+    )
     again = load_faces(out, "test")
     assert again.names == [faces.names[i] for i in indices]
-    # Not byte for byte: another Pillow, SciPy or CPU under the same renderer rounds a little differently.
-    # `launch/render_heads.sh` gives the same files where all of that is the same.
+    # Not byte for byte: another Pillow, SciPy or CPU under the same renderer rounds differently.
     np.testing.assert_allclose(again.landmarks, faces.landmarks[indices], atol=1e-4)
     assert np.abs(again.images(range(len(again))).astype(int) - faces.images(indices)).mean() < 1.0
+    assert [set(tags) for tags in again.tags] == [set(faces.tags[i]) for i in indices]
+    for key in ("hair", "eyes", "glasses", "beard", "expression", "yaw"):
+        assert [tags[key] for tags in again.tags] == [faces.tags[i][key] for i in indices]
+    assert set(again.metadata) == set(faces.metadata)
 
 
+@pytest.mark.slow
 def test_a_contact_sheet_has_a_row_for_each_person(root: Path, renderer: str, tmp_path: Path):
     file = tmp_path / "sheets" / "heads.png"
     arguments = ["--sheet", str(file), "--people", "1,3", "--landmarks", "--assets", str(root)]
-    apart(f"assert bake.main({arguments!r}) == 0")
+    run_in_process(f"assert bake.main({arguments!r}) == 0")
     assert Image.open(file).size == (12 * bake.SIZE, 2 * bake.SIZE)
