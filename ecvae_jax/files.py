@@ -1,7 +1,9 @@
-"""Files written atomically."""
+"""Files written atomically, and files as locks."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import tempfile
 from collections.abc import Callable
@@ -36,3 +38,22 @@ def write_text(path: Path, text: str) -> None:
         OSError: the folder cannot be made or written.
     """
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def lock_file(path: Path) -> IO[str] | None:
+    """Returns the file, opened and locked; None if another process holds the lock.
+
+    The lock ends when the file is closed or the process ends, even by SIGKILL. On a file system without locks, such as
+    a bucket's, the file is open but not locked.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            file.close()
+            return None
+    return file

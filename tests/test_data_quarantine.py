@@ -12,7 +12,7 @@ import pytest
 from deadly_photos import deadly_start, stillborn
 from drawn_faces import make_photos
 from test_data_beam import needs_beam
-from test_data_journal import digest
+from test_data_lots import KILL, digest
 
 from ecvae_jax.data.faces import load_faces
 from ecvae_jax.data.prepare import pool as workers
@@ -44,7 +44,7 @@ def test_photos_that_kill_are_rejected_and_the_others_are_there(
     assert {name: reason for name, reason in reasons(tmp_path / "out").items() if "died" in reason} == EXPECTED
     assert summary.kept + summary.rejected + summary.skipped == summary.found == 81
     assert summary.reasons["the process reading it died (exit code 3)"] == 2
-    assert "a worker process died: the photos that it may have died of are tried one by one" in capfd.readouterr().err
+    assert "a worker process died: its possible causes are retried one by one" in capfd.readouterr().err
     monkeypatch.undo()
     for name in EXPECTED:
         (tmp_path / "photos" / name).unlink()
@@ -62,7 +62,7 @@ def command(tmp_path: Path, processes: int, more: str = "", *options: str) -> li
         "import deadly_photos as deadly\n"
         "deadly.photo_module.Image.open = deadly.deadly_open\n"
         f"deadly.workers._start_worker = deadly.deadly_start\n{more}"
-        f"from ecvae_jax.cli import main\nsys.exit(main({words!r}))"
+        f"from ecvae_jax.cli.main import main\nsys.exit(main({words!r}))"
     )
     return [sys.executable, "-c", code]
 
@@ -87,16 +87,11 @@ def test_the_bytes_are_the_same_when_it_was_killed_on_the_way(tmp_path: Path, mo
     make_photos(tmp_path / "photos", people=10)
     monkeypatch.setattr(workers, "_start_worker", deadly_start)
     prepare(str(tmp_path / "photos"), tmp_path / "whole", PrepareConfig(size=32, workers=2))
-    kill = (
-        "import os, signal; from ecvae_jax.data import journal; add = journal.Journal.add\n"
-        "def dying(self, outcome):\n    add(self, outcome)\n"
-        "    if len(self) == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "journal.Journal.add = dying\n"
-    )
-    killed = subprocess.run(command(tmp_path, 2, kill), check=False, capture_output=True)
+    killed = subprocess.run(command(tmp_path, 2, KILL), check=False, capture_output=True)
     assert killed.returncode == -signal.SIGKILL
-    shown = subprocess.run(command(tmp_path, 2), check=True, capture_output=True, text=True)
-    assert "going on after 5 photos" in shown.stderr
+    lots_of_two = "from ecvae_jax.data.prepare import lots\nlots.PHOTOS = 2\n"
+    shown = subprocess.run(command(tmp_path, 2, lots_of_two), check=True, capture_output=True, text=True)
+    assert "resuming after 6 photos" in shown.stderr
     assert digest(tmp_path / "out") == digest(tmp_path / "whole")
 
 

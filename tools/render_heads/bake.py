@@ -10,9 +10,7 @@ import contextlib
 import io
 import multiprocessing
 import os
-import shutil
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,23 +142,12 @@ def _metadata(root: Path, seed: int) -> dict[str, Any]:
 
 
 def _write(out: Path, entries: dict[str, list[Entry]], metadata: dict[str, Any]) -> None:
-    from ecvae_jax.data.records import EcvaeFaces, FaceRecord, numbered_examples, pack_records, tfds
+    from ecvae_jax.data.records import FaceRecord, write_records
 
-    examples = {split: numbered_examples(FaceRecord(**vars(e)) for e in items) for split, items in entries.items()}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        builder = EcvaeFaces(examples, metadata, os.fspath(work))
-        config = tfds.download.DownloadConfig(try_download_gcs=False, num_shards=_SHARDS)
-        with contextlib.redirect_stdout(io.StringIO()):
-            builder.download_and_prepare(download_dir=os.fspath(work / "download"), download_config=config)
-        pack_records(Path(builder.data_dir), "brotli:11")
-        people = len({entry.identity for items in entries.values() for entry in items})
-        text = readme(metadata, people, GROUPS, VIEWS)
-        (Path(builder.data_dir) / "README.md").write_text(text)
-        Path(builder.data_dir).rename(out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    splits = {split: [FaceRecord(**vars(entry)) for entry in items] for split, items in entries.items()}
+    write_records(out, splits, metadata, _SHARDS, "brotli:11")
+    people = len({entry.identity for items in entries.values() for entry in items})
+    (out / "README.md").write_text(readme(metadata, people, GROUPS, VIEWS))
 
 
 def _numbers(text: str) -> list[int]:

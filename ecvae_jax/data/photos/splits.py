@@ -13,8 +13,8 @@ def assign_splits(identities: Iterable[str], validation: float, test: float) -> 
     """Returns the split ("train", "validation" or "test") of each identity.
 
     The split follows from a hash of the identity alone, so a person lands in the same split in every preparation. Only
-    where a small set would leave a split empty is a person moved there from the largest one: into train always, into
-    the others if they are wanted and there are three people or more.
+    if a small set leaves a split empty, a person moves there from the largest split: into train if the fractions leave
+    people for it; into the others if their fraction is positive and there are at least three people.
     """
     place = {name: _place(name) for name in identities}
     ordered = sorted(place, key=lambda name: (place[name], name))
@@ -22,7 +22,7 @@ def assign_splits(identities: Iterable[str], validation: float, test: float) -> 
         name: "test" if place[name] < test else "validation" if place[name] < test + validation else "train"
         for name in ordered
     }
-    wanted = [("train", True), ("test", test > 0), ("validation", validation > 0)]
+    wanted = [("train", validation + test < 1), ("test", test > 0), ("validation", validation > 0)]
     for split, asked in wanted:
         present = Counter(splits.values())
         if present[split] or not asked or len(ordered) < (1 if split == "train" else 3):

@@ -1,4 +1,4 @@
-"""The records folder: written whole or not at all, read by index here and by tensorflow-datasets elsewhere."""
+"""The records folder: written completely or not at all, and read by index here and by tensorflow-datasets."""
 
 from __future__ import annotations
 
@@ -147,8 +147,8 @@ def test_what_is_no_records_folder_is_refused_in_one_line(tmp_path: Path, damage
     if damage == "points":
         make_records(folder / "made")
         folder = folder / "made"
-        told = json.loads((folder / "metadata.json").read_text())
-        (folder / "metadata.json").write_text(json.dumps({**told, "points": told["points"] - 1}))
+        metadata = json.loads((folder / "metadata.json").read_text())
+        (folder / "metadata.json").write_text(json.dumps({**metadata, "points": metadata["points"] - 1}))
     with pytest.raises(DataError) as caught:
         load_faces(folder, "train")
     assert str(folder) in str(caught.value)
@@ -173,7 +173,7 @@ def test_metadata_is_plain_json(records: Path):
     assert json.loads((records / "metadata.json").read_text())["points"] == 68
 
 
-def test_the_fingerprint_tells_faces_from_others(tmp_path: Path, records: Path):
+def test_the_fingerprint_differs_between_sets_of_faces(tmp_path: Path, records: Path):
     first = load_faces(records, "train").fingerprint
     assert first == load_faces(make_records(tmp_path / "again"), "train").fingerprint
     assert first != load_faces(records, "test").fingerprint
