@@ -1,4 +1,4 @@
-"""Photos that kill whoever reads them, as a crash in a decoder would. Each worker imports this: it is small."""
+"""Photos that kill the process reading them, as a crash in a decoder does. Each worker imports this small module."""
 
 from __future__ import annotations
 

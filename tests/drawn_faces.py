@@ -1,4 +1,4 @@
-"""Faces for the data tests: drawn, with landmarks that fit the drawing roughly. No photo of anybody."""
+"""Drawn faces for the data tests, with landmarks that fit roughly. No photo of a person."""
 
 from __future__ import annotations
 

@@ -71,8 +71,8 @@ def test_several_files_per_split_are_the_same_bytes(tmp_path: Path, monkeypatch:
 def test_a_killed_preparation_resumes_with_the_missing_lots(tmp_path: Path):
     make_photos(tmp_path / "photos", people=40, shots=3)
     prepare(str(tmp_path / "photos"), tmp_path / "whole", FAST)
-    words = ["prepare", str(tmp_path / "photos"), str(tmp_path / "out"), "--size", "32", "--workers", "1",
-             "--beam-runner", "DirectRunner"]  # fmt: skip
+    words = ["prepare", str(tmp_path / "photos"), str(tmp_path / "out"), "--size", "32", "--workers", "1"]
+    words += ["--beam-runner", "DirectRunner"]
     run = f"import sys; from ecvae_jax.cli.main import main; sys.exit(main({words!r}))"
     kill = (
         "import os, signal; from pathlib import Path\n"
@@ -91,7 +91,7 @@ def test_a_killed_preparation_resumes_with_the_missing_lots(tmp_path: Path):
 
 @needs_beam
 def test_the_workers_look_where_they_can_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The command knows the folder as `here`, the workers as `there`."""
+    """The command sees the folder as `here`, the workers see it as `there`."""
     from ecvae_jax.data.prepare import beam
 
     seen = []

@@ -67,6 +67,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     class Counting(FaceWorker):
         def __call__(self, job):
+            assert isinstance(job.content, Path)
             seen.append(job.content.name)
             return super().__call__(job)
 

@@ -1,4 +1,4 @@
-"""A photo that kills the process reading it is rejected, and the others go on."""
+"""A photo that kills the process reading it is rejected; the other photos become records."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_photos_that_kill_are_rejected_and_the_others_are_there(
+def test_photos_that_kill_are_rejected_and_the_others_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, capfd: pytest.CaptureFixture[str]
 ):
     make_photos(tmp_path / "photos", people=40)
@@ -74,7 +74,7 @@ def test_a_photo_that_kills_does_not_reach_the_workers_of_beam(tmp_path: Path):
     assert reasons(tmp_path / "out") == EXPECTED
 
 
-def test_where_there_is_one_process_it_dies_once_and_the_next_call_rejects_what_kills(tmp_path: Path):
+def test_a_single_process_dies_once_and_the_next_call_rejects_what_kills(tmp_path: Path):
     make_photos(tmp_path / "photos", people=4)
     died = subprocess.run(command(tmp_path, 1), check=False, capture_output=True)
     assert died.returncode == -signal.SIGSEGV
@@ -83,7 +83,7 @@ def test_where_there_is_one_process_it_dies_once_and_the_next_call_rejects_what_
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "out"}
 
 
-def test_the_bytes_are_the_same_when_it_was_killed_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_bytes_are_the_same_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     make_photos(tmp_path / "photos", people=10)
     monkeypatch.setattr(workers, "_start_worker", deadly_start)
     prepare(str(tmp_path / "photos"), tmp_path / "whole", PrepareConfig(size=32, workers=2))
@@ -95,7 +95,7 @@ def test_the_bytes_are_the_same_when_it_was_killed_on_the_way(tmp_path: Path, mo
     assert digest(tmp_path / "out") == digest(tmp_path / "whole")
 
 
-def test_a_process_that_dies_before_any_photo_is_no_photos_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_process_that_dies_before_any_photo_rejects_no_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     make_photos(tmp_path / "photos")
     monkeypatch.setattr(workers, "_start_worker", stillborn)
     with pytest.raises(workers.WorkerDiedError, match=r"died while it started \(signal 9\): free memory"):

@@ -19,7 +19,7 @@ from PIL import Image
 
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import load_faces, record_splits
-from ecvae_jax.data.records import FaceRecord, write_records
+from ecvae_jax.data.records import FaceRecord, encode_record, plan_shards, write_records
 
 METADATA = {"points": 68, "image_size": 16, "source": "drawn", "detector": "none", "margin": 1.5}
 
@@ -94,6 +94,23 @@ print(len(train), train[5]["image"].shape, train[5]["landmarks"].shape, train[5]
 
 def test_the_same_records_give_the_same_bytes(tmp_path: Path):
     assert digest(make_records(tmp_path / "a" / "faces")) == digest(make_records(tmp_path / "b" / "faces"))
+
+
+def test_features_are_in_sorted_order():
+    """By default their order is a hash that differs between processes, and so do the bytes."""
+    encoded = encode_record(record("a"))
+    places = [encoded.index(name) for name in (b"group", b"identity", b"image", b"landmarks", b"name", b"tags")]
+    assert places == sorted(places)
+
+
+def test_a_small_set_has_one_file_and_a_large_one_files_of_64_mib_or_more():
+    assert plan_shards("train", 0, 0) == {}
+    assert plan_shards("train", 1000, 2**26) == {"ecvae_faces-train.array_record-00000-of-00001": range(1000)}
+    plan = plan_shards("test", 1001, 300 * 2**20)
+    assert list(plan) == [f"ecvae_faces-test.array_record-{i:05d}-of-00004" for i in range(4)]
+    assert [place for places in plan.values() for place in places] == list(range(1001))
+    assert max(map(len, plan.values())) - min(map(len, plan.values())) <= 1
+    assert len(plan_shards("train", 3, 100, shards=4)) == 3
 
 
 def test_nothing_is_left_in_the_folder_for_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ class BeamWork:
             # Reshuffle, or one worker gets all lots.
             _ = pipeline | beam.Create(missing) | beam.Reshuffle() | beam.ParDo(work)
 
-    def write_shards(self, lots: Lots, records: Path, shards: Mapping[str, Sequence[Place]]) -> None:
+    def write_shards(self, lots: Lots, records: Path, shards: Mapping[str, Iterable[Place]]) -> None:
         """Writes files of records, by name, into the folder `records`."""
         for name, places in shards.items():
             put_shard(lots.folder, name, places)

@@ -88,7 +88,7 @@ class FaceWorker:
         size = self._options.size
         beyond = outside_fraction(box, photo.shape[0], photo.shape[1])
         if beyond > 0.005:
-            notes.append(f"{beyond:.0%} of the crop lies beyond the photo and is its reflection")
+            notes.append(f"{beyond:.0%} of the crop is beyond the photo and is its reflection")
         if box.side < size:
             notes.append(f"crop of {box.side:.0f} px enlarged to {size} px")
         stream = io.BytesIO()

@@ -1,8 +1,8 @@
-"""What a preparation has done so far, on disk in lots of 32 photos. No import of Beam.
+"""The outcomes of a preparation so far, on disk in lots of 32 photos. No import of Beam.
 
 Files of a lot: `NUMBER.faces` holds the outcomes as one line of JSON, then their JPEGs; it appears complete or not at
-all. `NUMBER.jobs` tells a Beam worker where the photos are. `NAME.shard` tells a Beam worker what goes into which file
-of the records.
+all. `NUMBER.jobs` lists the photos for a Beam worker. `NAME.shard` lists the faces of one file of the records for a
+Beam worker.
 """
 
 from __future__ import annotations
@@ -150,9 +150,9 @@ def read_jobs(folder: str, number: int) -> Iterator[FaceJob]:
         yield FaceJob(_content(line["path"]), landmarks)
 
 
-def put_shard(folder: Path, name: str, places: Sequence[Place]) -> None:
+def put_shard(folder: Path, name: str, places: Iterable[Place]) -> None:
     """Writes which faces go into the file `name` of the records."""
-    (folder / f"{name}.shard").write_text(json.dumps(places))
+    (folder / f"{name}.shard").write_text(json.dumps(list(places)))
 
 
 def read_shard(folder: str, name: str) -> list[Place]:

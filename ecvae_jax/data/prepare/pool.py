@@ -7,7 +7,7 @@ import multiprocessing
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
@@ -30,7 +30,7 @@ class WorkerDiedError(RuntimeError):
 
 def find_faces(
     jobs: Iterator[FaceJob], count: int, options: PrepareConfig, detect: bool, mark: Path | None = None
-) -> Iterator[FaceOutcome]:
+) -> Generator[FaceOutcome, None, None]:
     """Yields the outcomes in the order of the jobs.
 
     A photo may kill the process that reads it: a decoder or a detector crashes, or memory runs out. That photo is
@@ -67,7 +67,7 @@ def find_faces(
 
 def _in_processes(
     jobs: Iterator[FaceJob], processes: int, options: PrepareConfig, detect: bool
-) -> Iterator[FaceOutcome]:
+) -> Generator[FaceOutcome, None, None]:
     waiting: deque[tuple[list[FaceJob], Future[list[FaceOutcome]] | None]] = deque()
     again: deque[list[FaceJob]] = deque()
     while True:

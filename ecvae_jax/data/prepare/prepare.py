@@ -128,13 +128,13 @@ def _find_faces(lots: Lots, count: int, files: Source, given: GivenLandmarks | N
 def _write_records(
     records: Path, lots: Lots, faces: dict[str, list[KeptFace]], metadata: dict[str, Any], beam: BeamWork | None
 ) -> None:
-    shards: dict[str, list[Place]] = {}
+    shards: dict[str, Iterator[Place]] = {}
     lengths: dict[str, list[int]] = {}
-    for split, some in faces.items():
-        plan = plan_shards(split, len(some), sum(face.length for face in some))
-        lengths[split] = [len(places) for places in plan.values()]
-        for name, places in plan.items():
-            shards[name] = [(*lots.locate(face.place), face.fields) for face in some[places.start : places.stop]]
+    for split, members in faces.items():
+        plan = plan_shards(split, len(members), sum(face.length for face in members))
+        lengths[split] = [len(numbers) for numbers in plan.values()]
+        for name, numbers in plan.items():
+            shards[name] = _places(lots, members[numbers.start : numbers.stop])
     records.mkdir()
     if beam:
         beam.write_shards(lots, records, shards)
@@ -142,6 +142,10 @@ def _write_records(
         for name, places in shards.items():
             write_shard(records / name, read_records(lots.folder, places))
     write_info(records, lengths, metadata)
+
+
+def _places(lots: Lots, faces: list[KeptFace]) -> Iterator[Place]:
+    return ((*lots.locate(face.place), face.fields) for face in faces)
 
 
 @contextlib.contextmanager
@@ -177,7 +181,7 @@ def _task(files: Source, given: GivenLandmarks | None, options: PrepareConfig, d
 
 def _check_out(out: Path, files: Source, options: PrepareConfig) -> None:
     if files.root is not None and files.searched and out.resolve().is_relative_to(files.root.resolve()):
-        raise DataError(f"{out} lies inside the source {files.root}: give a folder outside it")
+        raise DataError(f"{out} is inside the source {files.root}: give a folder outside it")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not options.overwrite:

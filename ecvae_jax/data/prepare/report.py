@@ -146,7 +146,7 @@ def sort_photos(
         split = splits[photo.identity]
         rows.append(ReportRow(photo.name, "kept", split, photo.identity, notes=notes))
         faces[split].append(KeptFace(photo, place, outcome, length))
-    return rows, {split: some for split, some in faces.items() if some}
+    return rows, {split: members for split, members in faces.items() if members}
 
 
 def no_face(source: str, rows: Sequence[ReportRow]) -> str:
@@ -172,7 +172,7 @@ def summarize(
         kept=status["kept"],
         rejected=status["rejected"],
         skipped=status["skipped"],
-        splits={split: len(some) for split, some in faces.items()},
+        splits={split: len(members) for split, members in faces.items()},
         identities=len({row.identity for row in rows if row.identity}),
         reasons=count_reasons(rows),
         facts=tuple(facts),
@@ -186,7 +186,7 @@ def advice(
 ) -> list[str]:
     """Returns what the user should know of the kept photos, one line a fact."""
     lines = []
-    sides = [face.outcome.crop["side"] for some in faces.values() for face in some]
+    sides = [face.outcome.crop["side"] for members in faces.values() for face in members]
     small = sum(side < options.size for side in sides)
     if small > len(sides) / 2:
         lines.append(
