@@ -74,7 +74,7 @@ def test_a_photo_that_kills_does_not_reach_the_workers_of_beam(tmp_path: Path):
     assert reasons(tmp_path / "out") == EXPECTED
 
 
-def test_a_single_process_dies_once_and_the_next_call_rejects_what_kills(tmp_path: Path):
+def test_where_there_is_one_process_it_dies_once_and_the_next_call_rejects_what_kills(tmp_path: Path):
     make_photos(tmp_path / "photos", people=4)
     died = subprocess.run(command(tmp_path, 1), check=False, capture_output=True)
     assert died.returncode == -signal.SIGSEGV
@@ -83,7 +83,7 @@ def test_a_single_process_dies_once_and_the_next_call_rejects_what_kills(tmp_pat
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "out"}
 
 
-def test_the_bytes_are_the_same_when_it_was_killed_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_bytes_are_the_same_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     make_photos(tmp_path / "photos", people=10)
     monkeypatch.setattr(workers, "_start_worker", deadly_start)
     prepare(str(tmp_path / "photos"), tmp_path / "whole", PrepareConfig(size=32, workers=2))
