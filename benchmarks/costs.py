@@ -50,18 +50,3 @@ class Ratios:
             ordered = sorted(getattr(first, kind) / getattr(second, kind) for first, second in self._rounds)
             middle = statistics.median(ordered)
             print(f"{self._name}, {kind}: median {middle:.2f}, {ordered[0]:.2f} to {ordered[-1]:.2f}")
-
-
-def bench_landmarks() -> None:
-    """MediaPipe's 98 points against the exact ones, without the jaw, over the distance of the eye corners."""
-    faces, detector, errors, missed = load_faces("rendered", "test"), load_detector("mediapipe-98"), [], 0
-    for index in range(0, len(faces), 4):
-        found = detector.detect(faces.image(index, 256))
-        if not found:
-            missed += 1
-            continue
-        true = faces.landmarks[index]
-        distance = np.linalg.norm(found[0].landmarks / 256 - true, axis=1)[33:].mean()
-        errors.append(distance / np.linalg.norm(true[60] - true[72]))
-    low, middle, high = np.percentile(errors, [10, 50, 90])
-    print(f"{len(errors)} heads, {missed} missed: error {middle:.1%}; 10th to 90th percentile {low:.1%} to {high:.1%}")

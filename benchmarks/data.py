@@ -1,11 +1,11 @@
-"""What preparing faces costs, on rendered heads or your own photos: nothing has to be downloaded.
+"""Costs of preparing faces, on rendered heads or on photos from a folder. Downloads nothing.
 
-    python benchmarks/data.py prepare   # a preparation beside the detector alone, in as many processes
-    python benchmarks/data.py box       # faces in a known box beside faces that are looked for, and what bounds it
-    python benchmarks/data.py landmarks # MediaPipe's points beside the exact ones
+    python benchmarks/data.py prepare   # a preparation against the detector alone, with the same number of processes
+    python benchmarks/data.py box       # faces in a known box against a search for faces, and the bound
+    python benchmarks/data.py landmarks # MediaPipe's points against the exact ones
 
-What is compared runs by turns; the median of the ratios within a round is printed (`benchmarks/costs.py`). What reading
-costs is in `benchmarks/reading.py`.
+Compared runs alternate; the output is the median of the ratios within a round (`benchmarks/costs.py`).
+`benchmarks/reading.py` measures the reading of records.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ def detect(photos: list[np.ndarray]) -> tuple[int, float]:
 
 
 def detector_alone(folder: Path, name: str) -> Cost:
-    """What a photo costs the detector alone, the photos decoded and the processes started before."""
+    """Returns the cost per photo of the detector alone, without decoding and the start of processes."""
     photos = [np.asarray(Image.open(file)) for file in sorted(folder.iterdir())]
     lots = [photos[start : start + 16] for start in range(0, len(photos), 16)]
     with ProcessPoolExecutor(CORES, multiprocessing.get_context("spawn"), load, (name,)) as pool:
-        list(pool.map(detect, lots[: 2 * CORES]))  # the processes are there now
+        list(pool.map(detect, lots[: 2 * CORES]))  # starts the processes
         begin = time.perf_counter()
         found = list(pool.map(detect, lots))
         seconds = time.perf_counter() - begin
@@ -74,7 +74,7 @@ def detector_alone(folder: Path, name: str) -> Cost:
 
 
 def prepared(folder: Path, options: PrepareConfig) -> Cost:
-    """What a photo costs a whole preparation: processes started, decoded, detected, cropped, encoded, written."""
+    """Returns the cost per photo of a whole preparation, from the start of processes to the written records."""
     with tempfile.TemporaryDirectory() as out, contextlib.redirect_stderr(io.StringIO()):
         begin, cpu = time.perf_counter(), cpu_seconds()
         summary = prepare(str(folder), Path(out) / "records", options)
@@ -84,24 +84,25 @@ def prepared(folder: Path, options: PrepareConfig) -> Cost:
 def bench_prepare(photos: int, detector: str, rounds: int) -> None:
     options, start = PrepareConfig(size=128, detector=detector), 8 * CORES  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as work:
-        folder, few = Path(work) / "photos", Path(work) / "few"  # few: just enough for all processes to be started
+        folder, few = Path(work) / "photos", Path(work) / "few"  # few: just enough to start all processes
         write_photos(folder, photos)
         write_photos(few, start)
-        whole, apart = (Ratios(f"{detector} alone / prepare, {what}") for what in ("whole", "its start and end apart"))
+        whole = Ratios(f"{detector} alone / prepare, whole")
+        running = Ratios(f"{detector} alone / prepare, without start and end")
         for _ in range(rounds):
             alone = detector_alone(folder, detector)
-            all_of_them, first = prepared(folder, options), prepared(few, options)
-            whole.add(alone, all_of_them)
-            apart.add(alone, Cost(*((photos * one - start * two) / (photos - start)
-                                    for one, two in zip(all_of_them, first, strict=True))))  # fmt: skip
+            many, first = prepared(folder, options), prepared(few, options)
+            whole.add(alone, many)
+            between = [(photos * a - start * b) / (photos - start) for a, b in zip(many, first, strict=True)]
+            running.add(alone, Cost(*between))
         whole.tell()
-        apart.tell()
+        running.tell()
 
 
 def bench_box(source: Path | None, photos: int, detector: str, box: str, rounds: int) -> None:
-    """Whole preparations, and the parts of the work in one process, where they are not in each other's way."""
-    looking = PrepareConfig(size=64, detector=detector, landmarks="none")  # type: ignore[arg-type]
-    known = dataclasses.replace(looking, box=box)
+    """Compares whole preparations, and the work of one process, which no other process slows down."""
+    search = PrepareConfig(size=64, detector=detector, landmarks="none")  # type: ignore[arg-type]
+    known = dataclasses.replace(search, box=box)
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work) / "photos"
         if source:
@@ -111,18 +112,22 @@ def bench_box(source: Path | None, photos: int, detector: str, box: str, rounds:
         else:
             write_photos(folder, photos)
         jobs = [FaceJob(file) for file in sorted(folder.iterdir())]
-        seen = [face_in_photo(FaceWorker(looking, True), jobs), face_in_photo(FaceWorker(known, True), jobs)]
+        seen = [face_in_photo(FaceWorker(search, True), jobs), face_in_photo(FaceWorker(known, True), jobs)]
         both = [pair for pair in zip(*seen, strict=True) if all(one is not None for one in pair)]
-        errors = np.array([np.linalg.norm(one - other, axis=1) / np.linalg.norm(one[36] - one[45])
-                           for one, other in both])  # fmt: skip
-        middle, most = np.percentile(errors.mean(axis=1), [50, 95])
-        print(f"{len(both)} faces found both ways, landmarks apart by {middle:.1%} of the eye distance (median; 95th "
-              f"percentile {most:.1%})", flush=True)  # fmt: skip
-        whole, parts = Ratios("looking / known box, whole preparations"), Ratios("looking / known box, one process")
-        bound = Ratios("looking / decoding, predictor, crop and encoding alone")
+        errors = np.array(
+            [np.linalg.norm(one - other, axis=1) / np.linalg.norm(one[36] - one[45]) for one, other in both]
+        )
+        median, high = np.percentile(errors.mean(axis=1), [50, 95])
+        print(
+            f"{len(both)} faces found both ways, distance of landmarks {median:.1%} of the eye distance (median; 95th "
+            f"percentile {high:.1%})",
+            flush=True,
+        )
+        whole, parts = Ratios("search / known box, whole preparations"), Ratios("search / known box, one process")
+        bound = Ratios("search / decoding, predictor, crop and encoding alone")
         for _ in range(rounds):
-            whole.add(prepared(folder, looking), prepared(folder, known))
-            searched = one_process(looking, jobs)
+            whole.add(prepared(folder, search), prepared(folder, known))
+            searched = one_process(search, jobs)
             parts.add(searched, one_process(known, jobs))
             bound.add(searched, least(known, jobs))
         for ratios in (whole, parts, bound):
@@ -130,12 +135,12 @@ def bench_box(source: Path | None, photos: int, detector: str, box: str, rounds:
 
 
 def face_in_photo(worker: FaceWorker, jobs: list[FaceJob]) -> list[np.ndarray | None]:
-    """The landmarks of each photo in its pixels; none where no face was found."""
+    """Returns the landmarks of each photo in its pixels; None without a face."""
     found = []
     for outcome in map(worker, jobs):
         crop = outcome.crop
-        found.append(None if outcome.landmarks is None
-                     else outcome.landmarks * crop["side"] + [crop["x0"], crop["y0"]])  # fmt: skip
+        landmarks = outcome.landmarks
+        found.append(None if landmarks is None else landmarks * crop["side"] + [crop["x0"], crop["y0"]])
     return found
 
 
@@ -146,7 +151,7 @@ def one_process(options: PrepareConfig, jobs: list[FaceJob]) -> Cost:
 
 
 def least(options: PrepareConfig, jobs: list[FaceJob]) -> Cost:
-    """What no way with dlib's predictor can go below: it alone on pictures that are ready, and all but it."""
+    """Returns the lower bound with dlib's predictor: its own cost on prepared pictures, plus all other work."""
     import dlib
 
     from ecvae_jax.data.detect.dlib import Dlib68
@@ -163,14 +168,29 @@ def least(options: PrepareConfig, jobs: list[FaceJob]) -> Cost:
     return Cost(predicted.wall + rest.wall, predicted.cpu + rest.cpu)
 
 
+def bench_landmarks() -> None:
+    """Prints the error of MediaPipe's 98 points without the jaw, relative to the distance of the eye corners."""
+    faces, detector, errors, missed = load_faces("rendered", "test"), load_detector("mediapipe-98"), [], 0
+    for index in range(0, len(faces), 4):
+        found = detector.detect(faces.image(index, 256))
+        if not found:
+            missed += 1
+            continue
+        true = faces.landmarks[index]
+        distance = np.linalg.norm(found[0].landmarks / 256 - true, axis=1)[33:].mean()
+        errors.append(distance / np.linalg.norm(true[60] - true[72]))
+    low, middle, high = np.percentile(errors, [10, 50, 90])
+    print(f"{len(errors)} heads, {missed} missed: error {middle:.1%}; 10th to 90th percentile {low:.1%} to {high:.1%}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("what", choices=("prepare", "box", "landmarks"))
     parser.add_argument("--photos", type=int, default=1500)
     parser.add_argument("--detector", default="dlib-68")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="aligned photos of your own, for box")
-    parser.add_argument("--box", default="0.2,0.2,0.8,0.8", help="where their faces are, for box")
+    parser.add_argument("--folder", type=Path, help="aligned photos, for box; default: rendered heads")
+    parser.add_argument("--box", default="0.2,0.2,0.8,0.8", help="box of their faces, for box")
     options = parser.parse_args()
     if options.what == "prepare":
         bench_prepare(options.photos, options.detector, options.rounds)

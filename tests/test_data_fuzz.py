@@ -1,4 +1,4 @@
-"""Two thousand damaged photos: each ends in the report, kept or with one line of reason, and none stops the rest."""
+"""Two thousand damaged photos: each is in the report, kept or with one line of reason, and none stops the rest."""
 
 from __future__ import annotations
 

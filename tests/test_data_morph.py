@@ -1,4 +1,4 @@
-"""New people between two others: which views, whose pixels, which split."""
+"""New people between two others: their views, pixels and split."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def test_morphs_lie_between_two_people_of_the_training_split(people: Path, tmp_p
         assert 0.35 <= share <= 0.65
         expected = (1 - share) * faces.landmarks[a] + share * faces.landmarks[b]
         np.testing.assert_allclose(morphs.landmarks[index], expected, atol=1e-3)
-        # The pixels are neither's: away from both by less than they are from each other.
+        # The pixels differ from both faces, by about as much as the faces differ from each other at most.
         image, one, other = (x.astype(float) for x in (morphs.image(index), faces.image(a), faces.image(b)))
         middle = np.s_[40:90, 40:90]
-        apart = np.abs(one[middle] - other[middle]).mean()
-        assert 0.1 * apart < np.abs(image[middle] - one[middle]).mean() < 1.2 * apart
+        distance = np.abs(one[middle] - other[middle]).mean()
+        assert 0.1 * distance < np.abs(image[middle] - one[middle]).mean() < 1.2 * distance
 
 
 def test_the_same_seed_makes_the_same_people(people: Path, tmp_path: Path) -> None:

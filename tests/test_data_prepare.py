@@ -1,4 +1,4 @@
-"""`ecvae prepare`: every file accounted for, the same bytes however it ran, and nothing half-written."""
+"""`ecvae prepare`: every file in the report, the same bytes for any number of processes, nothing half-written."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from PIL import Image
 from test_data_photo import bad_files
 
 from ecvae_jax import progress
+from ecvae_jax.cli.main import main
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import load_faces, record_splits
 from ecvae_jax.data.prepare import job as face_job
-from ecvae_jax.data.prepare import pool as workers
+from ecvae_jax.data.prepare import pool
 from ecvae_jax.data.prepare import prepare as prepare_module
 from ecvae_jax.data.prepare.options import PrepareConfig
 from ecvae_jax.data.prepare.prepare import prepare
@@ -88,7 +89,24 @@ def test_people_are_not_shared_between_splits(tmp_path: Path):
     assert len(set.union(*people)) == 8
 
 
-def test_98_points_are_told_by_the_number_of_columns(tmp_path: Path):
+@pytest.mark.parametrize(("validation", "test"), [(0.0, 1.0), (1.0, 0.0), (0.5, 0.5)])
+def test_records_for_evaluation_only_have_no_split_to_train_on(
+    tmp_path: Path, validation: float, test: float, capsys: pytest.CaptureFixture[str]
+):
+    make_photos(tmp_path / "photos")
+    options = PrepareConfig(size=32, workers=1, validation=validation, test=test)
+    summary = prepare(str(tmp_path / "photos"), tmp_path / "out", options)
+    wanted = {split for split, fraction in (("validation", validation), ("test", test)) if fraction}
+    assert summary.splits.keys() == record_splits(tmp_path / "out").keys() == wanted
+    assert summary.kept == 12
+    words = ["train", "--data.records", str(tmp_path / "out"), "--data.points", "68"]
+    assert main([*words, "--workdir", str(tmp_path / "run")]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "split 'train'" in line
+    assert f"has only {sorted(wanted)}" in line
+
+
+def test_98_points_are_recognized_by_the_number_of_columns(tmp_path: Path):
     (tmp_path / "photos").mkdir()
     draw_face(64).save(tmp_path / "photos" / "a.png")
     write_landmarks(tmp_path / "other.csv", {"a.png": face_landmarks(64, points=98)})
@@ -114,9 +132,13 @@ def test_every_bad_file_has_its_line_and_the_sum_is_right(tmp_path: Path):
         draw_face(64).save(photos / name)
         rows[name] = landmarks
     expected |= {
-        "unlisted.png": "no landmarks", "nan.png": "landmarks are not all numbers", "outside.png": "landmarks outside",
-        "far.png": "landmarks outside", "point.png": "face too small", "small.png": "face too small",
-    }  # fmt: skip
+        "unlisted.png": "no landmarks",
+        "nan.png": "landmarks are not all numbers",
+        "outside.png": "landmarks outside",
+        "far.png": "landmarks outside",
+        "point.png": "face too small",
+        "small.png": "face too small",
+    }
     del rows["unlisted.png"]
     rows["gone.png"] = face_landmarks(64)
     (photos / "notes.txt").write_text("x")
@@ -166,7 +188,7 @@ def test_a_photo_on_which_the_work_fails_is_an_outcome(tmp_path: Path, monkeypat
 
 
 def running_in_session(leader: int) -> list[str]:
-    """The processes of a session that are no zombies, as Linux tells."""
+    """IDs of the processes of a session, without zombies, from Linux's /proc."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -176,9 +198,9 @@ def running_in_session(leader: int) -> list[str]:
     return found
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not tell of processes in /proc")
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system has no /proc")
 def test_a_stopped_preparation_leaves_nothing_half_written(tmp_path: Path):
-    """SIGTERM: no half-written records, no process that goes on, and the work so far to go on with."""
+    """SIGTERM: no half-written records, no process left, and the finished lots kept."""
     for number in range(60):
         (tmp_path / "photos").mkdir(exist_ok=True)
         Image.fromarray(np.full((900, 900, 3), 90, np.uint8)).save(tmp_path / "photos" / f"{number}.png")
@@ -187,8 +209,7 @@ def test_a_stopped_preparation_leaves_nothing_half_written(tmp_path: Path):
     command = [sys.executable, "-m", "ecvae_jax", "prepare", str(tmp_path / "photos"), str(tmp_path / "out")]
     process = subprocess.Popen([*command, "--workers", "2", "--size", "1024"], start_new_session=True)
     deadline = time.monotonic() + 120
-    spool = tmp_path / ".out.partial" / "spool"
-    while not spool.is_file() or not spool.stat().st_size:
+    while not list((tmp_path / ".out.partial" / "lots").glob("*.faces")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -196,7 +217,7 @@ def test_a_stopped_preparation_leaves_nothing_half_written(tmp_path: Path):
     assert process.wait(timeout=60) == 128 + signal.SIGTERM
     assert {path.name for path in tmp_path.iterdir()} == {"photos", ".out.partial"}
     while running_in_session(process.pid):
-        assert time.monotonic() < deadline, "a worker goes on"
+        assert time.monotonic() < deadline, "a worker is still running"
         time.sleep(0.05)
 
 
@@ -239,7 +260,7 @@ def test_after_a_failure_the_records_are_as_before_and_the_work_is_not_lost(
     make_photos(tmp_path / "photos")
     if before:
         prepare(str(tmp_path / "photos"), tmp_path / "out", FAST)
-    there = digest(tmp_path / "out") if before else None
+    earlier = digest(tmp_path / "out") if before else None
 
     def fail(*args: object) -> None:
         raise OSError("the disk is full")
@@ -248,9 +269,9 @@ def test_after_a_failure_the_records_are_as_before_and_the_work_is_not_lost(
     with pytest.raises(OSError, match="disk is full"):
         prepare(str(tmp_path / "photos"), tmp_path / "out", PrepareConfig(size=16, workers=1, overwrite=True))
     assert {path.name for path in tmp_path.iterdir()} == {"photos", ".out.partial"} | ({"out"} if before else set())
-    assert (digest(tmp_path / "out") if before else None) == there
+    assert (digest(tmp_path / "out") if before else None) == earlier
     monkeypatch.undo()
-    monkeypatch.setattr(workers, "FaceWorker", None)  # no photo is looked at again
+    monkeypatch.setattr(pool, "FaceWorker", None)  # no photo is read again
     prepare(str(tmp_path / "photos"), tmp_path / "out", PrepareConfig(size=16, workers=1, overwrite=True))
     assert load_faces(tmp_path / "out", "train").image_size == 16
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "out"}
@@ -264,7 +285,7 @@ def test_no_face_at_all_is_one_clear_line(tmp_path: Path):
     assert {path.name for path in tmp_path.iterdir()} == {"photos"}
 
 
-def test_out_may_lie_beside_a_list(tmp_path: Path):
+def test_out_may_be_beside_a_list(tmp_path: Path):
     rows = make_photos(tmp_path, people=2)
     (tmp_path / "few.txt").write_text("\n".join(sorted(rows)[:3]))
     assert prepare(str(tmp_path / "few.txt"), tmp_path / "out", FAST).found == 3
@@ -272,16 +293,30 @@ def test_out_may_lie_beside_a_list(tmp_path: Path):
 
 def test_out_inside_the_source_is_refused(tmp_path: Path):
     make_photos(tmp_path / "photos")
-    with pytest.raises(DataError, match="lies inside the source"):
+    with pytest.raises(DataError, match="is inside the source"):
         prepare(str(tmp_path / "photos"), tmp_path / "photos" / "out", FAST)
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"box": "1,2,3"}, {"box": "0.5,0,0.4,1"}, {"box": "face"},
-     {"size": 8}, {"margin": 0.5}, {"validation": 1.0}, {"validation": 0.5, "test": 0.5}, {"quality": 0},
-     {"workers": -1}, {"detector": "yolo"}, {"identity": "face"}, {"max_megapixels": 0.0}, {"min_side": 0}],
-)  # fmt: skip
+    [
+        {"box": "1,2,3"},
+        {"box": "0.5,0,0.4,1"},
+        {"box": "face"},
+        {"size": 8},
+        {"margin": 0.5},
+        {"validation": -0.1},
+        {"test": 1.1},
+        {"validation": 1.0},
+        {"validation": 0.5, "test": 0.6},
+        {"quality": 0},
+        {"workers": -1},
+        {"detector": "yolo"},
+        {"identity": "face"},
+        {"max_megapixels": 0.0},
+        {"min_side": 0},
+    ],
+)
 def test_an_option_out_of_range_is_refused(wrong: dict):
     with pytest.raises(DataError, match=next(iter(wrong))):
         PrepareConfig(**wrong)
@@ -312,17 +347,17 @@ def test_faces_are_detected_where_no_landmarks_are_given(tmp_path: Path):
 
 
 @needs_dlib
-def test_faces_in_a_box_that_is_known_are_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_faces_in_a_known_box_are_not_searched_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from ecvae_jax.data.detect import dlib as detect
 
     (tmp_path / "photos").mkdir()
     for number in range(3):
         draw_face(160 + 40 * number).save(tmp_path / "photos" / f"{number}.png")
-    looked = prepare(str(tmp_path / "photos"), tmp_path / "looked", FAST)
+    searched = prepare(str(tmp_path / "photos"), tmp_path / "searched", FAST)
     monkeypatch.setattr(detect.Dlib68, "detect", None)
     options = PrepareConfig(size=32, workers=1, box="0.25,0.25,0.75,0.85")
-    assert prepare(str(tmp_path / "photos"), tmp_path / "known", options).kept == looked.kept == 3
-    found, known = all_faces(tmp_path / "looked"), all_faces(tmp_path / "known")
+    assert prepare(str(tmp_path / "photos"), tmp_path / "known", options).kept == searched.kept == 3
+    found, known = all_faces(tmp_path / "searched"), all_faces(tmp_path / "known")
     assert all(np.abs(found[name][1] - known[name][1]).mean() < 0.05 for name in found)
 
 

@@ -33,7 +33,7 @@ def test_landmarks_and_sketch_are_drawn_where_they_are(tmp_path: Path):
     assert dark.sum() > 60
     rows, columns = np.nonzero(cyan)
     near = [dark[max(r - 4, 0) : r + 5, max(c - 4, 0) : c + 5].any() for r, c in zip(rows, columns, strict=True)]
-    assert np.mean(near) > 0.95  # every landmark lies on a line of the sketch
+    assert np.mean(near) > 0.95  # every landmark is on a line of the sketch
 
 
 def test_the_preview_changes_no_record(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""A photo that kills the process reading it is rejected, and the others go on."""
+"""A photo that kills the process reading it is rejected; the other photos become records."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from deadly_photos import deadly_start, stillborn
 from drawn_faces import make_photos
 from test_data_beam import needs_beam
-from test_data_journal import digest
+from test_data_lots import KILL, digest
 
 from ecvae_jax.data.faces import load_faces
 from ecvae_jax.data.prepare import pool as workers
@@ -34,7 +34,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_photos_that_kill_are_rejected_and_the_others_are_there(
+def test_photos_that_kill_are_rejected_and_the_others_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, capfd: pytest.CaptureFixture[str]
 ):
     make_photos(tmp_path / "photos", people=40)
@@ -44,7 +44,7 @@ def test_photos_that_kill_are_rejected_and_the_others_are_there(
     assert {name: reason for name, reason in reasons(tmp_path / "out").items() if "died" in reason} == EXPECTED
     assert summary.kept + summary.rejected + summary.skipped == summary.found == 81
     assert summary.reasons["the process reading it died (exit code 3)"] == 2
-    assert "a worker process died: the photos that it may have died of are tried one by one" in capfd.readouterr().err
+    assert "a worker process died: its possible causes are retried one by one" in capfd.readouterr().err
     monkeypatch.undo()
     for name in EXPECTED:
         (tmp_path / "photos" / name).unlink()
@@ -62,7 +62,7 @@ def command(tmp_path: Path, processes: int, more: str = "", *options: str) -> li
         "import deadly_photos as deadly\n"
         "deadly.photo_module.Image.open = deadly.deadly_open\n"
         f"deadly.workers._start_worker = deadly.deadly_start\n{more}"
-        f"from ecvae_jax.cli import main\nsys.exit(main({words!r}))"
+        f"from ecvae_jax.cli.main import main\nsys.exit(main({words!r}))"
     )
     return [sys.executable, "-c", code]
 
@@ -83,24 +83,19 @@ def test_where_there_is_one_process_it_dies_once_and_the_next_call_rejects_what_
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "out"}
 
 
-def test_the_bytes_are_the_same_when_it_was_killed_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_bytes_are_the_same_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     make_photos(tmp_path / "photos", people=10)
     monkeypatch.setattr(workers, "_start_worker", deadly_start)
     prepare(str(tmp_path / "photos"), tmp_path / "whole", PrepareConfig(size=32, workers=2))
-    kill = (
-        "import os, signal; from ecvae_jax.data import journal; add = journal.Journal.add\n"
-        "def dying(self, outcome):\n    add(self, outcome)\n"
-        "    if len(self) == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "journal.Journal.add = dying\n"
-    )
-    killed = subprocess.run(command(tmp_path, 2, kill), check=False, capture_output=True)
+    killed = subprocess.run(command(tmp_path, 2, KILL), check=False, capture_output=True)
     assert killed.returncode == -signal.SIGKILL
-    shown = subprocess.run(command(tmp_path, 2), check=True, capture_output=True, text=True)
-    assert "going on after 5 photos" in shown.stderr
+    lots_of_two = "from ecvae_jax.data.prepare import lots\nlots.PHOTOS = 2\n"
+    shown = subprocess.run(command(tmp_path, 2, lots_of_two), check=True, capture_output=True, text=True)
+    assert "resuming after 6 photos" in shown.stderr
     assert digest(tmp_path / "out") == digest(tmp_path / "whole")
 
 
-def test_a_process_that_dies_before_any_photo_is_no_photos_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_process_that_dies_before_any_photo_rejects_no_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     make_photos(tmp_path / "photos")
     monkeypatch.setattr(workers, "_start_worker", stillborn)
     with pytest.raises(workers.WorkerDiedError, match=r"died while it started \(signal 9\): free memory"):

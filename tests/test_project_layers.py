@@ -44,7 +44,7 @@ DOORS = {
     "optax": {"training", "synthesis/adapt.py"},
     "dlib": {"data/detect/dlib.py", "evaluation/faces.py"},
     "ai_edge_litert": {"data/detect/mediapipe/networks.py"},
-    "apache_beam": {"data/prepare/pipelines.py"},
+    "apache_beam": {"data/prepare/beam.py"},
     "av": {"data/photos/sources/video.py"},
     "skimage": {"evaluation"},
     "matplotlib": {"comparison/report.py", "figures"},

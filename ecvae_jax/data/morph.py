@@ -1,4 +1,4 @@
-"""New people for training: faces halfway between two people of a records folder, in every view that both have."""
+"""New people for training: faces between two people of a records folder, in every view that both have."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from ecvae_jax.data.records import METADATA_KEYS, FaceRecord, write_records
 from ecvae_jax.structure.warp import finer, resample, smooth_map
 
 _FIELD = 32
-"""Cells of the grid on which a warp is worked out before it is spread over the pixels."""
+"""Side, in cells, of the coarse grid on which a warp is computed before it is interpolated to pixels."""
 _SHARES = (0.35, 0.65)
-"""Of the second person: further out, the morph is too much like one of the two to be a new face."""
+"""Range of the second person's share. Outside it, the morph resembles one person too much to be new."""
 
 
 def write_morphs(records: str, out: Path, people: int, seed: int = 0, quality: int = 95) -> int:
-    """Writes a records folder of `people` new people and returns its number of faces; all are in the split `train`.
+    """Writes a records folder of `people` new people, all in the split `train`; returns its number of faces.
 
-    Each is a morph of two people of the training split, drawn at random: in every view that both have (two names that
-    differ in the person alone), both faces are warped to landmarks between theirs, and their pixels averaged, with one
-    share for all views. People of the validation and test splits are never mixed in.
+    Each new person is a morph of two random people of the training split. In every view that both have, both faces are
+    warped to landmarks between theirs, and their pixels averaged. One share holds for all views of a person. Two names
+    are the same view if they differ in the identity only. People of the validation and test splits are never used.
 
     Args:
-        records: folder that `ecvae prepare` wrote; its names must hold the identities.
-        out: folder to be written.
+        records: folder that `ecvae prepare` wrote; its names must contain the identities.
+        out: folder to make.
         people: number of new people.
         seed: of the choice of people and shares.
-        quality: JPEG quality.
+        quality: of JPEG, 1..100.
 
     Raises:
         DataError: records cannot be read, or no two people have two views in common.
@@ -59,8 +59,10 @@ def _morphs(faces: Faces, people: int, seed: int, quality: int) -> Iterator[Face
     names = sorted(views)
     couples = [(a, b) for a, b in itertools.combinations(names, 2) if len(views[a].keys() & views[b].keys()) > 1]
     if not couples:
-        raise DataError(f"{faces.records}: no two people of its training split have two views in common; "
-                        "the names of their photos must differ in the person alone")  # fmt: skip
+        raise DataError(
+            f"{faces.records}: no two people of its training split have two views in common; "
+            "the names of their photos must differ in the identity only"
+        )
     rng = np.random.default_rng(seed)
     for number in range(people):
         first, second = couples[rng.integers(len(couples))]
@@ -75,23 +77,26 @@ def _morphs(faces: Faces, people: int, seed: int, quality: int) -> Iterator[Face
             buffer = io.BytesIO()
             Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
             tags = {**faces.tags[index], "morph": [first, second, round(float(share), 3)]}
-            tags.pop("crop", None)  # a morph comes from no photo
+            tags.pop("crop", None)  # a morph has no photo
             group = faces.groups[index].replace(first, identity)
             yield FaceRecord(buffer.getvalue(), points, identity, group, view.replace("*", identity), tags)
 
 
 def _morph(
-    first: UInt8[np.ndarray, "n h w 3"], second: UInt8[np.ndarray, "n h w 3"],
-    first_landmarks: Float[np.ndarray, "n p 2"], second_landmarks: Float[np.ndarray, "n p 2"], share: float,
-) -> tuple[UInt8[np.ndarray, "n h w 3"], Float[np.ndarray, "n p 2"]]:  # fmt: skip
+    first: UInt8[np.ndarray, "n h w 3"],
+    second: UInt8[np.ndarray, "n h w 3"],
+    first_landmarks: Float[np.ndarray, "n p 2"],
+    second_landmarks: Float[np.ndarray, "n p 2"],
+    share: float,
+) -> tuple[UInt8[np.ndarray, "n h w 3"], Float[np.ndarray, "n p 2"]]:
     landmarks = (1 - share) * first_landmarks + share * second_landmarks
-    warped = [np.asarray(_warp(jnp.asarray(images), landmarks, own)) for images, own in
-              ((first, first_landmarks), (second, second_landmarks))]  # fmt: skip
-    mixed = (1 - share) * warped[0] + share * warped[1]
+    warped_first = np.asarray(_warp(jnp.asarray(first), landmarks, first_landmarks))
+    warped_second = np.asarray(_warp(jnp.asarray(second), landmarks, second_landmarks))
+    mixed = (1 - share) * warped_first + share * warped_second
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8), landmarks.astype(np.float32)
 
 
 @jax.jit
-def _warp(images: Array, landmarks: Array, own: Array) -> Array:
-    places = finer(smooth_map(landmarks, own, _FIELD), images.shape[1])
+def _warp(images: Array, target: Array, source: Array) -> Array:
+    places = finer(smooth_map(target, source, _FIELD), images.shape[1])
     return resample(images.astype(jnp.float32), places)

@@ -13,8 +13,8 @@ def assign_splits(identities: Iterable[str], validation: float, test: float) -> 
     """Returns the split ("train", "validation" or "test") of each identity.
 
     A hash of the identity alone determines the split, so a person has the same split in every preparation. If a small
-    set leaves a split empty, one person moves there from the largest split. Train is always filled, the others if they
-    are requested and there are at least three people.
+    set leaves a split empty, one person moves there from the largest split. Train is filled unless the other fractions
+    sum to 1, the others if they are requested and there are at least three people.
     """
     place = {name: _place(name) for name in identities}
     ordered = sorted(place, key=lambda name: (place[name], name))
@@ -22,7 +22,7 @@ def assign_splits(identities: Iterable[str], validation: float, test: float) -> 
         name: "test" if place[name] < test else "validation" if place[name] < test + validation else "train"
         for name in ordered
     }
-    for split, requested in (("train", True), ("test", test > 0), ("validation", validation > 0)):
+    for split, requested in (("train", validation + test < 1), ("test", test > 0), ("validation", validation > 0)):
         present = Counter(splits.values())
         if present[split] or not requested or len(ordered) < (1 if split == "train" else 3):
             continue

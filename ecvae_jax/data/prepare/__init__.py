@@ -1,1 +1,1 @@
-"""Preparation: photos to records, by local processes or Apache Beam."""
+"""Preparation: photos to records, by processes of this machine or by Apache Beam."""

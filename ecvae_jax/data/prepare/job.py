@@ -1,4 +1,4 @@
-"""The work on one photo, as each process of a preparation does it."""
+"""The work on one photo: decode, find the face, crop, encode."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ class FaceJob:
     """One photo to prepare.
 
     Attributes:
-        content: the photo: its file, its bytes, its pixels, or why it cannot be had.
-        landmarks: pixels, where the user gave them; none: they are detected.
+        content: the photo: its file, its bytes, its pixels, or why it is missing.
+        landmarks: pixels, given by the user; None: detected.
+        tags: what the source knows of the photo.
     """
 
     content: Content
@@ -34,15 +35,15 @@ class FaceJob:
 
 @dataclass(frozen=True)
 class FaceOutcome:
-    """What became of a photo: a face, or the reason why not.
+    """The outcome of a photo: a face, or the reason for its rejection.
 
     Attributes:
         reason: empty for a face.
         image: JPEG bytes of the crop.
-        landmarks: crop units.
+        landmarks: crop units; None if rejected.
         crop: {"x0", "y0", "side"} of the crop in its photo, {"width", "height"} of the photo: pixels.
-        notes: what was done or should be known, whether kept or not.
-        tags: what the work found out about the face, for the record's tags.
+        notes: what was done, and what the user should know.
+        tags: for the record's tags.
     """
 
     reason: str = ""
@@ -54,10 +55,10 @@ class FaceOutcome:
 
 
 class FaceWorker:
-    """Does face jobs under one set of options; loads a detector only where landmarks are not given."""
+    """Does face jobs; loads a detector only if landmarks must be found."""
 
     def __init__(self, options: PrepareConfig, detect: bool) -> None:
-        """Makes the worker ready.
+        """Loads the detector if `detect`.
 
         Raises:
             MissingExtraError: the detector is not installed.
@@ -66,32 +67,32 @@ class FaceWorker:
         self._detector: Detector | None = load_detector(options.detector) if detect else None
 
     def __call__(self, job: FaceJob) -> FaceOutcome:
-        """Returns what became of the photo; a bad photo is an outcome, not an exception."""
+        """Returns the outcome of the photo; a bad photo is an outcome, not an exception."""
         notes: list[str] = []
         try:
             return self._face(job, notes)
         except BadPhotoError as error:
             return FaceOutcome(reason=str(error), notes=tuple(notes))
         except Exception as error:  # of a detector or an encoder: one photo must not end the whole preparation
-            said = " ".join(str(error).split())[:200]
-            return FaceOutcome(reason=f"failed: {type(error).__name__}: {said}", notes=tuple(notes))
+            message = " ".join(str(error).split())[:200]
+            return FaceOutcome(reason=f"failed: {type(error).__name__}: {message}", notes=tuple(notes))
 
     def _face(self, job: FaceJob, notes: list[str]) -> FaceOutcome:
         if isinstance(job.content, BadPhotoError):
             raise job.content
-        photo, done = read_photo(job.content, self._options.max_megapixels)
-        notes += done
-        landmarks, found = self._landmarks(photo, job)
-        notes += found
+        photo, read_notes = read_photo(job.content, self._options.max_megapixels)
+        notes += read_notes
+        landmarks, face_notes = self._landmarks(photo, job)
+        notes += face_notes
         box = self._box(landmarks, photo.shape[0], photo.shape[1])
         size = self._options.size
         beyond = outside_fraction(box, photo.shape[0], photo.shape[1])
         if beyond > 0.005:
-            notes.append(f"{beyond:.0%} of the crop lies beyond the photo and is its reflection")
+            notes.append(f"{beyond:.0%} of the crop is beyond the photo and is its reflection")
         if box.side < size:
             notes.append(f"crop of {box.side:.0f} px enlarged to {size} px")
         stream = io.BytesIO()
-        # Not `optimize=True`: libjpeg then asks for the whole picture in one buffer, and noise does not fit it.
+        # Not `optimize=True`: libjpeg then needs the whole picture in one buffer, and noise exceeds it.
         crop_image = Image.fromarray(cut_crop(photo, box, size))
         crop_image.save(stream, "JPEG", quality=self._options.quality, subsampling=0)
         crop = {key: round(value, 3) for key, value in box._asdict().items()}
@@ -123,7 +124,7 @@ class FaceWorker:
         extent = float((landmarks.max(axis=0) - landmarks.min(axis=0)).max())
         if inside.mean() < 0.5 or extent > 2 * max(height, width):
             raise BadPhotoError(
-                f"landmarks outside: {int(inside.sum())} of {len(landmarks)} lie in the photo of {width}×{height} px"
+                f"landmarks outside: {int(inside.sum())} of {len(landmarks)} are in the photo of {width}×{height} px"
             )
         box = crop_box(landmarks, self._options.margin)
         if box.side < self._options.min_side:

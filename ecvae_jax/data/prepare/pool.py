@@ -1,4 +1,4 @@
-"""The processes that work on the photos of a preparation."""
+"""Processes of this machine that find the faces in photos."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import multiprocessing
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
@@ -18,42 +18,41 @@ from pathlib import Path
 from ecvae_jax.data.prepare.job import FaceJob, FaceOutcome, FaceWorker
 from ecvae_jax.data.prepare.options import PrepareConfig
 
-_TOGETHER = 8
+_CHUNK = 8
 """Photos that go to a process at once."""
-
-
 _AHEAD = 4
-"""Such lots per process that are given out before the first must be back."""
+"""Chunks per process that are submitted before the first must be finished."""
 
 
 class WorkerDiedError(RuntimeError):
-    """A process of a preparation was killed, or crashed, before it came to a photo."""
+    """A worker process was killed, or crashed, before its first photo."""
 
 
-def work_on(
+def find_faces(
     jobs: Iterator[FaceJob], count: int, options: PrepareConfig, detect: bool, mark: Path | None = None
-) -> Iterator[FaceOutcome]:
+) -> Generator[FaceOutcome, None, None]:
     """Yields the outcomes in the order of the jobs.
 
-    A photo that kills the process which reads it (a decoder or a detector that crashes, the system out of memory) is
-    rejected; the others go on in a new one. Where all work is done in this process, it dies of the photo, and `mark`
-    tells the next one to be careful.
+    A photo may kill the process that reads it: a decoder or a detector crashes, or memory runs out. That photo is
+    rejected, and new processes do the others. If this process itself reads the photos, it dies too; `mark` then makes
+    the next call read each photo in a separate process.
 
     Args:
-        jobs: the photos; a few lots of them are taken ahead of the outcomes.
-        count: how many there are.
-        options: how; `options.processes` of them work.
-        detect: landmarks are to be found.
-        mark: a file that is there while this process itself does the work, and stays if it is killed at that.
+        jobs: the photos; a few chunks of them are read ahead of the outcomes.
+        count: number of jobs.
+        options: of the preparation; `options.processes` is the number of processes.
+        detect: whether landmarks must be found.
+        mark: a file that exists while this process itself reads photos, and remains if it is killed meanwhile; None:
+            do not mark.
 
     Raises:
         WorkerDiedError: a process was killed, or crashed, while it started.
     """
-    processes = min(options.processes, -(-count // _TOGETHER))  # starting one does not pay for fewer photos
+    processes = min(options.processes, -(-count // _CHUNK))  # for fewer photos a start does not pay
     if processes > 1:
         yield from _in_processes(jobs, processes, options, detect)
         return
-    if mark and mark.exists():  # the next photo may be what killed the process before, and others may be like it
+    if mark and mark.exists():  # the next photo may have killed the process before, and others may kill too
         with contextlib.closing(SoloWorker(options, detect)) as alone:
             yield from map(alone, jobs)
         return
@@ -68,39 +67,39 @@ def work_on(
 
 def _in_processes(
     jobs: Iterator[FaceJob], processes: int, options: PrepareConfig, detect: bool
-) -> Iterator[FaceOutcome]:
+) -> Generator[FaceOutcome, None, None]:
     waiting: deque[tuple[list[FaceJob], Future[list[FaceOutcome]] | None]] = deque()
     again: deque[list[FaceJob]] = deque()
     while True:
-        # "spawn": a fork would copy the threads' locks of whatever the program has loaded (TensorFlow, JAX)
+        # "spawn": a fork would copy the locks of TensorFlow's and JAX's threads
         pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start_worker, (options, detect))
         try:
-            while lot := again.popleft() if again else list(islice(jobs, _TOGETHER)):
-                waiting.append((lot, None))  # before it is submitted: that may fail
-                waiting[-1] = (lot, pool.submit(_work, lot))
-                # Not all at once: contents, and outcomes that nobody has taken yet, lie in memory.
+            while chunk := again.popleft() if again else list(islice(jobs, _CHUNK)):
+                waiting.append((chunk, None))  # before it is submitted: that may fail
+                waiting[-1] = (chunk, pool.submit(_work, chunk))
+                # Not all at once: contents and unread outcomes take memory.
                 if len(waiting) > _AHEAD * processes:
                     yield from _taken(waiting)
             while waiting:
                 yield from _taken(waiting)
             return
         except BrokenProcessPool:
-            pass  # its other processes are gone too: whatever was not back is done again
+            pass  # its other processes are gone too: unfinished chunks are retried
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-        print("a worker process died: the photos that it may have died of are tried one by one", file=sys.stderr)
+        print("a worker process died: its possible causes are retried one by one", file=sys.stderr)
         with contextlib.closing(SoloWorker(options, detect)) as alone:
             while waiting and not alone.died:
-                lot, future = waiting.popleft()
+                chunk, future = waiting.popleft()
                 good = future is not None and future.done() and not future.cancelled() and future.exception() is None
-                yield from future.result() if future is not None and good else map(alone, lot)
-        # The one that killed is known: processes together are faster than one alone.
-        again.extendleft(lot for lot, _ in reversed(waiting))
+                yield from future.result() if future is not None and good else map(alone, chunk)
+        # The photo that killed is known, and several processes are faster than one.
+        again.extendleft(chunk for chunk, _ in reversed(waiting))
         waiting.clear()
 
 
 def _taken(waiting: deque[tuple[list[FaceJob], Future[list[FaceOutcome]] | None]]) -> list[FaceOutcome]:
-    """The outcomes of the first lot, which is only then no longer waited for."""
+    """Returns the outcomes of the first chunk, and removes it only when they exist."""
     future = waiting[0][1]
     assert future is not None
     outcomes = future.result()
@@ -109,20 +108,20 @@ def _taken(waiting: deque[tuple[list[FaceJob], Future[list[FaceOutcome]] | None]
 
 
 class SoloWorker:
-    """Does jobs one by one in a process of its own, and a photo that kills that process is an outcome.
+    """Does jobs one by one in a separate process; a photo that kills the process is an outcome.
 
     Attributes:
-        died: whether a photo has killed one.
+        died: whether a photo has killed a process.
     """
 
     def __init__(self, options: PrepareConfig, detect: bool) -> None:
-        """Starts nothing yet: that is done for the first photo, and after one that killed."""
+        """Starts nothing yet: the process starts with the first photo, and again after each one that killed."""
         self._arguments = (options, detect)
         self._process: BaseProcess | None = None
         self.died = False
 
     def __call__(self, job: FaceJob) -> FaceOutcome:
-        """Returns what became of the photo.
+        """Returns the outcome of the photo.
 
         Raises:
             WorkerDiedError: the process died, or failed, while it started.
@@ -170,7 +169,7 @@ _worker: FaceWorker | None = None
 
 def _start_worker(options: PrepareConfig, detect: bool) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which then stops the workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C and stops the workers
     _worker = FaceWorker(options, detect)
 
 
@@ -185,6 +184,6 @@ def _work_alone(pipe: Connection, start: Callable[..., None], arguments: tuple[P
     while True:
         try:
             job = pipe.recv()
-        except EOFError:  # nobody asks any more
+        except EOFError:  # the main process has closed its end
             return
         pipe.send(_work([job])[0])

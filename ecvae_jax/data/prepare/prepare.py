@@ -7,76 +7,68 @@ import dataclasses
 import hashlib
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ecvae_jax import __version__
 from ecvae_jax.data.detect import load_detector
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.photos.given import GivenLandmarks, find_given_landmarks
 from ecvae_jax.data.photos.sources import Source, open_source
-from ecvae_jax.data.photos.splits import SPLITS, assign_splits
-from ecvae_jax.data.prepare.by_processes import ByProcesses
-from ecvae_jax.data.prepare.job import FaceOutcome
+from ecvae_jax.data.prepare.lots import AT_WORK, Lots, Place, put_outcomes, read_records
 from ecvae_jax.data.prepare.options import PrepareConfig
+from ecvae_jax.data.prepare.pool import find_faces
 from ecvae_jax.data.prepare.report import (
-    Kept,
+    KeptFace,
     PrepareSummary,
     advice,
-    count_reasons,
     no_face,
-    placed,
-    sort_out,
+    sort_photos,
+    summarize,
     write_report,
 )
+from ecvae_jax.data.records import plan_shards, write_info, write_shard
+from ecvae_jax.progress import track
+
+if TYPE_CHECKING:
+    from ecvae_jax.data.prepare.beam import BeamWork
 
 REPORT = "report.csv"
-
-
 PREVIEW = "preview.png"
 
-
-class Way(Protocol):
-    """How the photos are worked on: by processes of this machine, or by Apache Beam."""
-
-    def __len__(self) -> int:
-        """Returns the number of photos that are done."""
-        ...
-
-    def find_faces(self, files: Source, given: GivenLandmarks | None) -> None:
-        """Has all photos done."""
-        ...
-
-    @property
-    def outcomes(self) -> Iterable[FaceOutcome]:
-        """The outcomes of all photos in their order, without their JPEGs."""
-        ...
-
-    def write(self, out: Path, splits: Mapping[str, Sequence[Kept]], metadata: dict[str, Any]) -> None:
-        """Writes the records folder."""
-        ...
-
-    def close(self, remove: bool) -> None:
-        """Lets go of the work folder, and removes it where it is no longer wanted."""
-        ...
+_FREE_OPTIONS = (
+    "workers",
+    "overwrite",
+    "preview",
+    "validation",
+    "test",
+    "landmarks",
+    "identity",
+    "beam_runner",
+    "beam_options",
+    "beam_paths",
+)
+"""Options that no outcome depends on. `landmarks` counts through the landmarks themselves."""
 
 
 def prepare(source: str, out: Path, options: PrepareConfig | None = None) -> PrepareSummary:
-    """Writes a records folder from a source of photos and returns what became of them.
+    """Writes a records folder from a source of photos and returns the summary.
 
-    Everything is written into a hidden folder beside `out`, from which the records are moved when they are complete.
-    Where the work is broken off, by whatever it may be, that folder stays, and the same call goes on from there. The
-    same source and options give the same bytes, however many processes work and however often it was broken off.
+    All work happens in a hidden folder beside `out`; complete records are moved from there. After an interrupt or a
+    crash that folder stays, and the same call resumes. The same source and options give the same bytes, for any number
+    of processes and interrupts.
 
     Args:
-        source: a folder, a list, an archive, `multipie:DIR`, `tfds:NAME` or `video:FILE` (see `sources.open_source`).
+        source: a folder, a list, an archive, `multipie:DIR`, `tfds:NAME` or `video:FILE` (see `open_source`).
         out: folder to make.
-        options: how; none: the defaults.
+        options: None: the defaults.
 
     Raises:
         DataError: the source, an option or the given landmarks cannot be used, `out` exists, or no photo has a face.
-        MissingExtraError: the detector, or Apache Beam where it is asked for, is not installed.
+        MissingExtraError: the detector, or Apache Beam if asked for, is not installed.
+        OSError: the disk is full; finished work is kept.
     """
     options = options or PrepareConfig()
     files = open_source(source, options)
@@ -89,64 +81,95 @@ def prepare(source: str, out: Path, options: PrepareConfig | None = None) -> Pre
         detector, points = loaded.name, loaded.points
     out.parent.mkdir(parents=True, exist_ok=True)
     work = out.parent / f".{out.name}.partial"
+    records = work / "records"
     start = time.perf_counter()
-    way = _open(work, _task(files, given, options, detector), options, len(files.photos))
-    with _kept_if_broken_off(way, work):
-        before = len(way)
-        way.find_faces(files, given)
-        rows, kept = sort_out(files, given, way.outcomes)
-        if not kept:
-            raise DataError(no_face(source, rows))
-        splits = assign_splits((face.photo.identity for face in kept), options.validation, options.test)
-        splits |= {face.photo.identity: face.photo.split for face in kept if face.photo.split}
-        metadata = {
-            "points": points, "image_size": options.size, "source": files.label, "detector": detector,
-            "margin": options.margin, "quality": options.quality,
-        }  # fmt: skip
-        by_split = _by_split(kept, splits)
-        way.write(work / "records", by_split, metadata)
-        rows = [placed(row, splits) for row in rows]
-        write_report(work / "records" / REPORT, rows)
-        if options.preview:
-            from ecvae_jax.data.prepare.preview import write_preview  # JAX: late, workers skip it
+    beam = None
+    if options.beam_runner:
+        from ecvae_jax.data.prepare.beam import BeamWork  # late: Beam is an extra and takes a second
 
-            write_preview(work / "records", options.preview, work / "records" / PREVIEW)
-        _publish(work / "records", out)
-    seconds = time.perf_counter() - start
-    status = [row.status for row in rows]
-    return PrepareSummary(
-        out=out, found=len(rows), kept=len(kept), rejected=status.count("rejected"), skipped=status.count("skipped"),
-        splits={split: len(faces) for split, faces in by_split.items()}, identities=len(splits),
-        reasons=count_reasons(rows),
-        facts=(*files.facts, f"landmarks: {points} points, {detector}", *advice(kept, files, given, options)),
-        seconds=seconds, images_per_second=(len(files.photos) - before) / seconds,
-    )  # fmt: skip
+        beam = BeamWork(options, work)
+    lots = Lots(work, _task(files, given, options, detector), len(files.photos))
+    with _kept_on_interrupt(lots):
+        todo = len(files.photos) - len(lots)
+        if todo and beam:
+            beam.find_faces(lots, files, given)
+        elif todo:  # else: a detector would be loaded in vain
+            _find_faces(lots, todo, files, given, options)
+        rows, faces = sort_photos(files, given, lots.outcomes(), options)
+        if not faces:
+            raise DataError(no_face(source, rows))
+        metadata = {
+            "points": points,
+            "image_size": options.size,
+            "source": files.label,
+            "detector": detector,
+            "margin": options.margin,
+            "quality": options.quality,
+        }
+        _write_records(records, lots, faces, metadata, beam)
+        write_report(records / REPORT, rows)
+        if options.preview:
+            from ecvae_jax.data.prepare.preview import write_preview  # late: JAX
+
+            write_preview(records, options.preview, records / PREVIEW)
+        _publish(records, out)
+    facts = (*files.facts, f"landmarks: {points} points, {detector}", *advice(faces, files, given, options))
+    return summarize(out, rows, faces, facts, time.perf_counter() - start, todo)
+
+
+def _find_faces(lots: Lots, count: int, files: Source, given: GivenLandmarks | None, options: PrepareConfig) -> None:
+    jobs = (job for _, job in lots.missing_jobs(files, given))
+    with contextlib.closing(find_faces(jobs, count, options, given is None, lots.work / AT_WORK)) as outcomes:
+        shown = track(outcomes, count, "photos")
+        for number in lots.missing():
+            put_outcomes(lots.folder, number, list(islice(shown, lots.size(number))))
+
+
+def _write_records(
+    records: Path, lots: Lots, faces: dict[str, list[KeptFace]], metadata: dict[str, Any], beam: BeamWork | None
+) -> None:
+    shards: dict[str, Iterator[Place]] = {}
+    lengths: dict[str, list[int]] = {}
+    for split, members in faces.items():
+        plan = plan_shards(split, len(members), sum(face.length for face in members))
+        lengths[split] = [len(numbers) for numbers in plan.values()]
+        for name, numbers in plan.items():
+            shards[name] = _places(lots, members[numbers.start : numbers.stop])
+    records.mkdir()
+    if beam:
+        beam.write_shards(lots, records, shards)
+    else:
+        for name, places in shards.items():
+            write_shard(records / name, read_records(lots.folder, places))
+    write_info(records, lengths, metadata)
+
+
+def _places(lots: Lots, faces: list[KeptFace]) -> Iterator[Place]:
+    return ((*lots.locate(face.place), face.fields) for face in faces)
 
 
 @contextlib.contextmanager
-def _kept_if_broken_off(way: Way, work: Path) -> Iterator[None]:
-    """The work on the photos: its folder is removed when all is done or can never be, else kept to be gone on with."""
-    if len(way):
-        print(f"{work}: going on after {len(way)} photos", file=sys.stderr)
+def _kept_on_interrupt(lots: Lots) -> Iterator[None]:
+    """Removes the work folder after success or a final refusal; otherwise keeps the lots that are done."""
+    if len(lots):
+        print(f"{lots.work}: resuming after {len(lots)} photos", file=sys.stderr)
     try:
         yield
     except DataError:
-        way.close(remove=True)
+        lots.close(remove=True)
         raise
     except BaseException:
-        if len(way):
-            print(f"{len(way)} photos are done and kept in {work}: the same command goes on there", file=sys.stderr)
-        way.close(remove=not len(way))
+        done = len(lots)
+        if done:
+            print(f"{done} photos are done and kept in {lots.work}: run the same command to resume", file=sys.stderr)
+        lots.close(remove=not done)
         raise
-    way.close(remove=True)
+    lots.close(remove=True)
 
 
 def _task(files: Source, given: GivenLandmarks | None, options: PrepareConfig, detector: str) -> dict[str, Any]:
-    """Everything that the outcomes depend on: what an earlier work folder was begun for is compared with it."""
-    settings = dataclasses.asdict(options)
-    for free in ("workers", "overwrite", "preview", "validation", "test", "landmarks", "identity",
-                 "beam_runner", "beam_options", "beam_paths"):  # fmt: skip
-        del settings[free]
+    """Returns all that the outcomes depend on; only a work folder of the same task is resumed."""
+    settings = {key: value for key, value in dataclasses.asdict(options).items() if key not in _FREE_OPTIONS}
     digest = hashlib.sha256()
     for photo in files.photos:
         digest.update(f"{photo.name}\0{photo.stamp}\n".encode())
@@ -158,7 +181,7 @@ def _task(files: Source, given: GivenLandmarks | None, options: PrepareConfig, d
 
 def _check_out(out: Path, files: Source, options: PrepareConfig) -> None:
     if files.root is not None and files.searched and out.resolve().is_relative_to(files.root.resolve()):
-        raise DataError(f"{out} lies inside the source {files.root}: give a folder outside it")
+        raise DataError(f"{out} is inside the source {files.root}: give a folder outside it")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not options.overwrite:
@@ -167,21 +190,8 @@ def _check_out(out: Path, files: Source, options: PrepareConfig) -> None:
         raise DataError(f"{out} exists and is no records folder: --overwrite replaces only those; give another folder")
 
 
-def _open(work: Path, task: dict[str, Any], options: PrepareConfig, photos: int) -> Way:
-    if not options.beam_runner:
-        return ByProcesses(work, task, options)
-    from ecvae_jax.data.prepare.beam import ByBeam  # Beam: late, it is an extra and takes a second
-
-    return ByBeam(work, task, options, photos)
-
-
-def _by_split(kept: list[Kept], splits: dict[str, str]) -> dict[str, list[Kept]]:
-    found = {split: [face for face in kept if splits[face.photo.identity] == split] for split in SPLITS}
-    return {split: faces for split, faces in found.items() if faces}
-
-
 def _publish(records: Path, out: Path) -> None:
-    """Renames `records` to `out`; earlier records there are moved aside first and removed last."""
+    """Renames `records` to `out`; earlier records there move aside first, and the work folder takes them along."""
     aside = records.with_name("replaced")
     if out.exists():
         out.rename(aside)

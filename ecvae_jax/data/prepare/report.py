@@ -1,17 +1,18 @@
-"""What became of every file of a source: report.csv, and the summary that adds up."""
+"""The outcome of every file of a source: its row in report.csv, its split, and the summary."""
 
 from __future__ import annotations
 
 import csv
 import statistics
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ecvae_jax.data.photos.given import GivenLandmarks
 from ecvae_jax.data.photos.sources import Photo, Source
+from ecvae_jax.data.photos.splits import SPLITS, assign_splits
 from ecvae_jax.data.prepare.job import FaceOutcome
 from ecvae_jax.data.prepare.options import PrepareConfig
 
@@ -24,10 +25,10 @@ class ReportRow:
 
     Attributes:
         file: its path below the source's folder.
-        status: "kept"; "rejected": a photo without a usable face; "skipped": not taken for a photo.
-        split, identity: of a kept one.
-        reason: why it was not kept: a category, then `: ` and details where there are any.
-        notes: what was done to it or should be known.
+        status: "kept"; "rejected": a photo without a usable face; "skipped": not a photo.
+        split, identity: of a kept photo; else empty.
+        reason: why it is not kept: a category, then `: ` and any details; empty for a kept photo.
+        notes: what was done to it, and what the user should know.
     """
 
     file: str
@@ -46,11 +47,11 @@ class PrepareSummary:
         out: the records folder.
         found, kept, rejected, skipped: numbers of files.
         splits: faces in each split.
-        identities: people among the kept.
+        identities: people with a kept photo.
         reasons: number of files for each category of reason.
-        facts: what was assumed, and what the user should know.
-        seconds: time spent on the photos, writing included.
-        images_per_second: photos a second over that time.
+        facts: lines on what was assumed, and what the user should know.
+        seconds: spent on the photos, writing included.
+        images_per_second: photos of this run per second.
     """
 
     out: Path
@@ -66,10 +67,6 @@ class PrepareSummary:
     images_per_second: float = 0.0
 
     def __str__(self) -> str:
-        """Returns `lines()` as one text."""
-        return "\n".join(self.lines())
-
-    def lines(self) -> list[str]:
         """Returns the summary for a person to read."""
         lines = list(self.facts)
         lines.append(
@@ -79,11 +76,11 @@ class PrepareSummary:
         parts = ", ".join(f"{split} {number}" for split, number in self.splits.items())
         lines.append(f"{self.identities} identities; faces: {parts}")
         lines.append(f"{self.images_per_second:.1f} images/s ({self.seconds:.1f} s)")
-        return lines
+        return "\n".join(lines)
 
 
 def write_report(path: Path, rows: Iterable[ReportRow]) -> None:
-    """Writes report.csv: one line a file, in the order of the names."""
+    """Writes report.csv: one line per file, sorted by name."""
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -92,68 +89,108 @@ def write_report(path: Path, rows: Iterable[ReportRow]) -> None:
 
 
 def count_reasons(rows: Iterable[ReportRow]) -> dict[str, int]:
-    """Returns how many files were not kept for each category of reason, the most frequent first."""
+    """Returns the number of files for each category of reason, the most frequent first."""
     counts = Counter(row.reason.split(":")[0] for row in rows if row.reason)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-class Kept(NamedTuple):
-    """A face whose JPEG waits on disk, where it has the number `index` among all photos."""
+class KeptFace(NamedTuple):
+    """A face that becomes a record; its JPEG stays on disk.
+
+    Attributes:
+        photo: where it comes from.
+        place: of the photo among all photos.
+        outcome: without the JPEG.
+        length: bytes of the JPEG.
+    """
 
     photo: Photo
-    index: int
+    place: int
     outcome: FaceOutcome
+    length: int
 
     @property
     def fields(self) -> dict[str, Any]:
-        """All of its `builders.FaceRecord` but image and landmarks."""
+        """All of its `FaceRecord` but image and landmarks."""
         photo, outcome = self.photo, self.outcome
-        return {
-            "identity": photo.identity, "group": photo.group, "name": photo.name,
-            "tags": {**photo.tags, **outcome.tags, "crop": outcome.crop},
-        }  # fmt: skip
+        tags = {**photo.tags, **outcome.tags, "crop": outcome.crop}
+        return {"identity": photo.identity, "group": photo.group, "name": photo.name, "tags": tags}
 
 
-def sort_out(
-    files: Source, given: GivenLandmarks | None, outcomes: Iterable[FaceOutcome]
-) -> tuple[list[ReportRow], list[Kept]]:
-    """Returns a row for every file of the source, and the photos that gave a face; `outcomes`: one a photo."""
+def sort_photos(
+    files: Source, given: GivenLandmarks | None, outcomes: Iterable[tuple[FaceOutcome, int]], options: PrepareConfig
+) -> tuple[list[ReportRow], dict[str, list[KeptFace]]]:
+    """Returns a row for every file of the source, and the kept faces of each split that has any.
+
+    Args:
+        files: the source.
+        given: landmarks of the user; None: detected.
+        outcomes: one per photo, each with the bytes of its JPEG.
+        options: the fractions of the splits.
+    """
+    found = list(zip(files.photos, outcomes, strict=True))
+    kept = [photo for photo, (outcome, _) in found if outcome.landmarks is not None]
+    splits = assign_splits((photo.identity for photo in kept), options.validation, options.test)
+    splits |= {photo.identity: photo.split for photo in kept if photo.split}
     tables = given.files if given else frozenset()
     rows = [
         ReportRow(name, "skipped", reason="the landmarks that were used" if name in tables else reason)
         for name, reason in files.skipped
     ]
-    kept: list[Kept] = []
-    for index, (photo, outcome) in enumerate(zip(files.photos, outcomes, strict=True)):
+    faces: dict[str, list[KeptFace]] = {split: [] for split in SPLITS}
+    for place, (photo, (outcome, length)) in enumerate(found):
         notes = "; ".join(outcome.notes)
         if outcome.landmarks is None:
             rows.append(ReportRow(photo.name, "rejected", reason=outcome.reason, notes=notes))
             continue
-        kept.append(Kept(photo, index, outcome))
-        rows.append(ReportRow(photo.name, "kept", identity=photo.identity, notes=notes))
-    return rows, kept
+        split = splits[photo.identity]
+        rows.append(ReportRow(photo.name, "kept", split, photo.identity, notes=notes))
+        faces[split].append(KeptFace(photo, place, outcome, length))
+    return rows, {split: members for split, members in faces.items() if members}
 
 
-def placed(row: ReportRow, splits: dict[str, str]) -> ReportRow:
-    """Returns the row of a kept photo with its split; others as they are."""
-    return ReportRow(row.file, row.status, splits[row.identity], row.identity, "", row.notes) if row.identity else row
-
-
-def no_face(source: str, rows: list[ReportRow]) -> str:
-    """Returns the line for a source without any face."""
+def no_face(source: str, rows: Sequence[ReportRow]) -> str:
+    """Returns the error line for a source without any face."""
     reasons = list(count_reasons(row for row in rows if row.status == "rejected").items())[:3]
     why = ", ".join(f"{number} × {reason}" for reason, number in reasons)
     return f"source {source!r}: none of its {len(rows)} files gave a face ({why}); nothing was written"
 
 
-def advice(kept: list[Kept], files: Source, given: GivenLandmarks | None, options: PrepareConfig) -> list[str]:
-    """Returns what the user should know of the photos that were kept."""
+def summarize(
+    out: Path,
+    rows: Sequence[ReportRow],
+    faces: Mapping[str, Sequence[KeptFace]],
+    facts: Iterable[str],
+    seconds: float,
+    photos: int,
+) -> PrepareSummary:
+    """Returns the summary of a preparation that worked on `photos` photos in `seconds`."""
+    status = Counter(row.status for row in rows)
+    return PrepareSummary(
+        out=out,
+        found=len(rows),
+        kept=status["kept"],
+        rejected=status["rejected"],
+        skipped=status["skipped"],
+        splits={split: len(members) for split, members in faces.items()},
+        identities=len({row.identity for row in rows if row.identity}),
+        reasons=count_reasons(rows),
+        facts=tuple(facts),
+        seconds=seconds,
+        images_per_second=photos / seconds,
+    )
+
+
+def advice(
+    faces: Mapping[str, Sequence[KeptFace]], files: Source, given: GivenLandmarks | None, options: PrepareConfig
+) -> list[str]:
+    """Returns what the user should know of the kept photos, one line a fact."""
     lines = []
-    sides = [face.outcome.crop["side"] for face in kept]
+    sides = [face.outcome.crop["side"] for members in faces.values() for face in members]
     small = sum(side < options.size for side in sides)
-    if small > len(kept) / 2:
+    if small > len(sides) / 2:
         lines.append(
-            f"{small} of {len(kept)} crops were smaller than {options.size} px and were enlarged "
+            f"{small} of {len(sides)} crops were smaller than {options.size} px and were enlarged "
             f"(median {statistics.median(sides):.0f} px): a smaller --size would lose nothing"
         )
     if given:

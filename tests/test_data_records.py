@@ -1,4 +1,4 @@
-"""The records folder: written whole or not at all, read by index here and by tensorflow-datasets elsewhere."""
+"""The records folder: written completely or not at all, and read by index here and by tensorflow-datasets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image
 
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import load_faces, record_splits
-from ecvae_jax.data.records import FaceRecord, write_records
+from ecvae_jax.data.records import FaceRecord, encode_record, plan_shards, write_records
 
 METADATA = {"points": 68, "image_size": 16, "source": "drawn", "detector": "none", "margin": 1.5}
 
@@ -96,6 +96,23 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path):
     assert digest(make_records(tmp_path / "a" / "faces")) == digest(make_records(tmp_path / "b" / "faces"))
 
 
+def test_features_are_in_sorted_order():
+    """By default their order is a hash that differs between processes, and so do the bytes."""
+    encoded = encode_record(record("a"))
+    places = [encoded.index(name) for name in (b"group", b"identity", b"image", b"landmarks", b"name", b"tags")]
+    assert places == sorted(places)
+
+
+def test_a_small_set_has_one_file_and_a_large_one_files_of_64_mib_or_more():
+    assert plan_shards("train", 0, 0) == {}
+    assert plan_shards("train", 1000, 2**26) == {"ecvae_faces-train.array_record-00000-of-00001": range(1000)}
+    plan = plan_shards("test", 1001, 300 * 2**20)
+    assert list(plan) == [f"ecvae_faces-test.array_record-{i:05d}-of-00004" for i in range(4)]
+    assert [place for places in plan.values() for place in places] == list(range(1001))
+    assert max(map(len, plan.values())) - min(map(len, plan.values())) <= 1
+    assert len(plan_shards("train", 3, 100, shards=4)) == 3
+
+
 def test_nothing_is_left_in_the_folder_for_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -147,8 +164,8 @@ def test_what_is_no_records_folder_is_refused_in_one_line(tmp_path: Path, damage
     if damage == "points":
         make_records(folder / "made")
         folder = folder / "made"
-        told = json.loads((folder / "metadata.json").read_text())
-        (folder / "metadata.json").write_text(json.dumps({**told, "points": told["points"] - 1}))
+        metadata = json.loads((folder / "metadata.json").read_text())
+        (folder / "metadata.json").write_text(json.dumps({**metadata, "points": metadata["points"] - 1}))
     with pytest.raises(DataError) as caught:
         load_faces(folder, "train")
     assert str(folder) in str(caught.value)
@@ -173,7 +190,7 @@ def test_metadata_is_plain_json(records: Path):
     assert json.loads((records / "metadata.json").read_text())["points"] == 68
 
 
-def test_the_fingerprint_tells_faces_from_others(tmp_path: Path, records: Path):
+def test_the_fingerprint_differs_between_sets_of_faces(tmp_path: Path, records: Path):
     first = load_faces(records, "train").fingerprint
     assert first == load_faces(make_records(tmp_path / "again"), "train").fingerprint
     assert first != load_faces(records, "test").fingerprint
