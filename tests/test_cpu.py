@@ -20,7 +20,7 @@ def flags_after(code: str, **environment: str) -> str:
     return shown.stdout.strip()
 
 
-SET = "from ecvae_jax.cpu import set_cpu_flags; set_cpu_flags()"
+SET = "from ecvae_jax.cli.runtime import set_platform_flags; set_platform_flags()"
 
 
 def test_flag_is_added_to_what_is_there() -> None:
@@ -52,7 +52,7 @@ def test_jax_accepts_the_flag() -> None:
 
 
 def test_freed_memory_is_kept_on_cpus_only() -> None:
-    code = "from ecvae_jax.cpu import keep_freed_memory as keep; import os; os.environ['XLA_FLAGS'] = str(keep())"
+    code = "from ecvae_jax.cli.runtime import keep_freed_memory as keep; import os; os.environ['XLA_FLAGS'] = str(keep())"
     glibc = sys.platform.startswith("linux") and platform.libc_ver()[0] == "glibc"
     assert flags_after(code, JAX_PLATFORMS="cpu") == str(glibc)
     assert flags_after(code, JAX_PLATFORMS="cuda") == "False"
@@ -66,9 +66,9 @@ def test_libtpu_without_a_tpu_trains_on_the_cpu(tmp_path: Path, vendor: str) -> 
     if vendor.startswith("0x"):
         (tmp_path / "vendor").write_text(f"{vendor}\n")
     code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import os; from ecvae_jax import cpu; "
-        f"cpu._PCI_VENDORS, cpu._DRIVERS = {str(tmp_path / 'vendor')!r}, (); "
-        "print(cpu.set_cpu_flags(), cpu.keep_freed_memory(), os.environ.get('JAX_PLATFORMS'))"
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import os; from ecvae_jax.cli import runtime; "
+        f"runtime._PCI_VENDORS, runtime._DRIVERS = {str(tmp_path / 'vendor')!r}, (); "
+        "print(runtime.set_platform_flags(), runtime.keep_freed_memory(), os.environ.get('JAX_PLATFORMS'))"
     )
     glibc = sys.platform.startswith("linux") and platform.libc_ver()[0] == "glibc"
     said = flags_after(code).splitlines()[0]
@@ -80,7 +80,7 @@ def test_a_tpus_driver_is_enough(tmp_path: Path) -> None:
     (tmp_path / "libtpu" / "__init__.py").touch()
     (tmp_path / "accel0").touch()
     code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from ecvae_jax import cpu; "
-        f"cpu._PCI_VENDORS, cpu._DRIVERS = '', ({str(tmp_path / 'accel*')!r},); cpu.set_cpu_flags()"
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from ecvae_jax.cli import runtime; "
+        f"runtime._PCI_VENDORS, runtime._DRIVERS = '', ({str(tmp_path / 'accel*')!r},); runtime.set_platform_flags()"
     )
     assert flags_after(code) == ""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 
 from ecvae_jax.checkpoints.store import Checkpoints
-from ecvae_jax.config import Config
+from ecvae_jax.config import Config, Span
 from ecvae_jax.data.batches import Faces, load_faces, training_batches
 from ecvae_jax.images import save_png
 from ecvae_jax.model.conditioning import mean_effective_clusters
@@ -22,7 +22,6 @@ from ecvae_jax.training.metrics import SkippedStep, TrainingError, Window
 from ecvae_jax.training.monitor import Watch, peak_memory
 from ecvae_jax.training.parallel import check_batch_size, map_step, on_one_device, over_hosts, replicate
 from ecvae_jax.training.preview import device_views, draw_views, first_examples, save_bad_batch
-from ecvae_jax.training.span import Span
 from ecvae_jax.training.state import TrainState, count_params, init_state
 from ecvae_jax.training.step import Metrics, make_train_step
 from ecvae_jax.training.workdir import lock_workdir
