@@ -67,7 +67,7 @@ def set_platform_flags() -> bool:
     """Returns whether XLA_FLAGS holds the flags of this platform, having added those that the user did not set.
 
     Call it before JAX is imported; later it changes nothing. Versions of jaxlib outside the tested ones get no flags.
-    Where libtpu is installed without a TPU, as for `ecvae plan`, it also sets JAX_PLATFORMS=cpu: JAX would look for one.
+    Where libtpu is installed without a TPU, as for `ecvae plan`, it sets JAX_PLATFORMS=cpu: JAX would look for one.
     """
     given, name = os.environ.get("XLA_FLAGS", ""), platform()
     settings = PLATFORMS.get(name, Settings())
