@@ -18,9 +18,9 @@ import sys
 MEASURE = """
 import sys, time
 import numpy as np
-from ecvae_jax.cli.runtime import keep_freed_memory, set_cpu_flags
+from ecvae_jax.cli.runtime import keep_freed_memory, set_platform_flags
 if sys.argv[1] in ("flag", "both"):
-    assert set_cpu_flags()
+    assert set_platform_flags()
 if sys.argv[1] == "both":
     assert keep_freed_memory()
 import jax

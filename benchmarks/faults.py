@@ -30,7 +30,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", TF_ENABLE_ONEDNN_OPTS="0")  # as the command has them, before it imports
 
 from ecvae_jax.cli.main import main as ecvae
-from ecvae_jax.cli.runtime import set_cpu_flags
+from ecvae_jax.cli.runtime import set_platform_flags
 from ecvae_jax.config import ClusterConfig, Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 
 EVERY = 20  # steps between two checkpoints
@@ -220,7 +220,7 @@ def main() -> int:
     folder = options.folder or Path(temporary.name)
     config, file = small_experiment(folder, options.steps, EVERY)
 
-    set_cpu_flags()  # in vain once JAX is imported, as it is in the process that the runs are forked from
+    set_platform_flags()  # in vain once JAX is imported, as it is in the process that the runs are forked from
     command = [sys.executable, "-m", "ecvae_jax", "train", str(file), "--workdir", str(folder / "undisturbed")]
     subprocess.run(command, check=True)
     expected = results(config, folder / "undisturbed")

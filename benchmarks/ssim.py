@@ -11,9 +11,9 @@ import argparse
 import statistics
 import time
 
-from ecvae_jax.cli.runtime import set_cpu_flags
+from ecvae_jax.cli.runtime import set_platform_flags
 
-set_cpu_flags()
+set_platform_flags()
 
 import jax
 import jax.numpy as jnp

@@ -16,9 +16,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from ecvae_jax.cli.runtime import keep_freed_memory, set_cpu_flags
+from ecvae_jax.cli.runtime import keep_freed_memory, set_platform_flags
 
-set_cpu_flags()
+set_platform_flags()
 keep_freed_memory()
 
 import jax

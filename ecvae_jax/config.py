@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import runpy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 _OLD_NAMES = {("data", "colour_jitter"): "color_jitter"}
 """Fields of stored configs that have since been renamed."""
@@ -391,3 +392,25 @@ def load_config(path: Path) -> Config:
     if not isinstance(config, Config):
         raise ValueError(f"config {str(path)!r}: must define `config`, an ecvae_jax.config.Config; got {config!r}")
     return config
+
+
+class Span(NamedTuple):
+    """Training steps to trace, both ends included; the first step is 1."""
+
+    first: int
+    last: int
+
+    @classmethod
+    def parse(cls, text: str, steps: int) -> Span:
+        """Returns the span written as A:B.
+
+        Raises:
+            ValueError: the text is not A:B, or not within 1 to `steps`, the length of the training.
+        """
+        match = re.fullmatch(r"([0-9]+):([0-9]+)", text)
+        if match is None:
+            raise ValueError(f"profile={text!r}: must be two steps with a colon between them, such as 10:15")
+        span = cls(int(match[1]), int(match[2]))
+        if not 1 <= span.first <= span.last <= steps:
+            raise ValueError(f"profile={text!r}: must be A:B with 1 <= A <= B <= {steps} (train.steps)")
+        return span

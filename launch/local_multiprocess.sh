@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Trains in N processes on this machine, each a "host" with M virtual CPU devices: how a pod works, without one.
+# Emulates a pod: trains in N processes on this machine, each a "host" with M virtual CPU devices.
 # usage: bash launch/local_multiprocess.sh N M CONFIG --workdir DIR [--section.field VALUE ...]
-# Process 0 tells on the terminal, the others in DIR/host-I.log. Ctrl-C and SIGTERM stop all after the same step. The exit
-# code is that of the lowest process that did not end with 0, else 0. $ECVAE_PORT names another port than a free one.
+# Process 0 prints on the terminal, the others to DIR/host-I.log. Ctrl-C and SIGTERM stop all after the same step. The exit
+# code is the first nonzero one in the order of the processes, else 0. $ECVAE_PORT sets the port (default: a free one).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -43,7 +43,7 @@ trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' INT TERM
 
 code=0
 for pid in "${pids[@]}"; do
-  # A signal breaks off the wait; the process is waited for until it is gone.
+  # A signal interrupts `wait`: repeat it until the process has ended.
   while kill -0 "$pid" 2>/dev/null; do
     wait "$pid" && ended=0 || ended=$?
   done

@@ -1,6 +1,6 @@
-# shellcheck shell=bash disable=SC2154 # what launch/tpu_pod.sh has set
-# Sourced by launch/tpu_pod.sh: how it speaks with people, with gcloud and with the workers, for real or in a dry run. It has
-# $dry, $name, $zone and $project set.
+# shellcheck shell=bash disable=SC2154 # launch/tpu_pod.sh sets the variables
+# Sourced by launch/tpu_pod.sh: its messages and its calls of gcloud and of the workers, real or dry. Needs $dry, $name, $zone
+# and $project.
 child='' state='' answer='' looks=0 words=()
 
 say() { printf 'launch: %s\n' "$*" >&2; }
@@ -9,7 +9,7 @@ refuse() {
   exit 2
 }
 
-quoted() { # the words as one line that bash reads as the same words
+quoted() { # WORDS: prints one line that bash reads as the same words
   local word line=''
   for word in "$@"; do
     [[ $word =~ ^[A-Za-z0-9_./:=+,@%-]+$ ]] || word=${word@Q}
@@ -18,11 +18,11 @@ quoted() { # the words as one line that bash reads as the same words
   printf '%s' "$line"
 }
 
-show() { # a dry run is made of these lines; a real one leaves stdout to the log of worker 0
+show() { # a dry run prints commands on stdout; a real run leaves stdout to the log of worker 0
   if $dry; then printf '+ %s\n' "$(quoted "$@")"; else printf '+ %s\n' "$(quoted "$@")" >&2; fi
 }
 
-run() { # in the background, so that Ctrl-C reaches us at once
+run() { # in the background, so that bash handles Ctrl-C at once
   show "$@"
   if $dry; then return; fi
   "$@" &
@@ -32,20 +32,20 @@ run() { # in the background, so that Ctrl-C reaches us at once
 
 pause() { if ! $dry; then sleep "${ECVAE_POLL:-20}" & wait $!; fi; }
 
-tpus() { # VERB ARGUMENTS…, as words for gcloud
+tpus() { # VERB ARGUMENTS…: sets $words to the command of gcloud
   words=(gcloud compute tpus "$@" "--zone=$zone" "${project[@]}" --quiet)
 }
 
-remote() { # WORKER COMMAND, which bash runs in the home folder there
+remote() { # WORKER COMMAND: bash runs it in the home folder of the worker
   tpus tpu-vm ssh "$name" "--worker=$1" "--command=$2" "${@:3}"
   run "${words[@]}"
 }
 
-on_worker() { # WORKER VERB…, of launch/tpu_worker.sh
+on_worker() { # WORKER VERB…: runs launch/tpu_worker.sh there
   remote "$1" "bash ecvae/launch/tpu_worker.sh $(quoted "${@:2}")"
 }
 
-ask() { # like "$@", in $answer
+ask() { # COMMAND…: runs it with the output in $answer
   if $dry; then
     show "$@"
     answer=''
@@ -54,7 +54,7 @@ ask() { # like "$@", in $answer
   answer=$("$@" 2>&1)
 }
 
-look() { # $state: what the queue says, and once it has delivered the pod, what the pod says; NONE; UNKNOWN: no answer
+look() { # sets $state: that of the request, once it is fulfilled that of the pod; NONE: no request; UNKNOWN: no answer
   local before=$state
   if $dry; then
     looks=$((looks + 1))

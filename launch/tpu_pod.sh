@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU pod: requests it, ships this checkout, makes the environment on every worker, starts the training on
-# all of them, follows the log of worker 0, makes a new pod when this one is preempted, and deletes it in the end.
+# Trains on a Cloud TPU pod: requests it, ships this checkout, creates the environment on every worker, starts the training,
+# follows the log of worker 0, requests a new pod after a preemption, and deletes the pod at the end.
 # usage: bash launch/tpu_pod.sh --name NAME --zone ZONE --type v5litepod-256 (--bucket BUCKET | --nfs SERVER:/SHARE)
 #        [--spot] [--project PROJECT] [--version IMAGE] [--attempts 20] [--keep] [--dry-run]
 #        -- CONFIG --workdir /mnt/ecvae/runs/NAME [options of `ecvae train`]
-# Bucket or share appear as /mnt/ecvae on every worker. --dry-run prints every command and runs none. Ctrl-C has the training
-# store its state; the same command goes on. $ECVAE_POLL: seconds between two looks at the pod (20). docs/pods.md has more.
+# Every worker mounts the bucket or share at /mnt/ecvae. --dry-run only prints the commands. After Ctrl-C the training stores
+# its state; the same command resumes it. $ECVAE_POLL: seconds between two checks of the pod (20). More: docs/pods.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 shared=/mnt/ecvae
@@ -32,7 +32,7 @@ read_arguments() {
           --attempts) attempts=$2 ;;
           --project) project=("--project=$2") ;;
           --bucket | --nfs)
-            [ ${#storage[@]} -eq 0 ] || refuse "$1 $2: one of --bucket and --nfs, once: both appear as $shared"
+            [ ${#storage[@]} -eq 0 ] || refuse "$1 $2: give one of --bucket and --nfs, once; both are mounted at $shared"
             storage=("$1" "${2#gs://}")
             ;;
         esac
@@ -43,34 +43,34 @@ read_arguments() {
         training=("$@")
         return
         ;;
-      *) refuse "$1: no such option; those of the training go behind --, and the head of launch/tpu_pod.sh lists the rest" ;;
+      *) refuse "$1: unknown option; options of the training go after --; the head of launch/tpu_pod.sh lists the others" ;;
     esac
     shift
   done
 }
 
 check_arguments() {
-  [[ $name =~ ^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$ ]] || refuse "--name '$name': must be small letters, digits and -, as my-pod"
-  [[ $zone =~ ^[a-z]+-[a-z]+[0-9]+-[a-z]$ ]] || refuse "--zone '$zone': must be a zone of Google Cloud, as us-west4-a"
-  [[ $kind =~ ^[a-z0-9]+-[0-9]+$ ]] || refuse "--type '$kind': must be an accelerator type, as v5litepod-256"
+  [[ $name =~ ^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$ ]] || refuse "--name '$name': must be lowercase letters, digits and -, such as my-pod"
+  [[ $zone =~ ^[a-z]+-[a-z]+[0-9]+-[a-z]$ ]] || refuse "--zone '$zone': must be a zone of Google Cloud, such as us-west4-a"
+  [[ $kind =~ ^[a-z0-9]+-[0-9]+$ ]] || refuse "--type '$kind': must be an accelerator type, such as v5litepod-256"
   [[ $attempts =~ ^[1-9][0-9]*$ ]] || refuse "--attempts '$attempts': must be a number, at least 1"
-  [ ${#storage[@]} -gt 0 ] || refuse "--bucket or --nfs is missing: checkpoints must outlive the pod and be seen by all workers"
+  [ ${#storage[@]} -gt 0 ] || refuse "--bucket or --nfs is missing: checkpoints must outlive the pod, where all workers can read them"
   if [ -z "$version" ]; then
     case $kind in
       v2-* | v3-* | v4-*) version=tpu-ubuntu2204-base ;;
       v5litepod-*) version=v2-alpha-tpuv5-lite ;;
       v5p-*) version=v2-alpha-tpuv5 ;;
       v6e-*) version=v2-alpha-tpuv6e ;;
-      *) refuse "--type '$kind': no image is known for it; name one with --version" ;;
+      *) refuse "--type '$kind': its image is unknown; name one with --version" ;;
     esac
   fi
   local config=${training[0]:-} word workdir=''
-  [[ $config != /* && $config != *..* && -f $config ]] || refuse "'$config': must be a config in this checkout, as -- configs/paper_256.py"
+  [[ $config != /* && $config != *..* && -f $config ]] || refuse "'$config': must be a config in this checkout, such as -- configs/paper_256.py"
   for word in "${training[@]}"; do
     if [[ $workdir == next ]]; then workdir=$word; fi
     case $word in --workdir) workdir=next ;; --workdir=*) workdir=${word#*=} ;; esac
   done
-  [[ $workdir == "$shared"/* ]] || refuse "--workdir '$workdir': must be a folder in $shared, where --bucket and --nfs appear"
+  [[ $workdir == "$shared"/* ]] || refuse "--workdir '$workdir': must be a folder in $shared, where --bucket and --nfs are mounted"
 }
 
 discard() {
@@ -84,12 +84,12 @@ discard() {
 }
 
 left_behind() {
-  say "the TPU $name may still be there, and is paid for until it is deleted"
-  say "  to go on: bash launch/tpu_pod.sh $(quoted "${command[@]}")"
-  say "  to delete: gcloud compute tpus queued-resources delete $name --force --zone=$zone ${project[*]}"
+  say "the TPU $name may still exist, and costs money until it is deleted"
+  say "  resume: bash launch/tpu_pod.sh $(quoted "${command[@]}")"
+  say "  delete: gcloud compute tpus queued-resources delete $name --force --zone=$zone ${project[*]}"
 }
 
-leave() { # CODE: the end, with the pod deleted or named
+leave() { # CODE: deletes the pod, or prints how to, and exits
   phase=over
   case $pod in
     none | unknown) ;;
@@ -98,7 +98,7 @@ leave() { # CODE: the end, with the pod deleted or named
   exit "$1"
 }
 
-obtain() { # waits for a pod that is READY; fails where the request came to nothing
+obtain() { # waits until the pod is READY; fails where the request fails
   local asked=false silent=0
   phase=waiting fresh=false
   while :; do
@@ -111,7 +111,7 @@ obtain() { # waits for a pod that is READY; fails where the request came to noth
         tpus queued-resources create "$name" "--node-id=$name" "--accelerator-type=$kind" "--runtime-version=$version"
         if $spot; then words+=(--spot); fi
         run "${words[@]}" || {
-          say "the TPU could not be requested; gcloud says why above"
+          say "the request for the TPU failed; see the message of gcloud above"
           exit 1
         }
         ;;
@@ -140,7 +140,7 @@ ship() {
   on_worker all setup "${storage[@]}"
 }
 
-follow() { # until the training has ended: its exit code, or lost, in $code
+follow() { # until the training has ended; sets $code to its exit code, or to lost
   local lines=+1 tries
   phase=training
   for ((tries = 0; tries < 30; tries++)); do
@@ -157,18 +157,18 @@ follow() { # until the training has ended: its exit code, or lost, in $code
     esac
     look
     case $state in READY | UNKNOWN) ;; *) break ;; esac
-    say "the connection to worker 0 broke; the training goes on there, and is looked for again"
+    say "lost the connection to worker 0, where the training continues; connecting again"
     lines=20
     pause
   done
   if [[ $state == UNKNOWN ]]; then
-    say "nothing answers; the training may be running"
+    say "gcloud does not answer; the training may still run"
     exit 1
   fi
   code=lost
 }
 
-gone() { # a pod that is taken away may say READY for some seconds more
+gone() { # whether the pod was preempted; its state may stay READY for some seconds
   look
   if [[ $state == READY ]]; then
     pause
@@ -188,11 +188,11 @@ attempt() {
   obtain || return 0
   pod=there
   if ! $fresh; then phase=training; fi
-  # A training that an earlier call has started is only followed.
+  # If an earlier call has started the training, only follow it.
   if $fresh || ! on_worker 0 running 2>/dev/null; then
     { ship && phase=training && on_worker all start "${training[@]}"; } || {
       if gone; then return 0; fi
-      say "the workers could not be made ready; what they said is above"
+      say "the setup of the workers failed; see their messages above"
       leave 1
     }
   fi
@@ -206,8 +206,8 @@ interrupted() {
   case $phase in
     waiting) leave 130 ;;
     training)
-      say "stopping: the training stores its state on all workers; a second Ctrl-C leaves at once"
-      on_worker all stop || say "not all workers answered"
+      say "stopping: the training stores its state on all workers; a second Ctrl-C exits at once"
+      on_worker all stop || say "some workers did not answer"
       ;;
   esac
   exit 130
@@ -216,7 +216,7 @@ interrupted() {
 read_arguments "$@"
 check_arguments
 if ! $dry && ! command -v gcloud >/dev/null; then
-  say "gcloud is needed and was not found; install the Google Cloud CLI"
+  say "gcloud was not found; install the Google Cloud CLI"
   exit 1
 fi
 trap interrupted INT TERM
@@ -228,7 +228,7 @@ for ((attempt = 1; attempt <= attempts; attempt++)); do
   if [[ $code != lost ]]; then fetch_logs; fi
   case $code in
     0)
-      if $dry; then say "nothing was run; after a preemption all of it comes again, at most $attempts times"; fi
+      if $dry; then say "dry run; after a preemption a real run repeats all commands, at most $attempts times in all"; fi
       leave 0
       ;;
     2) leave 2 ;;
@@ -242,5 +242,5 @@ for ((attempt = 1; attempt <= attempts; attempt++)); do
   esac
   discard
 done
-say "the pod was lost $attempts times; the same command goes on from the last checkpoint"
+say "the pod was lost $attempts times; run the same command to resume at the last checkpoint"
 exit 75

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# What launch/tpu_pod.sh has every worker of a TPU pod do; it is shipped there with the code.
+# The commands that launch/tpu_pod.sh runs on every worker of a TPU pod, where it ships this script with the code.
 # usage: bash launch/tpu_worker.sh setup [--bucket NAME | --nfs SERVER:/SHARE] | start ARGUMENTS… | follow [LINES] |
 #        result | stop | running | log
-# The training runs apart from the ssh session that started it. ~/ecvae-run has its log, the pid of its keeper and its own,
-# and, once it has ended, its exit code.
+# The training outlives the ssh session that started it. ~/ecvae-run holds its log, the pids of the training and of its
+# keeper, and finally its exit code.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$HOME/ecvae-run
 shared=/mnt/ecvae
-export ECVAE_VENV=${ECVAE_VENV:-$HOME/ecvae-venv} # outlives the code, which is replaced at every start
+export ECVAE_VENV=${ECVAE_VENV:-$HOME/ecvae-venv} # outside the code, which every start replaces
 
 install() {
-  # A machine that has just started holds the lock of apt for its own upgrades.
+  # A machine that has just started holds the lock of apt for its automatic upgrades.
   sudo DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600 update
   sudo DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600 install -y "$@"
 }
@@ -22,7 +22,7 @@ provide_python() {
   for candidate in python3.12 python3.11 python3.13; do
     if "$candidate" -c 'import venv, ensurepip' 2>/dev/null; then return 0; fi
   done
-  # The TPU images are Ubuntu 22.04, whose own Python is 3.10.
+  # The TPU images are Ubuntu 22.04 with Python 3.10.
   sudo add-apt-repository -y ppa:deadsnakes/ppa >/dev/null
   install python3.12 python3.12-venv
 }
@@ -34,10 +34,10 @@ mount_shared() {
     --bucket)
       sudo chown "$(id -u)" "$shared"
       command -v gcsfuse >/dev/null || install gcsfuse || {
-        echo "launch: gcsfuse is not on $(hostname) and apt does not find it; use --nfs, or an image that has it" >&2
+        echo "launch: gcsfuse was not found on $(hostname), nor by apt; use --nfs, or an image with gcsfuse" >&2
         return 1
       }
-      # A checkpoint is written aside and renamed; gcsfuse refuses to rename folders of flat buckets unless it is told.
+      # A checkpoint is renamed when it is complete; by default gcsfuse refuses to rename folders of flat buckets.
       gcsfuse --implicit-dirs --rename-dir-limit=100000 "$2" "$shared"
       ;;
     --nfs)
@@ -68,10 +68,10 @@ start() {
   echo $! >"$folder/keeper"
 }
 
-keep() { # the process that outlives the ssh session: starts the training, and writes down how it ended
+keep() { # outlives the ssh session: runs the training and stores its exit code
   # shellcheck source=launch/environment.sh
   . launch/environment.sh tpu
-  trap : TERM # a machine that shuts down sends it to everybody; the training stores its state, and its keeper waits
+  trap : TERM # a shutdown sends it to all processes: the training stores its state, and the keeper waits
   "$PYTHON" -m ecvae_jax train "$@" --hosts auto &
   local training=$! code=0
   echo "$training" >"$folder/training"

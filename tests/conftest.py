@@ -10,9 +10,9 @@ from pathlib import Path
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from ecvae_jax.cli.runtime import set_cpu_flags, use_compilation_cache
+from ecvae_jax.cli.runtime import set_platform_flags, use_compilation_cache
 
-set_cpu_flags()
+set_platform_flags()
 # Many tests train the same small model: it is compiled once for all of them, and for the processes they start.
 _CACHE = tempfile.TemporaryDirectory(prefix="ecvae-tests-", ignore_cleanup_errors=True)
 use_compilation_cache(_CACHE.name)

@@ -1,7 +1,7 @@
-"""Stand-ins for gcloud, kubectl, srun, …, put first on PATH: they write down their calls, and answer by a script.
+"""Stubs of gcloud, kubectl, srun, … first on PATH: each records its calls and answers by a script.
 
-The one for gcloud keeps a small cloud in a folder: a pod of two workers, whose homes are folders and whose ssh is bash,
-so that what the launcher sends to a worker really runs.
+The stub of gcloud keeps a small cloud in a folder: a pod of two workers whose homes are folders. Its ssh is bash, so
+the commands of the launcher really run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ with open(world / "calls", "a") as calls:
 """
 
 GCLOUD = """
-queue = world / "queue"  # what the queue says of the pod; no file: there is no request
+queue = world / "queue"  # state of the request; no file: no request
 def made():
     return int((world / "made").read_text()) if (world / "made").exists() else 0
 def option(name):
@@ -77,13 +77,13 @@ match words[2:4]:
         code = ssh() if connected() else 255
         outcome = (world / "outcomes").read_text().split()[made() - 1]
         if outcome.startswith("late") and option("--command").endswith("result"):
-            queue.write_text("SUSPENDED")  # the pod is taken away, and the training has failed of it just before
+            queue.write_text("SUSPENDED")  # preempted just after the training failed of it
         sys.exit(code)
     case other:
-        sys.exit(f"what is gcloud {other}?")
+        sys.exit(f"unknown: gcloud {other}")
 """
 
-# The Python of the workers: a training that ends as the outcome of its pod says.
+# The Python of the workers: a training that ends with the outcome of its pod.
 TRAINING = """
 outcome = (world / "outcomes").read_text().split()[int((world / "made").read_text()) - 1]
 with open(world / "trained", "a") as trained:
@@ -106,13 +106,13 @@ sys.exit(int(outcome.removeprefix("late-")))
 """
 
 
-def _hear_ctrl_c() -> None:
-    """As in a terminal; where the tests run in the background of a script it is ignored, and bash could not trap it."""
+def _reset_sigint() -> None:
+    """Resets SIGINT, which background jobs of a script ignore; bash cannot trap an ignored signal."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class World:
-    """A folder with stand-ins, what they were called with, and a small checkout to launch from."""
+    """A folder with stubs, their recorded calls, and a small checkout to launch from."""
 
     def __init__(self, folder: Path, root: Path) -> None:
         self.folder, self.bin, self.checkout = folder, folder / "bin", folder / "checkout"
@@ -123,7 +123,7 @@ class World:
             shutil.copy(root / name, self.checkout / name)
 
     def tool(self, name: str, body: str = "") -> None:
-        """Puts a stand-in first on PATH; `body` is Python that knows `words`, its arguments, and `world`, a folder."""
+        """Puts a stub first on PATH; `body` is Python with `words`, its arguments, and `world`, a folder."""
         (self.bin / name).write_text(RECORD + body)
         (self.bin / name).chmod(0o755)
 
@@ -141,9 +141,15 @@ class World:
 
     def start(self, script: str | Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            ["bash", str(self.checkout / script), *arguments], env=self.environment(**environment), cwd=self.folder,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=_hear_ctrl_c,
-        )  # fmt: skip
+            ["bash", str(self.checkout / script), *arguments],
+            env=self.environment(**environment),
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=_reset_sigint,
+        )
 
     def run(self, script: str | Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         process = self.start(script, *arguments, **environment)
@@ -151,7 +157,7 @@ class World:
         return subprocess.CompletedProcess([str(script), *arguments], process.returncode, out, err)
 
     def bare_path(self) -> str:
-        """A PATH with what the scripts themselves need, and nothing else: the tools of this machine are not there."""
+        """Returns a PATH with only the tools that the scripts themselves need."""
         for name in ("bash", "dirname", "cat", "mktemp", "seq", "hostname", "id"):
             where = shutil.which(name)
             assert where is not None, name
@@ -159,10 +165,10 @@ class World:
         return str(self.bin)
 
     def close(self) -> None:
-        """Ends the trainings that a test left running."""
+        """Kills the trainings that a test left running."""
         for pid in self.folder.glob("homes/*/ecvae-run/[kt]*"):
             number = int(pid.read_text())
-            # Its number may be a stranger's by now: only a process that was started in this world is ended.
+            # Another process may have the pid by now: kill only one that was started in this world.
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 if str(self.folder).encode() in Path(f"/proc/{number}/environ").read_bytes():
                     os.kill(number, signal.SIGKILL)

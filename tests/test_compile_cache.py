@@ -1,4 +1,4 @@
-"""The folder of compiled programs: filled, read, turned off, never in the way; each case in its own process."""
+"""The cache of compiled programs: written, read, turned off, damaged, read-only; each case in its own process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ with CompileLog() as log:
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    # One device: eight cost a training of three steps half a minute, and the cache is the same.
+    # One device: with eight, a training of three steps takes half a minute more, and the cache is the same.
     clean = {name: value for name, value in os.environ.items() if name not in (*OURS, "XLA_FLAGS")}
     return subprocess.run(
         [sys.executable, "-c", code], env={**clean, **environment}, capture_output=True, text=True, check=True
@@ -76,17 +76,17 @@ def test_own_folder_and_jaxs_own_variable(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "environment", [{"ECVAE_COMPILATION_CACHE": "FILE/below"}, {"ECVAE_COMPILATION_CACHE": "/proc/here"}]
 )
-def test_folder_that_cannot_be_written_is_a_note_and_no_failure(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_unwritable_folder_is_a_note_and_no_failure(tmp_path: Path, environment: dict[str, str]) -> None:
     (tmp_path / "file").write_text("")
     values = {name: value.replace("FILE", str(tmp_path / "file")) for name, value in environment.items()}
     note, result, how = run(COMPILE, **values).stdout.splitlines()
     assert note.startswith("compiled programs are not kept (")
-    assert note.endswith(": set ECVAE_COMPILATION_CACHE to a folder that can be written, or to off")
+    assert note.endswith(": set ECVAE_COMPILATION_CACHE to a writable folder, or to off")
     assert result.startswith("[1.0, ")
     assert how.endswith("(no compile cache)")
 
 
-def test_a_damaged_entry_is_compiled_anew_and_replaced(tmp_path: Path) -> None:
+def test_damaged_entry_is_recompiled_and_replaced(tmp_path: Path) -> None:
     good = run(COMPILE, ECVAE_COMPILATION_CACHE=str(tmp_path)).stdout.splitlines()
     (entry,) = tmp_path.glob("jit_program-*-cache")
     whole = entry.read_bytes()
@@ -98,12 +98,12 @@ def test_a_damaged_entry_is_compiled_anew_and_replaced(tmp_path: Path) -> None:
     assert "read from" in run(COMPILE, ECVAE_COMPILATION_CACHE=str(tmp_path)).stdout
 
 
-def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
+def test_least_recently_used_entries_are_pruned_first(tmp_path: Path) -> None:
     for age, name in enumerate("abcd"):
         path = tmp_path / f"{name}-cache"
         path.write_bytes(b"x" * 10)
         os.utime(path, (1000 - age, 1000 - age))
-    os.utime(tmp_path / "d-cache", (2000, 500))  # made first, read last
+    os.utime(tmp_path / "d-cache", (2000, 500))  # oldest but last read
     _prune(tmp_path, most_bytes=25)
     assert [path.name for path in entries(tmp_path)] == ["a-cache", "d-cache"]
     _prune(tmp_path / "missing", most_bytes=25)
@@ -113,10 +113,10 @@ def test_trainings_are_bitwise_the_same_compiled_or_read_from_the_cache(tiny_con
     experiment = tmp_path / "config.json"
     experiment.write_text(tiny_config.to_json())
     code = (
-        "import os, hashlib\nfrom pathlib import Path\nfrom ecvae_jax.cli import main\n"
+        "import os, hashlib\nfrom pathlib import Path\nfrom ecvae_jax.cli.main import main\n"
         f"work = Path({str(tmp_path)!r}) / os.environ['NAME']\n"
         f"assert main(['train', {str(experiment)!r}, '--workdir', str(work), '--train.steps', '3']) == 0\n"
-        "import jax\nfrom ecvae_jax.training.checkpoint import load_model\n"
+        "import jax\nfrom ecvae_jax.checkpoints.load import load_model\n"
         "model = load_model(work)\n"
         "leaves = [leaf.tobytes() for leaf in jax.tree.leaves(jax.device_get(model.params))]\n"
         "print(hashlib.sha256(b''.join(leaves)).hexdigest())\n"

@@ -1,4 +1,4 @@
-"""Every launch script is run: demo.sh in full, only shorter; the others as far as they go without the network."""
+"""Every launch script runs: demo.sh in full with a short training, the others as far as possible offline."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ SCRIPTS = sorted((ROOT / "launch").glob("*.sh"))
 
 
 def run(script: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    # One device and no settings of ours, as a newcomer has.
+    # One device and default settings, as on a new machine.
     clean = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS" and not k.startswith("ECVAE_")}
     return subprocess.run(
         ["bash", str(script), *arguments], env={**clean, **environment}, capture_output=True, text=True, cwd=ROOT
     )
+
+
+def source_environment(extras: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    code = f". {ROOT}/launch/environment.sh {extras}; echo $PYTHON"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("ECVAE_")}
+    return subprocess.run(["bash", "-c", code], cwd=ROOT, env={**clean, **environment}, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
@@ -28,8 +34,16 @@ def test_shell_can_read_it(script: Path) -> None:
 
 def test_demo_trains_evaluates_and_draws(tmp_path: Path) -> None:
     shown = run(
-        ROOT / "launch" / "demo.sh", "--train.steps", "3", "--model.image-size", "32", "--model.widths", "16", "32",
-        ECVAE_READY_PYTHON=sys.executable, ECVAE_DEMO=str(tmp_path),
+        ROOT / "launch" / "demo.sh",
+        "--train.steps",
+        "3",
+        "--model.image-size",
+        "32",
+        "--model.widths",
+        "16",
+        "32",
+        ECVAE_READY_PYTHON=sys.executable,
+        ECVAE_DEMO=str(tmp_path),
     )
     assert shown.returncode == 0, shown.stderr[-2000:]
     lines = [line.split()[0] for line in shown.stdout.splitlines()]
@@ -38,8 +52,8 @@ def test_demo_trains_evaluates_and_draws(tmp_path: Path) -> None:
     assert (tmp_path / "sample.png").is_file()
 
 
-def test_tests_are_run_in_the_environment_after_style_and_types(tmp_path: Path) -> None:
-    # Style and types are noted only: this suite runs after they passed, and pyright takes half a minute.
+def test_test_command_runs_style_types_and_tests(tmp_path: Path) -> None:
+    # The stub only records style and types: they passed before this suite, and pyright takes half a minute.
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\necho "$2" >> {tmp_path}/ran\n[ "$2" != pytest ] || exec {sys.executable} "$@"\n')
     python.chmod(0o755)
@@ -49,7 +63,7 @@ def test_tests_are_run_in_the_environment_after_style_and_types(tmp_path: Path) 
     assert (tmp_path / "ran").read_text().split() == ["ruff", "pyright", "pytest"]
 
 
-def test_what_fails_a_check_fails_the_test_command(tmp_path: Path) -> None:
+def test_failed_check_fails_the_test_command(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\n[ "$2" != pyright ]\n')
     python.chmod(0o755)
@@ -79,23 +93,51 @@ def test_heads_without_their_assets_are_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_is_no_environment_is_left_alone(tmp_path: Path) -> None:
+def test_foreign_folder_is_unchanged(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
     shown = run(ROOT / "launch" / "test.sh", ECVAE_VENV=str(tmp_path), ECVAE_PYTHON=sys.executable)
     assert shown.returncode == 1
-    assert "is there and is no Python environment" in shown.stderr
+    assert "exists and is no Python environment" in shown.stderr
     assert (tmp_path / "mine").read_text() == "precious"
 
 
-def test_an_environment_of_the_same_settings_is_used_again(tmp_path: Path) -> None:
-    """The stamp of what was installed is all that is looked at, so the second call starts at once."""
+def test_environment_of_the_same_settings_is_reused(tmp_path: Path) -> None:
+    """Only the stamp of the installed settings is compared, so the second call starts at once."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
     settings = (ROOT / "pyproject.toml").read_bytes()
     stamp = subprocess.run(["cksum"], input=settings, capture_output=True, check=True).stdout.decode().strip()
     (tmp_path / "installed").write_text(f"{stamp} [dev]\n")
-    code = f". {ROOT}/launch/environment.sh dev; echo $PYTHON"
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("ECVAE_")}
-    environment = {**clean, "ECVAE_VENV": str(tmp_path), "ECVAE_PYTHON": sys.executable}
-    shown = subprocess.run(["bash", "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    shown = source_environment("dev", ECVAE_VENV=str(tmp_path), ECVAE_PYTHON=sys.executable)
+    assert shown.returncode == 0, shown.stderr
     assert shown.stdout.strip() == f"{tmp_path}/bin/python"
+
+
+# Stands for the Python that creates the environment, and, copied into it, for the Python inside.
+CREATOR = """#!/bin/sh
+case "$*" in
+  --version) echo Python 3.12.0 ;;
+  "-m venv "*) mkdir -p "$3/bin"; touch "$3/pyvenv.cfg"; cp "$0" "$3/bin/python" ;;
+  "-m pip install "*) echo "noise: $*"; echo "WARNING: noise" >&2; case "$*" in *--editable*) exit CODE ;; esac ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_installation_prints_one_line_a_step_and_names_its_log(tmp_path: Path, code: int) -> None:
+    python, venv = tmp_path / "python", tmp_path / "venv"
+    python.write_text(CREATOR.replace("CODE", str(code)))
+    python.chmod(0o755)
+    shown = source_environment("mediapipe", ECVAE_VENV=str(venv), ECVAE_PYTHON=str(python))
+    assert shown.returncode == code
+    lines = shown.stderr.splitlines()
+    assert all(line.startswith("launch: ") for line in lines)
+    assert "noise: -m pip install" in (venv / "install.log").read_text()
+    assert "WARNING: noise" in (venv / "install.log").read_text()
+    if code:
+        assert len(lines) == 4
+        assert lines[-1] == f"launch: installing ecvae_jax[mediapipe] failed; see the end of {venv}/install.log"
+        assert not (venv / "installed").exists()
+    else:
+        assert len(lines) == 4  # environment, pip, the package, MediaPipe's networks
+        assert shown.stdout.strip() == f"{venv}/bin/python"

@@ -1,4 +1,4 @@
-"""launch/gke.sh and launch/gke.yaml: the JobSet, what becomes of it by exit code, and the recipe of the image."""
+"""launch/gke.sh and launch/gke.yaml: the JobSet, its policies by exit code, and the recipe of the image."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def job(whole: dict[str, Any]) -> dict[str, Any]:
     ("topology", "chips", "hosts", "per_host"),
     [("4x4", None, 4, 4), ("16x16", None, 64, 4), ("2x2x4", None, 4, 4), ("2x4", "8", 1, 8), ("1x1", None, 1, 1)],
 )
-def test_there_is_a_pod_for_each_host_of_the_slice(
+def test_one_pod_per_host_of_the_slice(
     world: World, topology: str, chips: str | None, hosts: int, per_host: int
 ) -> None:
     more = ("--chips-per-host", chips) if chips else ()
@@ -61,7 +61,7 @@ def test_there_is_a_pod_for_each_host_of_the_slice(
     }
 
 
-def test_the_pods_find_each_other_share_a_volume_and_may_store_their_state(world: World) -> None:
+def test_pods_find_each_other_share_a_volume_and_have_time_to_store(world: World) -> None:
     whole = jobset(world, *SLICE)
     assert (whole["apiVersion"], whole["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
     assert whole["metadata"]["name"] == "faces"
@@ -69,31 +69,39 @@ def test_the_pods_find_each_other_share_a_volume_and_may_store_their_state(world
     pod = job(whole)["template"]["spec"]
     assert pod["terminationGracePeriodSeconds"] == 60
     assert {(t["key"], t["effect"]) for t in pod["tolerations"]} == {
-        ("cloud.google.com/gke-spot", "NoSchedule"), ("google.com/tpu", "NoSchedule")}  # fmt: skip
+        ("cloud.google.com/gke-spot", "NoSchedule"),
+        ("google.com/tpu", "NoSchedule"),
+    }
     (volume,) = pod["volumes"]
     assert volume["persistentVolumeClaim"]["claimName"] == "faces-nfs"
     (container,) = pod["containers"]
     assert container["volumeMounts"] == [{"name": volume["name"], "mountPath": "/shared"}]
 
 
-def test_arguments_come_through(world: World) -> None:
+def test_arguments_reach_the_container_unchanged(world: World) -> None:
     (container,) = job(jobset(world, *SLICE))["template"]["spec"]["containers"]
     assert container["command"] == ["ecvae", "train"]
-    # Kubernetes gives $$ to the container as $, and reads $(NAME) only where no $ is before it.
+    # Kubernetes passes $$ to the container as $, and expands $(NAME) only without a $ before it.
     assert [word.replace("$$", "$") for word in container["args"]] == [*TRAIN[1:], "--hosts", "auto"]
     assert all("$" not in word.replace("$$", "") for word in container["args"])
 
 
 @pytest.mark.parametrize(
     ("code", "disrupted", "becomes"),
-    [(75, False, "restarted"), (137, False, "restarted"), (143, True, "restarted"), (1, True, "restarted"),
-     (1, False, "failed"), (2, False, "failed")],
-)  # fmt: skip
-def test_what_a_pod_that_ends_does_to_the_training(world: World, code: int, disrupted: bool, becomes: str) -> None:
-    """Reads the two policies as the controllers do: the first rule that fits counts."""
+    [
+        (75, False, "restarted"),
+        (137, False, "restarted"),
+        (143, True, "restarted"),
+        (1, True, "restarted"),
+        (1, False, "failed"),
+        (2, False, "failed"),
+    ],
+)
+def test_exit_code_of_a_pod_decides_on_a_restart(world: World, code: int, disrupted: bool, becomes: str) -> None:
+    """The two policies read as the controllers do: the first matching rule counts."""
     whole = jobset(world, *SLICE)
     spec = job(whole)
-    assert spec["template"]["spec"]["restartPolicy"] == "Never"  # podFailurePolicy asks for it
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"  # podFailurePolicy requires it
     assert spec["backoffLimit"] == 0
 
     def fits(rule: dict[str, Any]) -> bool:
@@ -120,12 +128,12 @@ def test_kubectl_gets_what_the_dry_run_shows(world: World) -> None:
     assert shown.returncode == 0, shown.stderr
     assert world.calls() == [["kubectl", "--namespace=team", "apply", "-f", "-"]]
     title, text = dry.stdout.split("\n", 1)
-    assert title == "# would be given to: kubectl --namespace=team apply -f -"
+    assert title == "# input of: kubectl --namespace=team apply -f -"
     assert (world.folder / "applied").read_text() == text
     assert "kubectl --namespace=team delete jobset faces" in shown.stderr
 
 
-def test_what_kubectl_refuses_is_a_failure(world: World) -> None:
+def test_error_of_kubectl_is_a_failure(world: World) -> None:
     world.tool("kubectl", "sys.exit('no matches for kind \"JobSet\"')")
     shown = launch(world, *RUN, *SLICE, *TRAIN)
     assert shown.returncode == 1
@@ -145,7 +153,7 @@ def test_no_kubectl_is_one_line(world: World) -> None:
     (world.bin / "kubectl").unlink()
     shown = world.run("launch/gke.sh", *RUN, *SLICE, *TRAIN, PATH=world.bare_path())
     assert shown.returncode == 1
-    assert shown.stderr.startswith("launch: kubectl is needed and was not found")
+    assert shown.stderr.startswith("launch: kubectl was not found")
     assert len(shown.stderr.splitlines()) == 1
 
 
@@ -154,18 +162,18 @@ def test_no_kubectl_is_one_line(world: World) -> None:
     [
         ((), "--name ''"),
         (("--name",), "--name: a value is missing"),
-        (("--naem", "x"), "--naem: no such option"),
+        (("--naem", "x"), "--naem: unknown option"),
         ((*RUN[2:], *SLICE, *TRAIN), "--name '': must be at most 40"),
         ((*RUN[:4], *SLICE, *TRAIN), "--claim '': must be"),
         ((*RUN, *SLICE, "--image", "a b", *TRAIN), "--image 'a b'"),
         ((*RUN, *SLICE[:2], "--topology", "4", *TRAIN), "--topology '4'"),
-        ((*RUN, *SLICE[:2], "--topology", "3x3", *TRAIN), "its 9 chips are no whole number of hosts of 4 chips"),
+        ((*RUN, *SLICE[:2], "--topology", "3x3", *TRAIN), "its 9 chips must be a multiple of the 4 chips per host"),
         ((*RUN, *SLICE, "--chips-per-host", "3", *TRAIN), "must be 1, 4 or 8"),
         ((*RUN, *SLICE, "--restarts", "ever", *TRAIN), "--restarts 'ever'"),
         ((*RUN, *SLICE), "the config is missing"),
         ((*RUN, *SLICE, *TRAIN[:2]), "--workdir '': must be a folder in /shared"),
         ((*RUN, *SLICE, *TRAIN[:2], "--workdir=/runs"), "--workdir '/runs': must be a folder in /shared"),
-        ((*RUN, *SLICE, *TRAIN, "two\nlines"), "must have no line breaks"),
+        ((*RUN, *SLICE, *TRAIN, "two\nlines"), "must not contain line breaks"),
     ],
 )
 def test_wrong_arguments_are_one_line(world: World, arguments: tuple[str, ...], says: str) -> None:
@@ -177,7 +185,7 @@ def test_wrong_arguments_are_one_line(world: World, arguments: tuple[str, ...], 
     assert world.calls() == []
 
 
-def test_the_image_has_what_it_copies_and_a_python_that_the_package_takes() -> None:
+def test_image_copies_existing_files_and_has_a_supported_python() -> None:
     lines = (ROOT / "launch" / "Dockerfile").read_text().splitlines()
     sent = {line.removeprefix("!") for line in (ROOT / "launch" / "Dockerfile.dockerignore").read_text().splitlines()}
     copied = [name for line in lines if line.startswith("COPY") for name in line.split()[1:-1]]

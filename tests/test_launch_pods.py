@@ -1,4 +1,4 @@
-"""launch/tpu_pod.sh against a stand-in for gcloud, whose workers run what they are sent; the lint of all launchers."""
+"""launch/tpu_pod.sh against a stub of gcloud whose workers really run their commands; the lint of all launchers."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def read_until(stream: IO[str] | None, found: Callable[[str], bool]) -> None:
     for line in stream:
         if found(line):
             return
-    raise AssertionError("the launcher ended before it said so")
+    raise AssertionError("the launcher ended without the expected line")
 
 
 def verbs(world: World) -> list[str]:
-    """What was asked of gcloud, without the looks at the pod."""
+    """The verbs of the calls of gcloud, without the checks of the pod."""
     calls = [call for call in world.calls() if call[0] == "gcloud" and call[4] != "describe"]
     return [
         next((w.split("tpu_worker.sh ")[1].split()[0] for w in call if "tpu_worker.sh" in w), call[4]) for call in calls
@@ -71,7 +71,7 @@ def test_a_training_from_request_to_deletion(world: World) -> None:
         "--spot",
         "--zone=us-west4-a",
     } <= {*create}
-    # Every worker trains, and has got every argument as it was given.
+    # Every worker trains with unchanged arguments.
     trained = sorted(world.calls("trained"))
     assert trained == [[n, "-m", "ecvae_jax", "train", *TRAIN[1:], "--hosts", "auto"] for n in ("0", "1")]
     mounted = [call for call in world.calls() if call[0] == "gcsfuse"]
@@ -93,7 +93,7 @@ def test_a_dry_run_prints_what_a_real_one_runs_and_runs_nothing(world: World) ->
     real = [call for call in world.calls() if call[0] == "gcloud"]
 
     def same(calls: list[list[str]]) -> list[list[str]]:
-        # The archive has a name of its own each time; a look at a pod that is there has two halves.
+        # Each archive has another name, and the check of a pod takes one or two calls.
         calls = [[w for w in call if not w.endswith(".tgz") or ":" in w] for call in calls]
         return [call for call in calls if call[0] == "gcloud" and "describe" not in call]
 
@@ -101,7 +101,7 @@ def test_a_dry_run_prints_what_a_real_one_runs_and_runs_nothing(world: World) ->
     assert len(same(printed)) == 9
 
 
-def test_what_is_shipped_is_there() -> None:
+def test_shipped_files_exist() -> None:
     dry = subprocess.run(
         ["bash", str(ROOT / "launch" / "tpu_pod.sh"), *POD, "--dry-run", *TRAIN],
         capture_output=True,
@@ -113,7 +113,7 @@ def test_what_is_shipped_is_there() -> None:
     assert all((ROOT / name).exists() for name in tar[4:] if not name.startswith("--"))
 
 
-def test_a_lost_pod_is_made_anew_and_the_training_goes_on(world: World) -> None:
+def test_lost_pod_is_replaced_and_the_training_resumes(world: World) -> None:
     shown = launch(world, *POD, *TRAIN, outcomes="preempted 75 preempted-1 late-1 0")
     assert shown.returncode == 0, shown.stderr
     assert [verb for verb in verbs(world) if verb in ("create", "start", "delete")] == ["create", "start", "delete"] * 5
@@ -122,7 +122,7 @@ def test_a_lost_pod_is_made_anew_and_the_training_goes_on(world: World) -> None:
 
 
 @pytest.mark.parametrize("outcome", ["1", "late-2", "134"])
-def test_a_failed_training_is_not_restarted_and_nothing_is_left_to_pay(world: World, outcome: str) -> None:
+def test_failed_training_is_not_restarted_and_its_pod_is_deleted(world: World, outcome: str) -> None:
     shown = launch(world, *POD, *TRAIN, outcomes=f"{outcome} 0")
     assert shown.returncode == int(outcome.removeprefix("late-"))
     assert [verb for verb in verbs(world) if verb in ("create", "start", "log", "delete")] == [
@@ -134,28 +134,28 @@ def test_a_failed_training_is_not_restarted_and_nothing_is_left_to_pay(world: Wo
     assert not (world.folder / "queue").exists()
 
 
-def test_attempts_come_to_an_end(world: World) -> None:
+def test_number_of_attempts_is_limited(world: World) -> None:
     shown = launch(world, *POD, "--attempts", "2", *TRAIN, outcomes="75 75 0")
     assert shown.returncode == 75
     assert verbs(world).count("create") == verbs(world).count("delete") == 2
     assert shown.stderr.splitlines()[-1].startswith("launch: the pod was lost 2 times")
 
 
-def test_a_request_that_fails_is_made_again(world: World) -> None:
+def test_failed_request_is_retried(world: World) -> None:
     world.write("states", "FAILED ACTIVE")
-    world.write("queue", "SUSPENDED")  # what a preemption left of an earlier call
+    world.write("queue", "SUSPENDED")  # left by a preemption of an earlier call
     assert launch(world, *POD, *TRAIN, outcomes="none 0").returncode == 0
     assert [verb for verb in verbs(world) if verb in ("create", "delete")] == ["delete", *["create", "delete"] * 2]
 
 
-def test_a_kept_pod_is_named_with_the_way_to_delete_it(world: World) -> None:
+def test_kept_pod_is_named_with_the_command_that_deletes_it(world: World) -> None:
     shown = launch(world, *POD, "--keep", *TRAIN)
     assert shown.returncode == 0
     assert "delete" not in verbs(world)
     assert "gcloud compute tpus queued-resources delete pod --force --zone=us-west4-a" in shown.stderr
 
 
-def test_ctrl_c_stores_the_state_everywhere_and_says_how_to_go_on(world: World) -> None:
+def test_ctrl_c_stores_the_state_on_all_workers_and_prints_how_to_resume(world: World) -> None:
     process = started(world, *POD, *TRAIN, outcomes="runs")
     read_until(process.stdout, lambda line: "step 1" in line)
     os.killpg(process.pid, signal.SIGINT)
@@ -164,16 +164,16 @@ def test_ctrl_c_stores_the_state_everywhere_and_says_how_to_go_on(world: World) 
     assert (world.folder / "stopped-0").exists()
     assert (world.folder / "stopped-1").exists()
     assert "delete" not in verbs(world)
-    assert "is paid for until it is deleted" in err
+    assert "costs money until it is deleted" in err
     assert "gcloud compute tpus queued-resources delete pod --force --zone=us-west4-a" in err
-    # The command that it names is the one that was given, and goes on in the same pod.
-    again = next(line.split("to go on: ")[1] for line in err.splitlines() if "to go on: " in line)
+    # The printed command is the given one, and resumes in the same pod.
+    again = next(line.split("resume: ")[1] for line in err.splitlines() if "resume: " in line)
     assert shlex.split(again) == ["bash", "launch/tpu_pod.sh", *POD, *TRAIN]
     assert launch(world, *shlex.split(again)[2:], outcomes="0").returncode == 0
     assert verbs(world).count("create") == 1
 
 
-def test_ctrl_c_while_waiting_takes_the_request_back(world: World) -> None:
+def test_ctrl_c_while_waiting_deletes_the_request(world: World) -> None:
     world.write("states", "WAITING_FOR_RESOURCES")
     process = started(world, *POD, *TRAIN, outcomes="0")
     read_until(process.stderr, lambda line: "WAITING" in line)
@@ -183,7 +183,7 @@ def test_ctrl_c_while_waiting_takes_the_request_back(world: World) -> None:
     assert verbs(world) == ["create", "delete"]
 
 
-def test_a_launcher_that_was_killed_finds_its_training_again(world: World) -> None:
+def test_killed_launcher_finds_its_training_again(world: World) -> None:
     process = started(world, *POD, *TRAIN, outcomes="runs")
     read_until(process.stdout, lambda line: "step 1" in line)
     os.killpg(process.pid, signal.SIGKILL)
@@ -198,7 +198,7 @@ def test_a_launcher_that_was_killed_finds_its_training_again(world: World) -> No
     assert verbs(world).count("create") == verbs(world).count("start") == 1
 
 
-def test_workers_that_cannot_be_made_ready_are_given_back(world: World) -> None:
+def test_pod_is_deleted_if_the_setup_fails(world: World) -> None:
     world.tool("gcsfuse", "sys.exit('no such bucket')")
     shown = launch(world, *POD, *TRAIN)
     assert shown.returncode == 1
@@ -206,12 +206,12 @@ def test_workers_that_cannot_be_made_ready_are_given_back(world: World) -> None:
     assert verbs(world) == ["create", "scp", "ssh", "setup", "delete"]
 
 
-def test_a_worker_without_a_python_of_use_gets_one(world: World) -> None:
+def test_worker_without_a_supported_python_gets_one(world: World) -> None:
     world.tool("sudo")
     shown = world.run(
         "launch/tpu_worker.sh", "setup", "--nfs", "10.0.0.2:/faces", PATH=world.bare_path(), HOME=str(world.folder)
     )
-    assert shown.returncode == 1  # the stand-in installs nothing, and launch/environment.sh says so
+    assert shown.returncode == 1  # the stub installs nothing, and launch/environment.sh reports it
     assert "Python 3.11, 3.12 or 3.13" in shown.stderr
     sudo = [call[1:] for call in world.calls() if call[0] == "sudo"]
     assert sudo[0] == ["add-apt-repository", "-y", "ppa:deadsnakes/ppa"]
@@ -219,7 +219,7 @@ def test_a_worker_without_a_python_of_use_gets_one(world: World) -> None:
     assert ["mount", "-t", "nfs", "10.0.0.2:/faces", "/mnt/ecvae"] in sudo
 
 
-def test_a_cloud_that_does_not_answer_is_believed_at_once(world: World) -> None:
+def test_error_of_gcloud_ends_the_launcher(world: World) -> None:
     world.write("no-answer", "")
     shown = launch(world, *POD, *TRAIN)
     assert shown.returncode == 1
@@ -231,7 +231,7 @@ def test_no_gcloud_is_one_line(world: World) -> None:
     (world.bin / "gcloud").unlink()
     shown = world.run("launch/tpu_pod.sh", *POD, *TRAIN, PATH=world.bare_path())
     assert shown.returncode == 1
-    assert shown.stderr == "launch: gcloud is needed and was not found; install the Google Cloud CLI\n"
+    assert shown.stderr == "launch: gcloud was not found; install the Google Cloud CLI\n"
 
 
 @pytest.mark.parametrize(
@@ -240,13 +240,13 @@ def test_no_gcloud_is_one_line(world: World) -> None:
         ((), "--name ''"),
         (("--name",), "--name: a value is missing"),
         (("--name", "--zone"), "--name: a value is missing"),
-        (("--nmae", "pod"), "--nmae: no such option"),
-        ((*POD, "--name", "My Pod", *TRAIN), "--name 'My Pod': must be small letters"),
+        (("--nmae", "pod"), "--nmae: unknown option"),
+        ((*POD, "--name", "My Pod", *TRAIN), "--name 'My Pod': must be lowercase letters"),
         ((*POD, "--zone", "us-west4", *TRAIN), "--zone 'us-west4'"),
         ((*POD, "--type", "v5litepod", *TRAIN), "--type 'v5litepod'"),
         ((*POD, "--type", "v9-8", *TRAIN), "name one with --version"),
         ((*POD, "--attempts", "0", *TRAIN), "--attempts '0'"),
-        ((*POD, "--nfs", "10.0.0.2:/faces", *TRAIN), "one of --bucket and --nfs"),
+        ((*POD, "--nfs", "10.0.0.2:/faces", *TRAIN), "give one of --bucket and --nfs"),
         ((*POD[:-2], *TRAIN), "checkpoints must outlive the pod"),
         (POD, "must be a config in this checkout"),
         ((*POD, "--", "configs/none.py", *TRAIN[2:]), "'configs/none.py': must be a config in this checkout"),

@@ -1,4 +1,4 @@
-"""launch/slurm.sbatch with stand-ins for srun and scontrol, run from a copy elsewhere, as sbatch does."""
+"""launch/slurm.sbatch with stubs of srun and scontrol, run from a copy elsewhere, as sbatch does."""
 
 from __future__ import annotations
 
@@ -38,9 +38,12 @@ def world(tmp_path: Path) -> World:
 
 def settings(world: World, **more: str) -> dict[str, str]:
     return {
-        "SLURM_JOB_ID": "4711", "SLURM_SUBMIT_DIR": str(world.checkout), "SLURM_GPUS_ON_NODE": "4",
-        "ECVAE_READY_PYTHON": "/env/bin/python", **more,
-    }  # fmt: skip
+        "SLURM_JOB_ID": "4711",
+        "SLURM_SUBMIT_DIR": str(world.checkout),
+        "SLURM_GPUS_ON_NODE": "4",
+        "ECVAE_READY_PYTHON": "/env/bin/python",
+        **more,
+    }
 
 
 def submit(world: World, code: int | str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -48,53 +51,53 @@ def submit(world: World, code: int | str, *arguments: str, **more: str) -> subpr
     return world.run(world.folder / "spool" / "slurm_script", *(arguments or TRAIN), **settings(world, **more))
 
 
-def test_a_process_a_node_with_all_its_gpus(world: World) -> None:
+def test_one_process_per_node_with_all_its_gpus(world: World) -> None:
     shown = submit(world, 0, SLURM_CPUS_PER_TASK="12")
     assert shown.returncode == 0, shown.stderr
     (srun,) = world.calls()
     step, training = srun[: srun.index("/env/bin/python")], srun[srun.index("/env/bin/python") + 1 :]
     assert step[:3] == ["srun", "--ntasks-per-node=1", "--cpus-per-task=12"]
-    # srun tells the highest exit code: another task that it stops, and that answers 75, must not hide a failure.
+    # srun reports the highest exit code: a stopped task, which exits with 75, must not hide a failure.
     assert "--kill-on-bad-exit=0" in step
     config, workdir, *more = TRAIN
     assert training == ["-m", "ecvae_jax", "train", config, "--workdir", workdir, "--hosts", "auto", *more]
     assert (world.folder / "gpus").read_text() == "0,1,2,3"
 
 
-def test_a_stopped_training_is_queued_again(world: World) -> None:
+def test_stopped_training_is_requeued(world: World) -> None:
     shown = submit(world, 75)
     assert shown.returncode == 75
     assert world.calls()[1:] == [["scontrol", "requeue", "4711"]]
 
 
 @pytest.mark.parametrize("code", [1, 2, 134, 137])
-def test_a_failed_training_is_not_queued_again(world: World, code: int) -> None:
+def test_failed_training_is_not_requeued(world: World, code: int) -> None:
     assert submit(world, code).returncode == code
     assert [call[0] for call in world.calls()] == ["srun"]
 
 
-def test_a_job_is_queued_again_only_so_many_times(world: World) -> None:
+def test_number_of_requeues_is_limited(world: World) -> None:
     assert submit(world, 75, ECVAE_RESTARTS="3", SLURM_RESTART_COUNT="2").returncode == 75
     assert world.calls()[-1] == ["scontrol", "requeue", "4711"]
     shown = submit(world, 75, ECVAE_RESTARTS="3", SLURM_RESTART_COUNT="3")
     assert shown.returncode == 75
     assert world.calls()[-1][0] == "srun"
-    assert "was queued again 3 times already" in shown.stderr
+    assert "was already requeued 3 times" in shown.stderr
 
 
-def test_a_job_that_its_owner_cancels_stays_cancelled(world: World) -> None:
+def test_cancelled_job_is_not_requeued(world: World) -> None:
     world.write("code", "until stopped")
     process = world.start(world.folder / "spool" / "slurm_script", *TRAIN, **settings(world))
     while not (world.folder / "training").exists():
         assert process.poll() is None
-    os.killpg(process.pid, signal.SIGTERM)  # scancel sends it to the script and to its tasks
+    os.killpg(process.pid, signal.SIGTERM)  # scancel signals the script and its tasks
     _, err = process.communicate()
     assert process.returncode == 75
     assert [call[0] for call in world.calls()] == ["srun"]
     assert "its state is stored" in err
 
 
-def test_slurm_is_asked_for_what_the_script_counts_on() -> None:
+def test_script_requests_what_it_relies_on() -> None:
     asked = [line.removeprefix("#SBATCH ") for line in SCRIPT.read_text().splitlines() if line.startswith("#SBATCH ")]
     assert {"--ntasks-per-node=1", "--requeue", "--open-mode=append", "--output=%x-%j.log"} <= {*asked}
     (stop,) = [line for line in asked if line.startswith("--signal=")]
@@ -126,11 +129,11 @@ def test_a_dry_run_prints_what_a_job_runs_and_runs_nothing(world: World) -> None
         (
             TRAIN,
             {"SLURM_JOB_ID": ""},
-            "this is no Slurm job; submit it: sbatch launch/slurm.sbatch configs/paper_256.py",
+            "this is not a Slurm job; submit it: sbatch launch/slurm.sbatch configs/paper_256.py",
         ),
         (TRAIN, {"SLURM_GPUS_ON_NODE": ""}, "the job has no GPUs"),
         (TRAIN, {"ECVAE_RESTARTS": "many"}, "ECVAE_RESTARTS='many': must be a number"),
-        (TRAIN, {"SLURM_SUBMIT_DIR": "/"}, "/: is no checkout of ecvae_jax"),
+        (TRAIN, {"SLURM_SUBMIT_DIR": "/"}, "/: not a checkout of ecvae_jax"),
     ],
 )
 def test_wrong_usage_is_one_line(world: World, arguments: tuple[str, ...], more: dict[str, str], says: str) -> None:
@@ -145,5 +148,5 @@ def test_no_slurm_is_one_line(world: World) -> None:
     (world.bin / "srun").unlink()
     shown = submit(world, 0, PATH=world.bare_path())
     assert shown.returncode == 1
-    assert shown.stderr.startswith("launch: srun is needed and was not found")
+    assert shown.stderr.startswith("launch: srun was not found")
     assert len(shown.stderr.splitlines()) == 1

@@ -23,7 +23,7 @@ needs_compiler = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, 
 
 @pytest.fixture(autouse=True)
 def environment() -> Iterator[None]:
-    """The command tells the compiler by environment variables that there is no TPU: they go with the test."""
+    """Restores the environment variables by which the command makes libtpu compile without a TPU."""
     before = dict(os.environ)
     yield
     os.environ.clear()
@@ -39,7 +39,7 @@ def experiment(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def planned(experiment: Path) -> tuple[dict[str, Any], str]:
-    """The JSON and the printed lines of a plan, made by the command in a process of its own, as a user would."""
+    """The JSON and the printed lines of a plan, made by the command in its own process."""
     out = experiment.with_name("plan.json")
     clean = {k: v for k, v in os.environ.items() if k not in ("JAX_PLATFORMS", "XLA_FLAGS")}
     command = [sys.executable, "-m", "ecvae_jax", "plan", str(experiment), "--topology", "v5e:2x2", "--json", str(out)]
@@ -57,17 +57,17 @@ def test_the_step_is_the_real_one(planned: tuple[dict[str, Any], str], tiny_conf
     step = plan["programs"]["step"]
     parameters = count_params(abstract_state(tiny_config).params)
     assert plan["state"]["params"] == plan["state"]["ema_params"] == 4 * parameters
-    # The state is donated: what comes out takes the place of what went in, but for the metrics.
+    # The state is donated: all outputs but the metrics overwrite it.
     assert step["arguments"] > sum(plan["state"].values())
     assert step["outputs"] < 64 * 1024
     assert step["memory"] == sum(step[part] for part in ("arguments", "outputs", "temporaries", "code"))
-    # A convolution network's step takes more than forward and backward of one multiplication a parameter and image.
+    # A convolution reuses parameters: more than one multiplication per parameter and image, forward and backward.
     assert step["flops"] > 6 * parameters * plan["batch_per_chip"]
 
 
 @needs_compiler
 def test_gradients_and_metrics_go_in_one_all_reduce(planned: tuple[dict[str, Any], str], tiny_config: Config) -> None:
-    """Beside it only one number, the likelihood's scale, on which the backward pass waits."""
+    """The other all-reduce is one number, the likelihood's scale, which the backward pass needs."""
     from ecvae_jax.training.state import abstract_state, count_params
 
     first, second = planned[0]["programs"]["step"]["collectives"]
@@ -75,13 +75,13 @@ def test_gradients_and_metrics_go_in_one_all_reduce(planned: tuple[dict[str, Any
     assert (second["kind"], second["devices"]) == ("all-reduce", 4)
     gradient = 4 * count_params(abstract_state(tiny_config).params)
     metrics = 4 * 6
-    # A few parameters have no gradient (a bias before a norm), and the compiler knows.
+    # The compiler drops parameters without a gradient, such as a bias before a norm.
     assert 0.99 * gradient < second["bytes"] <= gradient + metrics
 
 
 @needs_compiler
-def test_so_do_more_arrays_than_the_compiler_joins_by_itself() -> None:
-    """Deep networks have more than 256; the tiny one has not."""
+def test_one_all_reduce_joins_more_arrays_than_the_default() -> None:
+    """Deep networks have more than 256 arrays, unlike the tiny one."""
     import jax
     import jax.numpy as jnp
     from jax.sharding import NamedSharding, PartitionSpec
@@ -99,8 +99,9 @@ def test_so_do_more_arrays_than_the_compiler_joins_by_itself() -> None:
     def step(state, batch):
         return [old + jax.lax.pmean(old * jnp.mean(batch["image"]), AXIS) for old in state], {}
 
-    state = [jax.ShapeDtypeStruct((8 + i,), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))
-             for i in range(300)]  # fmt: skip
+    state = [
+        jax.ShapeDtypeStruct((8 + i,), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec())) for i in range(300)
+    ]
     batch = {"image": jax.ShapeDtypeStruct((8, 16), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec(AXIS)))}
     found = collectives(shard_step(step, mesh).lower(state, batch).compile().as_text())
     assert [(one.kind, one.arrays) for one in found] == [("all-reduce", 300)]
@@ -116,8 +117,14 @@ def test_the_prediction_follows_from_the_stated_inputs(planned: tuple[dict[str, 
     work = max(bound["compute"], bound["memory"])
     assert expected["step"] == pytest.approx(2 * work + bound["collective"])
     assert plan["prediction"]["expected"]["images_per_second"] == pytest.approx(8 / expected["step"])
-    for words in ("training step on v5e:2x2, 4 chips: 8 images, 2 a chip", "197 TFLOP/s", "819 GB/s", "50 GB/s",
-                  "checked on no hardware", "limit: "):  # fmt: skip
+    for words in (
+        "training step on v5e:2x2, 4 chips: 8 images, 2 a chip",
+        "197 TFLOP/s",
+        "819 GB/s",
+        "50 GB/s",
+        "checked on no hardware",
+        "limit: ",
+    ):
         assert words in printed
 
 
@@ -126,8 +133,23 @@ def test_synthesis_is_planned_for_one_chip(
     experiment: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "synthesis.json"
-    assert main(["plan", str(experiment), "--topology", "v5e:2x2", "--what", "synthesis", "--batch-per-chip", "2",
-                 "--json", str(out)]) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                "plan",
+                str(experiment),
+                "--topology",
+                "v5e:2x2",
+                "--what",
+                "synthesis",
+                "--batch-per-chip",
+                "2",
+                "--json",
+                str(out),
+            ]
+        )
+        == 0
+    )
     plan = json.loads(out.read_text())
     assert "synthesis (transfer) on one chip of v5e: 2 images" in capsys.readouterr().out
     assert list(plan["programs"]) == ["encode", "move", "decode"]
@@ -138,10 +160,10 @@ def test_synthesis_is_planned_for_one_chip(
 
 
 @needs_compiler
-def test_a_batch_that_does_not_fit_is_refused(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_batch_that_does_not_fit_the_chips_is_refused(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(experiment), "--topology", "v5e:4x4"]) == 1
-    said = capsys.readouterr().err
-    assert "train.batch_size=8: must be a multiple of the 16 chips of v5e:4x4; take 16, or --batch-per-chip" in said
+    printed = capsys.readouterr().err
+    assert "train.batch_size=8: must be a multiple of the 16 chips of v5e:4x4; use 16, or --batch-per-chip" in printed
 
 
 def test_the_batch_compiled_for_is_the_pipelines(tiny_config: Config, tiny_batch: dict[str, np.ndarray]) -> None:
@@ -160,11 +182,11 @@ def test_the_batch_compiled_for_is_the_pipelines(tiny_config: Config, tiny_batch
         (["--topology", "v5e:3x3"], 1, "the shape of a v5e must be one of"),
         (["--topology", "v7:2x2"], 1, "no TPU 'v7'"),
         (["--topology", "v5e:2x2", "--batch-per-chip", "0"], 2, "batch_per_chip=0: must be at least 1"),
-        (["--topology", "v5e:2x2", "--efficiency", "0"], 2, "efficiency=0.0: must lie above 0"),
-        (["--topology", "v5e:2x2", "--what", "synthesis", "--largest-batch"], 2, "largest_batch: is for --what train"),
+        (["--topology", "v5e:2x2", "--efficiency", "0"], 2, "efficiency=0.0: must be above 0"),
+        (["--topology", "v5e:2x2", "--what", "synthesis", "--largest-batch"], 2, "largest_batch: is only for --what"),
         (["--topology", "v5e:2x2", "--what", "serve"], 2, "--what"),
         (["--topology", "v5e:2x2", "--json", "."], 2, "json='.': is a folder"),
-        (["--topology", "v5e:2x2", "a.py"], 2, "CONFIG comes first: ecvae plan CONFIG --topology v5e:4x4"),
+        (["--topology", "v5e:2x2", "a.py"], 2, "CONFIG comes first: ecvae plan CONFIG [options]"),
         (["missing.py", "--topology", "v5e:2x2"], 1, "config 'missing.py': no such file"),
     ],
 )
@@ -172,27 +194,25 @@ def test_wrong_input_is_one_line(
     arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", *arguments]) == code
-    said = capsys.readouterr().err
-    assert words in said
-    assert len(said.strip().splitlines()) == 1
+    printed = capsys.readouterr().err
+    assert words in printed
+    assert len(printed.strip().splitlines()) == 1
 
 
-def test_without_the_compiler_it_says_what_to_install(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_compiler_names_the_extra(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "libtpu" else find(name))
     assert main(["plan", "--topology", "v5e:2x2"]) == 1
-    said = capsys.readouterr().err
-    assert "pip install -e '.[tpu]'" in said
-    assert len(said.strip().splitlines()) == 1
+    printed = capsys.readouterr().err
+    assert "pip install -e '.[tpu]'" in printed
+    assert len(printed.strip().splitlines()) == 1
 
 
-def test_a_jax_too_old_for_the_chip_is_refused(
+def test_jax_too_old_for_the_chip_is_refused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find, version = importlib.util.find_spec, metadata.version
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if name == "libtpu" else find(name))
     monkeypatch.setattr(metadata, "version", lambda name: "0.10.2" if name == "jax" else version(name))
     assert main(["plan", "--topology", "v6e:2x2"]) == 1
-    assert "jax 0.10.2: its compiler crashes on a v6e; take jax 0.12 or newer" in capsys.readouterr().err
+    assert "jax 0.10.2: its compiler crashes on a v6e; install jax 0.12 or newer" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What is read out of a compiled program's text: of real programs of the CPU's compiler, and in a TPU's notation."""
+"""Collectives and HBM bytes read from compiled programs: real ones for CPU, and a text in TPU notation."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_groups_are_read_in_every_notation(groups: str, devices: int) -> None:
 
 def test_bytes_of_a_tpu_program_are_those_of_hbm_with_tile_padding() -> None:
     copied = 104 * 128 * 4  # the source of the copy, in tiles of 8 × 128; its target is on the core
-    sliced = 8 * 128 * 4  # a slice is read, not all that it is cut from
+    sliced = 8 * 128 * 4  # only the slice is read, not the whole array
     read, written = 256 * 2, 24 * 128 * 4  # the fusion: 8 values in a tile of 256; 20 × 100, transposed in store
     reduced = 2 * written + 4
     gathered = 2 * 4 + 16 * 4
@@ -73,7 +73,7 @@ def test_bytes_of_a_tpu_program_are_those_of_hbm_with_tile_padding() -> None:
 
 @pytest.mark.parametrize("fused", [1, 3])
 def test_collectives_of_a_real_program(fused: int) -> None:
-    """Eight devices of the CPU average some arrays; the compiler may join them, but all bytes are found."""
+    """Eight CPU devices average arrays. The compiler may join them, but all bytes are found."""
     mesh = Mesh(np.array(jax.devices()), ("batch",), axis_types=(AxisType.Auto,))
     shapes = [(8, 4 * i + 4) for i in range(fused)]
 

@@ -116,7 +116,7 @@ def test_sigterm_while_a_training_starts_is_told_and_the_command_goes_on(
     command = ["train", str(experiment), "--workdir", str(workdir)]
     monkeypatch.setattr(loop, "init_state", lambda *_: signal.raise_signal(signal.SIGTERM))
     assert main(command) == TRY_AGAIN
-    assert "interrupted by SIGTERM: the same command goes on" in capsys.readouterr().err
+    assert "interrupted by SIGTERM; run the same command again to resume" in capsys.readouterr().err
     assert not list((workdir / "checkpoints").iterdir())
     monkeypatch.undo()
     assert main(command) == 0

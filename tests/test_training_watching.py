@@ -18,12 +18,11 @@ import jax.numpy as jnp
 import pytest
 
 from ecvae_jax.cli.main import main
-from ecvae_jax.config import Config, TrainConfig
+from ecvae_jax.config import Config, Span, TrainConfig
 from ecvae_jax.training import loop
 from ecvae_jax.training import watchdog as watchdog_module
 from ecvae_jax.training.log import METRICS
 from ecvae_jax.training.loop import train
-from ecvae_jax.training.span import Span
 from ecvae_jax.training.watchdog import Watchdog
 
 TIMES = {"seconds", "images_per_second", "compile_seconds", "peak_memory_gib"}

@@ -1,4 +1,4 @@
-"""What `ecvae info` tells about a checkpoint or a records folder."""
+"""The lines of `ecvae info` about a checkpoint or a records folder."""
 
 from __future__ import annotations
 
@@ -11,11 +11,7 @@ import numpy as np
 from ecvae_jax.config import RENDERED
 
 _MOST_TAGS = 40
-
-
 _DRAWN_CLUSTERS = 8
-
-
 _DRAWING = 40  # dots a side
 
 
@@ -39,26 +35,26 @@ def _describe_records(path: Path) -> list[str]:
     lines = [f"records {folder}"]
     splits = {split: load_faces(folder, split) for split in record_splits(folder)}
     for split, faces in splits.items():
-        lines.append(
-            f"  {split:<11} {len(faces)} faces, {len(set(faces.identities))} identities, "
-            f"{len(set(faces.groups))} appearance groups"
-        )
+        identities, groups = len(set(faces.identities)), len(set(faces.groups))
+        lines.append(_row(split, f"{len(faces)} faces, {identities} identities, {groups} appearance groups"))
     first = next(iter(splits.values()))
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) / 1e6
-    lines += [f"  {'size':<11} {size:.1f} MB"]
-    lines += [f"  {name:<11} {value}" for name, value in first.metadata.items()]
+    lines += [_row("size", f"{size:.1f} MB")]
+    lines += [_row(name, value) for name, value in first.metadata.items()]
     lines += _describe_tags([tags for faces in splits.values() for tags in faces.tags])
     return lines + _describe_landmarks(np.concatenate([faces.landmarks for faces in splits.values()]))
 
 
 def _describe_tags(tags: list[dict[str, Any]]) -> list[str]:
-    """A line a tag: its range where it is a number, its most frequent values where it is a word."""
+    """Returns one line per tag: the range of numbers, the most frequent values of words."""
     values: dict[str, list[Any]] = defaultdict(list)
-    for one in tags:
-        for name, value in one.items():
-            parts = value.items() if isinstance(value, dict) else [("", value)]
-            for part, inner in parts:
-                values[f"{name}.{part}" if part else name].append(inner)
+    for face in tags:
+        for name, value in face.items():
+            if isinstance(value, dict):
+                for part, inner in value.items():
+                    values[f"{name}.{part}"].append(inner)
+            else:
+                values[name].append(value)
     lines = ["tags"] if values else []
     for name, found in list(values.items())[:_MOST_TAGS]:
         numbers = [v for v in found if isinstance(v, (int, float)) and not isinstance(v, bool)]
@@ -77,7 +73,7 @@ def _describe_tags(tags: list[dict[str, Any]]) -> list[str]:
 
 
 def _describe_landmarks(landmarks: np.ndarray) -> list[str]:
-    """How the landmarks lie and vary, and the centers of a few structure clusters as small drawings."""
+    """Returns the statistics of the landmarks, and drawings of the centers of a few structure clusters."""
     from ecvae_jax.data.prepare.preview import braille, sketch
     from ecvae_jax.structure.align import align_landmarks
     from ecvae_jax.structure.clusters import fit_clusters
@@ -93,8 +89,8 @@ def _describe_landmarks(landmarks: np.ndarray) -> list[str]:
         "landmarks",
         f"  {inside:.1%} inside the crop; roll {np.percentile(roll, 5):.0f}° to {np.percentile(roll, 95):.0f}° "
         f"(5th to 95th percentile)",
-        f"  spread {spread:.3f}: root mean square distance from the mean shape in face radii, place, size and roll "
-        "taken out",
+        f"  spread {spread:.3f}: root mean square distance from the mean shape in face radii, after alignment of "
+        "position, size and roll",
     ]
     count = min(_DRAWN_CLUSTERS, len(np.unique(aligned[:1000].reshape(-1, 2 * scheme.points), axis=0)))
     clusters = fit_clusters(landmarks, scheme, count, False, 0)
@@ -119,17 +115,25 @@ def _describe_checkpoint(path: Path) -> list[str]:
 
     model = load_model(path)
     config, frozen = model.config, model.frozen
-    return [
+    means = "learned" if config.prior.learned else "fixed"
+    length = float(np.linalg.norm(cluster_means(model.architecture, model.params, frozen), axis=-1).mean())
+    lines = [
         f"checkpoint {path}, step {model.step} of {config.train.steps}",
-        f"  network     {config.model.image_size} px, {count_params(model.params):,} parameters, "
-        f"z of {config.model.z_dim}, {config.model.posterior} posterior",
-        f"  structure   {config.data.points} landmarks, {config.clusters.count} clusters ({config.clusters.mode}, "
-        f"temperature {config.clusters.temperature})",
-        f"  prior       {config.prior.kind}, {'trained' * config.prior.learned} cluster means of length "
-        f"{float(np.linalg.norm(cluster_means(model.architecture, model.params, frozen), axis=-1).mean()):.3f}, stddev {config.prior.stddev}, "
-        f"median σ(c) {float(frozen.z_scale):.4f}",
-        *([] if model.density is None else [f"  density     of the training faces' appearances, rank "
-                                            f"{len(model.density.axes)}"]),
-        f"  records     {config.data.records}: {model.records}",
-        *config.to_json().splitlines(),
+        _row("network", f"{config.model.image_size} px, {count_params(model.params):,} parameters"),
+        _row("z", f"{config.model.z_dim} dimensions, {config.model.posterior} posterior"),
+        _row("structure", f"{config.data.points} landmarks, {config.clusters.count} clusters"),
+        _row("clusters", f"{config.clusters.mode}, temperature {config.clusters.temperature}"),
+        _row("prior", f"{config.prior.kind}, {means} cluster means of length {length:.3f}"),
+        _row("", f"stddev {config.prior.stddev}, median σ(c) {float(frozen.z_scale):.4f}"),
     ]
+    if model.density is not None:
+        lines.append(_row("density", f"fitted to the training faces' appearances, rank {len(model.density.axes)}"))
+    folders = Counter(config.data.records.split("+"))
+    lines += ["records"]
+    lines += [f"  {folder}" + (f", {times} times" if times > 1 else "") for folder, times in folders.items()]
+    lines += [_row(name, value) for name, value in (model.records or {}).items()]
+    return [*lines, "settings", *config.to_json().splitlines()]
+
+
+def _row(name: str, value: object) -> str:
+    return f"  {name:<12} {value}"

@@ -1,8 +1,9 @@
-"""How a subcommand reads its options and answers: one line for what is wrong, on standard error."""
+"""How a subcommand reads its options and prints messages: one line on standard error for what is wrong."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from ecvae_jax.config import Config
+from ecvae_jax.config import Config, load_config
 
 VERBOSE = ("-v", "--verbose")
 """The flags, anywhere in a command, that ask for tracebacks."""
@@ -19,64 +20,59 @@ VERBOSE = ("-v", "--verbose")
 _T = TypeVar("_T")
 
 
-def parse(kind: type[_T], command: str, arguments: Sequence[str], default: _T | None = None) -> _T:
+def parse(kind: type[_T], command: str, words: Sequence[str]) -> _T:
     """Returns the options of a subcommand, read from its arguments.
 
-    A value that the dataclasses refuse is wrong usage as well.
+    A class with a field `config` takes the experiment's file as `[CONFIG]`, before all options.
 
     Raises:
-        SystemExit: with 0 after --help, with 2 after what cannot be read, which was then said in one line.
+        SystemExit: with 0 after --help; with 2 after wrong usage, which is then printed in one line.
+        ValueError: CONFIG cannot be read.
     """
-    extra: dict[str, Any] = {} if default is None else {"default": default}
-    said = io.StringIO()
+    rest, program = list(words), f"ecvae {command}"
+    extra: dict[str, Any] = {}
+    takes_config = any(field.name == "config" for field in dataclasses.fields(kind))  # type: ignore[arg-type]
+    if takes_config:
+        config = load_config(Path(rest.pop(0))) if names_config(words) else Config()
+        program, extra = f"{program} [CONFIG]", {"default": kind(config=config)}  # type: ignore[call-arg]
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, prog=f"ecvae {command}", args=list(arguments), **extra)
-    except ValueError as error:
+        with contextlib.redirect_stderr(printed):
+            return tyro.cli(kind, prog=program, args=rest, **extra)
+    except ValueError as error:  # the options' own checks
         raise SystemExit(wrong_usage(str(error))) from None
     except SystemExit as stop:
-        if stop.code:  # tyro explains itself in a box of several lines; one is enough
-            word = command.split()[0]
-            hint = f"see `ecvae {word} --help`"
-            needed = {"train": "--workdir DIR", "compare": "--workdir DIR", "plan": "--topology v5e:4x4"}
-            if word in needed and any(Path(a).suffix in (".py", ".json") for a in arguments):
-                hint = f"CONFIG comes first: ecvae {word} CONFIG {needed[word]}"
-            wrong_usage(f"{_unboxed(said.getvalue())}; {hint}")
+        if stop.code:
+            hint = f"see `ecvae {command} --help`"
+            if takes_config and any(Path(word).suffix in (".py", ".json") for word in rest):
+                hint = f"CONFIG comes first: ecvae {command} CONFIG [options]"
+            wrong_usage(f"{_unboxed(printed.getvalue())}; {hint}")
         raise
 
 
-def parse_experiment(kind: type[_T], command: str, arguments: Sequence[str]) -> tuple[_T, bool]:
-    """Returns the options of a subcommand that takes `[CONFIG]` first, and whether an experiment was named.
-
-    Raises:
-        SystemExit: see `parse`.
-        ValueError: the experiment's file cannot be read.
-    """
-    from ecvae_jax.config import load_config
-
-    rest, named = list(arguments), bool(arguments) and not arguments[0].startswith("-")
-    config = load_config(Path(rest.pop(0))) if named else Config()
-    return parse(kind, f"{command} [CONFIG]", rest, kind(config=config)), named  # type: ignore[call-arg]
+def names_config(words: Sequence[str]) -> bool:
+    """Returns whether the arguments begin with an experiment's file."""
+    return bool(words) and not words[0].startswith("-")
 
 
 def _unboxed(text: str) -> str:
-    """The text inside a box of line-drawing characters, as one line."""
+    """Returns tyro's message, a box of several lines, as one line."""
     lines = [line.strip(" │╭╮╰╯─") for line in text.splitlines()]
     return " ".join(line for line in lines[1:] if line and not line.startswith("For full helptext")).rstrip(".")
 
 
 def verbose_flag() -> list[str]:
-    """Returns the flag by which this command was asked for tracebacks, to be handed on to another `ecvae`."""
+    """Returns the flag by which this command was asked for tracebacks, to pass on to another `ecvae`."""
     return [word for word in sys.argv[1:] if word in VERBOSE][:1]
 
 
 def wrong_usage(message: str) -> int:
-    """Says what is wrong and returns the exit code for it, 2."""
+    """Prints what is wrong and returns the exit code for it, 2."""
     say(f"error: {message}")
     return 2
 
 
 def say(*lines: str) -> None:
-    """Prints lines on standard error, each as the command's."""
+    """Prints lines on standard error, each with the command's name."""
     for line in lines:
         print(f"ecvae: {line}", file=sys.stderr)

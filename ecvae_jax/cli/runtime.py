@@ -1,4 +1,4 @@
-"""Settings that make JAX fast on CPUs, to be made before it is imported. Imports nothing heavy."""
+"""What `ecvae` sets before JAX is imported: XLA's flags, the C library's memory, the cache of compiled programs."""
 
 from __future__ import annotations
 
@@ -10,65 +10,86 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-# Without it XLA's CPU convolutions go through a fusion that is slow on large maps; on small ones it matters little
-# (benchmarks/cpu.py, --image-size).
-_CPU_FLAG = "xla_cpu_experimental_ynn_fusion_type"
+
+@dataclass(frozen=True)
+class Settings:
+    """What a process sets when it computes on one kind of device."""
+
+    xla_flags: Mapping[str, str] = field(default_factory=dict)
+    """Flags for XLA_FLAGS, without the dashes."""
+    jaxlib: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+    """First version of jaxlib that the flags were tested with, and the first one beyond. XLA aborts the process on a
+    flag that it does not know."""
+    keep_freed_memory: bool = False
+    """See `keep_freed_memory`."""
 
 
-_CPU_VALUE = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-
-
-# XLA aborts the process on a flag that it does not know; these are the versions the flag was tested with.
-_FIRST, _BEYOND = (0, 10), (0, 13)
-
+# An accelerator's flags go here. Options of one compiled program do not: `training.parallel` has those of the step.
+PLATFORMS = {
+    # Without the flag, XLA's CPU convolutions use a fusion that is slow on large maps; on small ones it matters little
+    # (benchmarks/cpu.py, --image-size).
+    "cpu": Settings(
+        {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"},
+        jaxlib=((0, 10), (0, 13)),
+        keep_freed_memory=True,
+    ),
+    "gpu": Settings(),
+    "tpu": Settings(),
+}
 
 _GPU_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm60_plugin", "jax_rocm7_plugin")
 
-
-# Where Linux lists the makers of the devices on the PCI bus, and Google's number: JAX too looks for TPUs there. The
-# drivers' files are asked as well: a TPU that is missed would train on the CPU.
+# JAX looks for TPUs in the same place: Linux lists the vendors of PCI devices there, and Google's is this number. The
+# drivers' files count too, since a TPU that is missed would train on the CPU.
 _PCI_VENDORS, _GOOGLE = "/sys/bus/pci/devices/*/vendor", "0x1ae0"
-
-
 _DRIVERS = ("/dev/accel*", "/dev/vfio/*")
 
-
-# glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, at the largest values that it takes.
+# glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, at the largest values that it accepts.
 _MALLOC_OPTIONS = {-3: 32 * 2**20, -1: 2**31 - 1, -2: 256 * 2**20}
 
 
-def set_cpu_flags() -> bool:
-    """Returns whether the CPU flags are set, having added them to XLA_FLAGS where no accelerator can be used.
+def platform() -> str:
+    """Returns the kind of device that JAX will use: a key of `PLATFORMS`, or an unknown first word of JAX_PLATFORMS."""
+    wanted = os.environ.get("JAX_PLATFORMS", "").split(",")[0]
+    if wanted:
+        return "gpu" if wanted in ("cuda", "rocm") else wanted
+    if any(importlib.util.find_spec(plugin) for plugin in _GPU_PLUGINS):
+        return "gpu"
+    return "tpu" if importlib.util.find_spec("libtpu") and _has_tpu() else "cpu"
 
-    Call it first in a program. Nothing happens where JAX is already imported (too late), where a GPU plugin is
-    installed, or libtpu and the machine has a TPU, and JAX_PLATFORMS does not ask for the CPU, or with a version of
-    jaxlib that was not tested with the flag. Where libtpu is there without a TPU, as for `ecvae plan`, JAX_PLATFORMS
-    is set to the CPU, so that JAX does not look for one.
+
+def set_platform_flags() -> bool:
+    """Returns whether XLA_FLAGS holds the flags of this platform, having added those that the user did not set.
+
+    Call it before JAX is imported; later it changes nothing. Versions of jaxlib outside the tested ones get no flags.
+    Where libtpu is installed without a TPU, as for `ecvae plan`, it sets JAX_PLATFORMS=cpu: JAX would look for one.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if _CPU_FLAG in flags:
-        return True
-    if "jax" in sys.modules or not _runs_on_cpu():
+    given, name = os.environ.get("XLA_FLAGS", ""), platform()
+    settings = PLATFORMS.get(name, Settings())
+    missing = [f"--{flag}={value}" for flag, value in settings.xla_flags.items() if flag not in given]
+    if not missing:
+        return bool(settings.xla_flags)
+    if "jax" in sys.modules:
         return False
-    if not os.environ.get("JAX_PLATFORMS") and importlib.util.find_spec("libtpu"):
+    if name == "cpu" and not os.environ.get("JAX_PLATFORMS") and importlib.util.find_spec("libtpu"):
         os.environ["JAX_PLATFORMS"] = "cpu"
-    if not _is_tested_version():
+    if not _is_tested(settings):
         return False
-    os.environ["XLA_FLAGS"] = f"{flags} --{_CPU_FLAG}={_CPU_VALUE}".strip()
+    os.environ["XLA_FLAGS"] = " ".join([given, *missing]).strip()
     return True
 
 
 def keep_freed_memory() -> bool:
-    """Returns whether the C library now keeps memory that is freed, for the next step of a training to use.
+    """Returns whether the C library now keeps freed memory for the next training step; only for CPUs and glibc.
 
-    By default glibc gives every large block back to the system, and each step takes page faults to get it again.
-    Nothing happens where an accelerator can be used, or with another C library.
+    By default glibc returns every large block to the system, and each step takes page faults to get it back.
     """
-    if not sys.platform.startswith("linux") or not _runs_on_cpu():
+    if not sys.platform.startswith("linux") or not PLATFORMS.get(platform(), Settings()).keep_freed_memory:
         return False
     try:
         set_option = ctypes.CDLL("libc.so.6").mallopt
@@ -77,49 +98,39 @@ def keep_freed_memory() -> bool:
     return all(set_option(option, value) for option, value in _MALLOC_OPTIONS.items())
 
 
-def _runs_on_cpu() -> bool:
-    wanted = os.environ.get("JAX_PLATFORMS", "")
-    if wanted:
-        return wanted.split(",")[0] == "cpu"
-    if any(importlib.util.find_spec(plugin) for plugin in _GPU_PLUGINS):
-        return False
-    return importlib.util.find_spec("libtpu") is None or not _has_tpu()
-
-
 def _has_tpu() -> bool:
     if any(glob.glob(driver) for driver in _DRIVERS):
         return True
     return any(Path(vendor).read_text().strip() == _GOOGLE for vendor in glob.glob(_PCI_VENDORS))
 
 
-def _is_tested_version() -> bool:
+def _is_tested(settings: Settings) -> bool:
     try:
         version = tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
     except (metadata.PackageNotFoundError, ValueError):
         return False
-    return _FIRST <= version < _BEYOND
+    first, beyond = settings.jaxlib
+    return first <= version < beyond
+
 
 VARIABLE = "ECVAE_COMPILATION_CACHE"
 """Environment variable with the folder (or gs:// address) of the cache, or "off"."""
 
 _MOST_BYTES = 2 * 10**9
 
-
-# XLA:CPU compiles dozens of small programs for a training, none of them for a whole second: all are worth keeping.
-_SETTINGS = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
-
+# By default JAX keeps programs that took a second or more. XLA:CPU compiles dozens for a training, each in less.
+_CACHE_SETTINGS = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 
 _DAMAGED = re.compile(r"Error reading persistent compilation cache entry for '([^']+)'")
 
 
 def use_compilation_cache(folder: str | Path | None = None) -> str | None:
-    """Lets JAX keep its compiled programs; returns a note where they cannot be kept.
+    """Makes JAX keep its compiled programs, below 2 GB; returns a note where it cannot, else None.
 
-    Call it before JAX is imported. A cache that the user chose by JAX's own variable JAX_COMPILATION_CACHE_DIR is used
-    as it is; this one is kept below 2 GB.
+    Call it before JAX is imported. Where JAX_COMPILATION_CACHE_DIR is set, it changes nothing.
 
     Args:
-        folder: where; none: what ECVAE_COMPILATION_CACHE says, or else `ecvae_jax/xla` in the user's cache folder.
+        folder: the cache; None: $ECVAE_COMPILATION_CACHE, or else `ecvae_jax/xla` in the user's cache folder.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return None
@@ -128,10 +139,10 @@ def use_compilation_cache(folder: str | Path | None = None) -> str | None:
         return None
     try:
         path = chosen if "://" in chosen else _writable(Path(chosen) if chosen else _users_folder())
-    except (OSError, RuntimeError) as error:  # RuntimeError: nobody's home
-        return f"compiled programs are not kept ({error}): set {VARIABLE} to a folder that can be written, or to off"
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
+        return f"compiled programs are not kept ({error}): set {VARIABLE} to a writable folder, or to off"
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(path)
-    for name, value in _SETTINGS.items():
+    for name, value in _CACHE_SETTINGS.items():
         os.environ.setdefault(name, value)
     if isinstance(path, Path):
         _prune(path)
@@ -145,15 +156,15 @@ def _users_folder() -> Path:
 
 
 def _writable(folder: Path) -> Path:
-    """The folder, made where it was not there; raises OSError where it cannot be made or written."""
+    """Returns the folder, created if missing; raises OSError where it cannot be created or written."""
     folder = folder.expanduser().absolute()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what lies in it is run: nobody else may write it
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # its programs are run, so only the user may write it
     with tempfile.TemporaryFile(dir=folder):
         return folder
 
 
 def _prune(folder: Path, most_bytes: int = _MOST_BYTES) -> None:
-    """Takes away what was not used for longest, until the rest fits.
+    """Removes the least recently used entries until the rest fits.
 
     JAX's own limit needs another library and a lock, and stops writing where an entry was made without the limit.
     """
@@ -168,14 +179,14 @@ def _prune(folder: Path, most_bytes: int = _MOST_BYTES) -> None:
                 break
             path.unlink(missing_ok=True)
             left -= size
-    except OSError:  # another process prunes as well, or owns the files: whoever comes next does it
+    except OSError:  # another process prunes too, or owns the files; the next start prunes again
         return
 
 
 def _replace_damaged(folder: Path) -> None:
-    """Deletes an entry that cannot be read, so that the program is stored anew.
+    """Deletes an entry that JAX cannot read, so that JAX stores the program again.
 
-    JAX compiles it again and never overwrites it: the warning and the wait would come back with every start.
+    JAX recompiles it but never overwrites the entry: the warning and the wait would come back at every start.
     """
     show: Callable[..., None] = warnings.showwarning
 

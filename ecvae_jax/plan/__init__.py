@@ -1,1 +1,1 @@
-"""What a training step or synthesis asks of a TPU, from the real TPU compiler, without a TPU: `ecvae plan`."""
+"""`ecvae plan`: memory and speed of training or synthesis on a TPU, from the TPU compiler, without a TPU."""

@@ -1,4 +1,4 @@
-"""What can go wrong in a plan. Imports nothing."""
+"""TPUs and their topologies, and the environment in which a process compiles for one. Imports no JAX."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from importlib import metadata
 
 
 class PlanError(ValueError):
-    """A plan that cannot be made: no compiler, a topology that does not exist, a batch that does not fit."""
+    """A plan is impossible: no compiler, an unknown topology, or a batch that does not fit the chips."""
 
 
 class TooLargeError(PlanError):
-    """A program that needs more memory than the chip has."""
+    """A program needs more memory than the chip has."""
+
 
 _GIB = 2**30
 
@@ -28,21 +29,21 @@ class Chip:
     bf16_flops: float
     """Peak of the matrix units in bfloat16, FLOP/s."""
     hbm_capacity: str
-    """As published."""
+    """Published capacity."""
     hbm_bytes: int
-    """What the compiler lets a program use."""
+    """Bytes that the compiler lets a program use."""
     hbm_bandwidth: float
     """Bytes/s."""
     axes: int
     """Dimensions of the mesh or torus of chips: 2 or 3."""
     link_bandwidth: float
-    """Bytes/s of one link in one direction; a chip has two links an axis."""
+    """Bytes/s of one link in one direction; a chip has two links per axis."""
     largest: int
     """Chips of the largest slice."""
     first_jax: tuple[int, int] = (0, 10)
-    """The first version of JAX whose libtpu compiled for it here."""
+    """First version of JAX whose libtpu compiled for this chip in our tests."""
     two_cores: bool = False
-    """Two cores that run as one device ("megacore"), which the compiler has to be asked for."""
+    """Whether two cores run as one device ("megacore"); the compiler needs an option for it."""
 
 
 CHIPS = {
@@ -56,14 +57,12 @@ CHIPS = {
 }
 
 _FLAT_SHAPES = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
-
-
 _SMALL_BLOCKS = ((2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))
 
 
 @dataclass(frozen=True)
 class Topology:
-    """Chips of one generation, joined as a mesh or torus."""
+    """Chips of one generation in a mesh or torus."""
 
     chip: Chip
     sides: tuple[int, ...]
@@ -71,15 +70,15 @@ class Topology:
 
     @classmethod
     def parse(cls, text: str) -> Topology:
-        """Returns the topology that a text such as "v5e:4x4" or "v5p:4x4x8" names.
+        """Returns the topology of a text such as "v5e:4x4" or "v5p:4x4x8".
 
         Raises:
-            PlanError: the generation is unknown, or its chips do not come in this shape.
+            PlanError: the generation is unknown, or has no slice of this shape.
         """
         name, _, shape = text.partition(":")
         if name not in CHIPS:
             close = difflib.get_close_matches(name, CHIPS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(CHIPS)}"
+            hint = f"did you mean {close[0]!r}?" if close else f"must be one of {', '.join(CHIPS)}"
             raise PlanError(f"topology {text!r}: no TPU {name!r}; {hint} (GENERATION:SHAPE, such as v5e:4x4)")
         chip = CHIPS[name]
         parts = shape.split("x")
@@ -102,7 +101,7 @@ class Topology:
 
     @property
     def wrapped(self) -> tuple[bool, ...]:
-        """Whether each axis is closed to a ring: a full pod's side of a v5e or v6e; whole cubes of a v4 or v5p."""
+        """Whether each axis is a ring: a side of 16 on v5e and v6e; all axes of whole 4×4×4 cubes on v4 and v5p."""
         if self.chip.axes == 2:
             return tuple(side == 16 for side in self.sides)
         return (all(side % 4 == 0 for side in self.sides),) * 3
@@ -110,9 +109,10 @@ class Topology:
     def __str__(self) -> str:
         return f"{self.chip.name}:{'x'.join(map(str, self.sides))}"
 
-# A program for a chip that is not there can be written to JAX's cache and not read back from it. The last two are asked
-# of a metadata server, and complained about, where they are not set.
-_SETTINGS = {
+
+# No cache: JAX writes a program for an absent chip to it but cannot read it back. Without the last two, libtpu asks a
+# metadata server and complains.
+_ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "JAX_ENABLE_COMPILATION_CACHE": "false",
     "TPU_SKIP_MDS_QUERY": "1",
@@ -123,17 +123,17 @@ _SETTINGS = {
 
 
 def use_compiler_only(chip: Chip) -> None:
-    """Lets this process compile for a chip, and computes on its CPU. Call it before JAX is imported.
+    """Makes this process compile for an absent chip and compute on its CPU. Call it before JAX is imported.
 
     Raises:
-        PlanError: the compiler is not installed, or it is too old for the chip.
+        PlanError: the compiler is not installed, or is too old for the chip.
     """
     if importlib.util.find_spec("libtpu") is None:
-        raise PlanError("the TPU compiler libtpu is not installed; it comes with the extra: pip install -e '.[tpu]'")
+        raise PlanError("the TPU compiler libtpu is not installed; install the extra tpu: pip install -e '.[tpu]'")
     version = metadata.version("jax")
     if tuple(int(part) for part in version.split(".")[:2]) < chip.first_jax:
         wanted = ".".join(map(str, chip.first_jax))
         raise PlanError(
-            f"jax {version}: its compiler crashes on a {chip.name}; take jax {wanted} or newer (Python 3.12)"
+            f"jax {version}: its compiler crashes on a {chip.name}; install jax {wanted} or newer (Python 3.12)"
         )
-    os.environ.update(_SETTINGS)
+    os.environ.update(_ENVIRONMENT)

@@ -1,4 +1,4 @@
-"""The training step and the programs of synthesis, compiled for a TPU that is not there."""
+"""The training step and the programs of synthesis, compiled for an absent TPU."""
 
 from __future__ import annotations
 
@@ -24,64 +24,62 @@ from ecvae_jax.training.step import AXIS, make_train_step
 
 @dataclass(frozen=True)
 class Program:
-    """The compiler's figures of one program on one chip, bytes and FLOPs."""
+    """The compiler's figures for one program on one chip, in bytes and FLOPs."""
 
     arguments: int
     """State and batch."""
     outputs: int
-    """Results that do not take the place of an argument: what the step is given it may overwrite."""
+    """Results that do not overwrite a donated argument."""
     temporaries: int
-    """Everything else alive at the worst moment: activations, gradients, exchanged buffers."""
+    """Everything else alive at the peak: activations, gradients, exchanged buffers."""
     code: int
     """The program itself."""
     flops: float
     hbm_bytes: int
-    """Read from and written to HBM, counted from the program's text (`plan.hlo.hbm_bytes`)."""
+    """Bytes read from and written to HBM, counted from the program's text (`plan.hlo.hbm_bytes`)."""
     xla_bytes: float
-    """"bytes accessed" of XLA's own cost analysis, which counts memory on the core as well."""
+    """"bytes accessed" of XLA's cost analysis, which also counts memory on the core."""
     collectives: tuple[Collective, ...]
     compile_seconds: float
 
     @property
     def memory(self) -> int:
-        """Bytes of HBM at the worst moment."""
+        """Peak bytes of HBM."""
         return self.arguments + self.outputs + self.temporaries + self.code
 
 
 def tpu_devices(topology: Topology) -> list[Any]:
-    """Returns the devices to compile for, one a chip.
+    """Returns the devices to compile for, one per chip.
 
     Raises:
         PlanError: the compiler does not know the topology.
     """
     options: dict[str, Any] = {"chip_config_name": "megacore"} if topology.chip.two_cores else {}
-    # Hosts matter to no program here; a slice smaller than a host has to be said to be one.
+    # No program here depends on hosts, but the compiler rejects a slice smaller than its host.
     options["chips_per_host_bounds"] = tuple(min(side, 2) for side in (*topology.sides, 1)[:3])
     try:
         devices = topologies.get_topology_desc(platform="tpu", topology_name=str(topology), **options).devices
     except (jax.errors.JaxRuntimeError, RuntimeError) as error:
-        raise PlanError(f"topology {topology}: the compiler refuses it: {str(error).splitlines()[0]}") from error
+        raise PlanError(f"topology {topology}: the compiler rejects it: {str(error).splitlines()[0]}") from error
     if len(devices) != topology.chips:
         raise PlanError(f"topology {topology}: {len(devices)} devices for {topology.chips} chips")
     return devices
 
 
 def compile_step(config: Config, topology: Topology, batch_size: int) -> Program:
-    """Returns the figures of the training step, mapped over the topology as `ecvae train` maps it over its devices.
+    """Returns the figures of the training step, mapped over the topology as `ecvae train` maps it over devices.
 
     Args:
-        config: the experiment.
-        topology: the chips.
-        batch_size: global, a multiple of the chips.
+        batch_size: global; a multiple of the chips.
 
     Raises:
-        PlanError: batch and chips do not fit, or the compiler does not know the topology.
+        PlanError: the batch is no multiple of the chips, or the compiler does not know the topology.
         TooLargeError: the chip's memory is too small.
     """
     if batch_size < 1 or batch_size % topology.chips:
         raise PlanError(
             f"train.batch_size={batch_size}: must be a multiple of the {topology.chips} chips of {topology}; "
-            f"take {max(1, batch_size // topology.chips) * topology.chips}, or --batch-per-chip"
+            f"use {max(1, batch_size // topology.chips) * topology.chips}, or --batch-per-chip"
         )
     mesh, step = make_mesh(tpu_devices(topology)), make_train_step(config)
     state, hyper = placed((abstract_state(config), step.hyper), NamedSharding(mesh, PartitionSpec()))
@@ -90,7 +88,7 @@ def compile_step(config: Config, topology: Topology, batch_size: int) -> Program
 
 
 def compile_synthesis(config: Config, topology: Topology, batch_size: int) -> dict[str, Program]:
-    """Returns the figures of the programs that `transfer` runs one after the other, on one chip.
+    """Returns the figures of the programs that `transfer` runs one after another, on one chip.
 
     Raises:
         PlanError: the compiler does not know the topology.
@@ -109,7 +107,7 @@ def compile_synthesis(config: Config, topology: Topology, batch_size: int) -> di
 
 
 def abstract_batch(config: Config, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the shapes and types of a batch, as `data.pipeline` gives it."""
+    """Returns the shapes and types of a batch of `data.batches`."""
     size, points = config.model.image_size, config.data.points
     image = jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8)
     landmarks = jax.ShapeDtypeStruct((batch_size, points, 2), jnp.float32)
@@ -117,7 +115,7 @@ def abstract_batch(config: Config, batch_size: int) -> dict[str, jax.ShapeDtypeS
 
 
 def state_bytes(config: Config) -> dict[str, int]:
-    """Returns the bytes of each part of the state, without the padding that a chip's layouts add."""
+    """Returns the bytes of each part of the state, without the padding of a chip's layouts."""
     return {
         name: sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(part))
         for name, part in abstract_state(config)._asdict().items()
@@ -131,10 +129,10 @@ def _compile(call: Any, topology: Topology, *arguments: Any) -> Program:
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        said = " ".join(str(error).split())
-        if "RESOURCE_EXHAUSTED" in said:
-            raise TooLargeError(f"it does not fit the memory of a {topology.chip.name}: {said[:300]}") from error
-        raise PlanError(f"{topology}: the compiler gives up: {said[:300]}") from error
+        reason = " ".join(str(error).split())
+        if "RESOURCE_EXHAUSTED" in reason:
+            raise TooLargeError(f"the program exceeds the memory of a {topology.chip.name}: {reason[:300]}") from error
+        raise PlanError(f"{topology}: the compiler failed: {reason[:300]}") from error
     memory, cost, text = compiled.memory_analysis(), compiled.cost_analysis(), compiled.as_text()
     return Program(
         arguments=memory.argument_size_in_bytes,

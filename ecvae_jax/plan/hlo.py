@@ -1,4 +1,4 @@
-"""What the text of a compiled TPU program says: its collectives, and the bytes that go to and from HBM."""
+"""The collectives and the HBM traffic of a compiled TPU program, read from its text."""
 
 from __future__ import annotations
 
@@ -11,22 +11,29 @@ from dataclasses import dataclass
 _WIDTHS = {"pred": 1, "bf16": 2, "c64": 8, "c128": 16}
 _ARRAY = re.compile(r"\b(pred|bf16|[suf]\d+\w*|c64|c128)\[([\d,]*)\](?:\{([\d,]*)(?::([^}]*))?\})?")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?(%[\w.\-]+) = (\(.*?\)|\S+) ([a-z][a-z\-]*)\((.*)$")
-_COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute",
-                "collective-broadcast", "ragged-all-to-all")  # fmt: skip
-# They name or regroup what is there, or end what a -start began: no bytes move.
+_COLLECTIVES = (
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+    "ragged-all-to-all",
+)
+# These name or regroup values and move no bytes. Neither does the -done of a -start.
 _MOVE_NOTHING = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id"}
 
 
 @dataclass(frozen=True)
 class Array:
-    """One array of a shape in the text."""
+    """One array of a shape in the program's text."""
 
     bytes: int
     """Without padding."""
     padded_bytes: int
-    """As its layout's tiles store it."""
+    """With the padding of its layout's tiles."""
     in_hbm: bool
-    """False where the compiler put it into memory on the chip's core."""
+    """False where the compiler placed it in memory on the core."""
 
 
 @dataclass(frozen=True)
@@ -35,22 +42,19 @@ class Collective:
 
     kind: str
     arrays: int
-    """Arrays that go together."""
+    """Number of arrays in this exchange."""
     bytes: int
-    """Of the result, on each device."""
+    """Size of the result on each device."""
     devices: int
-    """Devices that take part in each group; 0: all."""
+    """Devices in each group; 0: all."""
     overlaps: bool
-    """Whether the schedule lets other work go on meanwhile."""
+    """Whether other work may run at the same time."""
     strategy: str
-    """The compiler's name of how it is done."""
+    """The compiler's name of the algorithm."""
 
 
 def collectives(text: str) -> list[Collective]:
-    """Returns every exchange between devices in a compiled program, in the order of its text.
-
-    One inside a loop is listed once.
-    """
+    """Returns every exchange between devices in a compiled program, in textual order; one inside a loop once."""
     found = []
     for _, shape, name, rest in _instructions(text):
         kind = name.removesuffix("-start")
@@ -61,17 +65,23 @@ def collectives(text: str) -> list[Collective]:
             arrays = arrays[len(arrays) // 2 :]  # operands and results in one tuple
         strategy = re.search(r'"strategy":"(\w+)"', rest) or re.search(r'"emitter":"(\w+)"', rest)
         found.append(
-            Collective(kind, len(arrays), sum(array.bytes for array in arrays), _group_size(rest),
-                       name.endswith("-start"), strategy.group(1) if strategy else "")
-        )  # fmt: skip
+            Collective(
+                kind,
+                len(arrays),
+                sum(array.bytes for array in arrays),
+                _group_size(rest),
+                overlaps=name.endswith("-start"),
+                strategy=strategy.group(1) if strategy else "",
+            )
+        )
     return found
 
 
 def hbm_bytes(text: str) -> int:
     """Returns the bytes that a compiled program reads from and writes to HBM, tile padding included.
 
-    Every instruction of the entry computation is taken to read its operands and write its results once, those in HBM;
-    a loop counts as one pass over what it is given.
+    Each instruction of the entry computation counts once: its operands and results in HBM. A loop counts as one pass
+    over its operands.
     """
     total = 0
     known: dict[str, list[Array]] = {}
@@ -82,7 +92,7 @@ def hbm_bytes(text: str) -> int:
         operands = re.findall(r"%[\w.\-]+", rest.split("), ")[0])
         if kind == "copy-start":  # target, source and a flag
             moved = arrays[:2]
-        elif kind == "slice-start":  # source, the slice, and a flag: no more of the source is read than the slice
+        elif kind == "slice-start":  # source, slice and a flag; only the slice of the source is read
             moved = [arrays[1], dataclasses.replace(arrays[1], in_hbm=arrays[0].in_hbm)]
         else:
             moved = arrays + [array for operand in operands for array in known.get(operand, [])]
@@ -91,7 +101,7 @@ def hbm_bytes(text: str) -> int:
 
 
 def _instructions(text: str) -> Iterator[tuple[str, str, str, str]]:
-    """Name, shape, operation and the rest of each instruction."""
+    """Yields name, shape, operation and remaining text of each instruction."""
     for line in text.splitlines():
         match = _INSTRUCTION.match(line)
         if match:
@@ -116,21 +126,21 @@ def _array(kind: str, dimensions: str, order: str | None, layout: str | None) ->
     if tile and stored:
         lengths = [int(length) for length in tile.group(1).split(",")]
         if len(lengths) <= len(stored):
-            tail = [-(-side // length) * length for side, length in
-                    zip(stored[-len(lengths) :], lengths, strict=True)]  # fmt: skip
+            sizes = zip(stored[-len(lengths) :], lengths, strict=True)
+            tail = [-(-side // length) * length for side, length in sizes]
             stored = stored[: -len(lengths)] + tail
     return Array(math.prod(sides) * width, math.prod(stored or sides) * width, space is None or space.group(1) == "0")
 
 
 def _group_size(rest: str) -> int:
-    """Compilers write groups in three ways: device by device, counted, and (JAX 0.12) by axes of a mesh."""
+    """Returns the devices in a group, which compilers list, count, or (JAX 0.12) give as axes of a mesh."""
     listed = re.search(r"replica_groups=\{\{([\d,]*)\}", rest)
     if listed:
         return len(listed.group(1).split(","))
     meshed = re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\S+)? \{([^}]*)\}", rest)
     if meshed:
         sides = dict(re.findall(r"'([^']+)'=(\d+)", meshed.group(1)))
-        # A part of an axis is written 'name':(devices before it)its own.
+        # Part of an axis is written 'name':(devices before it)devices in it.
         axes = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", meshed.group(2))
         return math.prod(int(part or sides[axis]) for axis, part in axes)
     counted = re.search(r"replica_groups=\[(\d+),(\d+)\]", rest)

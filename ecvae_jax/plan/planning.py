@@ -1,4 +1,4 @@
-"""A plan: what is compiled, and what follows from it."""
+"""A plan: the compiled programs, the predictions that follow from them, and both as text and JSON."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _READ_BY_SYNTHESIS = ("ema_params", "frozen")
 
 @dataclass(frozen=True)
 class Plan:
-    """What one step of training, or one batch of synthesis, asks of the chips."""
+    """The cost of one training step, or of one batch of synthesis."""
 
     what: What
     topology: Topology
     batch_size: int
-    """Images of one step, over all chips; of synthesis: of one batch on one chip."""
+    """Images of one step over all chips; for synthesis, of one batch on one chip."""
     state: dict[str, int]
     """Bytes of each part of the state, without padding."""
     programs: dict[str, Program]
     bounds: dict[str, Roofline]
-    """Each program's times at full peak and bandwidth, which nothing can beat."""
+    """Each program's times at full peak and bandwidth, a lower bound."""
     expected: dict[str, Roofline]
     """Each program's times at the assumed efficiency."""
     largest: Largest | None
@@ -42,7 +42,7 @@ class Plan:
 
     @property
     def chips(self) -> int:
-        """Chips that share the batch: synthesis runs on one."""
+        """Number of chips that share the batch; 1 for synthesis."""
         return self.topology.chips if self.what == "train" else 1
 
     @property
@@ -51,7 +51,7 @@ class Plan:
         return self.batch_size // self.chips
 
     def images_per_second(self, at: dict[str, Roofline]) -> float:
-        """Returns the images/s of all chips by these times, one program after the other."""
+        """Returns the images/s of all chips at these times, one program after another."""
         return self.batch_size / sum(times.step for times in at.values())
 
 
@@ -63,18 +63,16 @@ def make_plan(
     largest: bool = False,
     efficiency: float = 0.5,
 ) -> Plan:
-    """Returns the plan; compiles once, and a few times more for the largest batch.
+    """Returns the plan; compiles once, and a few more times for the largest batch.
 
     Args:
-        config: the experiment.
-        topology: the chips.
         what: the training step over all chips, or the programs of `synthesis.transfer` on one chip.
-        batch_per_chip: images a chip; none: `train.batch_size` over all chips, or the batch of synthesis.
-        largest: search the largest batch that fits as well (training only).
-        efficiency: fraction of peak and bandwidth that is expected of a chip's own work.
+        batch_per_chip: images; None: `train.batch_size` over all chips, or the batch of synthesis.
+        largest: whether to search the largest batch that fits (training only).
+        efficiency: in (0, 1]; assumed fraction of peak and bandwidth that a chip reaches on its own work.
 
     Raises:
-        PlanError: what cannot be compiled, in one line.
+        PlanError: a program cannot be compiled.
     """
     if what == "train":
         batch_size = batch_per_chip * topology.chips if batch_per_chip else config.train.batch_size
@@ -86,10 +84,14 @@ def make_plan(
     if largest and what == "train":
         found = find_largest_batch(
             lambda per_chip: compile_step(config, topology, per_chip * topology.chips).memory,
-            topology.chip.hbm_bytes, batch_size // topology.chips, programs["step"].memory,
-        )  # fmt: skip
-    bounds, expected = ({name: _times(topology, program, fraction) for name, program in programs.items()}
-                        for fraction in (1.0, efficiency))  # fmt: skip
+            topology.chip.hbm_bytes,
+            batch_size // topology.chips,
+            programs["step"].memory,
+        )
+    bounds, expected = (
+        {name: _times(topology, program, fraction) for name, program in programs.items()}
+        for fraction in (1.0, efficiency)
+    )
     compiler = f"libtpu {metadata.version('libtpu')}, jax {metadata.version('jax')}"
     state = {name: size for name, size in state_bytes(config).items() if what == "train" or name in _READ_BY_SYNTHESIS}
     return Plan(what, topology, batch_size, state, programs, bounds, expected, found, compiler)
@@ -99,9 +101,8 @@ def _times(topology: Topology, program: Program, efficiency: float) -> Roofline:
     reduced = [exchange.bytes for exchange in program.collectives]
     return roofline(topology, program.flops, program.hbm_bytes, reduced, efficiency)
 
+
 _LIMITS = {"compute": "the matrix units", "memory": "the HBM's bandwidth", "collectives": "the links between chips"}
-
-
 _STATE = {"params": "parameters", "ema_params": "averaged parameters", "opt_state": "optimizer", "frozen": "frozen"}
 
 
@@ -110,11 +111,9 @@ def to_lines(plan: Plan) -> list[str]:
     seconds = sum(program.compile_seconds for program in plan.programs.values())
     where = f"{plan.topology}, {plan.chips} chips" if plan.what == "train" else f"one chip of {plan.topology.chip.name}"
     what = "training step" if plan.what == "train" else "synthesis (transfer)"
-    lines = [
-        f"{what} on {where}: {plan.batch_size:,} images, {plan.batch_per_chip} a chip; compiled in {seconds:.0f} s by "
-        f"{plan.compiler}",
-    ]
-    return lines + _memory(plan) + _work(plan) + _collectives(plan) + _prediction(plan)
+    images = f"{plan.batch_size:,} images, {plan.batch_per_chip} a chip"
+    title = f"{what} on {where}: {images}; compiled in {seconds:.0f} s by {plan.compiler}"
+    return [title, *_memory(plan), *_work(plan), *_collectives(plan), *_prediction(plan)]
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
@@ -130,8 +129,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "chip": dataclasses.asdict(chip),
         "state": plan.state,
         "programs": {
-            name: {**dataclasses.asdict(program), "memory": program.memory}
-            for name, program in plan.programs.items()
+            name: {**dataclasses.asdict(program), "memory": program.memory} for name, program in plan.programs.items()
         },
         "prediction": {
             kind: {
@@ -144,14 +142,14 @@ def to_json(plan: Plan) -> dict[str, Any]:
             for kind, times in (("bound", plan.bounds), ("expected", plan.expected))
         },
         "largest_batch": dataclasses.asdict(plan.largest) if plan.largest else None,
-    }  # fmt: skip
+    }
 
 
 def write_json(plan: Plan, path: Path) -> None:
-    """Writes `to_json`, aside and then renamed.
+    """Writes `to_json` to `path`, atomically.
 
     Raises:
-        OSError: the folder cannot be made or written.
+        OSError: the folder cannot be created or written.
     """
     text = json.dumps(to_json(plan), indent=2, allow_nan=False) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
@@ -160,8 +158,8 @@ def write_json(plan: Plan, path: Path) -> None:
 def _memory(plan: Plan) -> list[str]:
     chip = plan.topology.chip
     parts = ", ".join(f"{_STATE[name]} {_gib(size)}" for name, size in plan.state.items())
-    lines = [f"memory a chip, GiB (a program on a {chip.name} may use {_gib(chip.hbm_bytes)}; "
-             f"published: {chip.hbm_capacity})"]  # fmt: skip
+    limit = f"a program on a {chip.name} may use {_gib(chip.hbm_bytes)}; published: {chip.hbm_capacity}"
+    lines = [f"memory a chip, GiB ({limit})"]
     for name, program in plan.programs.items():
         lines.append(
             f"  {name:<12} {_gib(program.memory)} = arguments {_gib(program.arguments)} + outputs "
@@ -172,8 +170,8 @@ def _memory(plan: Plan) -> list[str]:
     if plan.largest:
         found = plan.largest
         tried = ", ".join(f"{one} (too large)" if one in found.refused else str(one) for one in found.compiled)
-        lines.append(f"  largest batch that fits: {found.batch_per_chip} images a chip, {_gib(found.memory)}; "
-                     f"compiled for {tried}")  # fmt: skip
+        best = f"{found.batch_per_chip} images a chip, {_gib(found.memory)}"
+        lines.append(f"  largest batch that fits: {best}; compiled for {tried}")
     elif plan.what == "train":
         lines.append("  largest batch that fits: --largest-batch searches it, by some more compilations")
     return lines
@@ -207,13 +205,13 @@ def _collectives(plan: Plan) -> list[str]:
 def _prediction(plan: Plan) -> list[str]:
     chip, topology = plan.topology.chip, plan.topology
     assumed = next(iter(plan.expected.values())).efficiency
-    lines = [
-        "prediction: a roofline, checked on no hardware",
-        f"  inputs       {chip.bf16_flops / 1e12:g} TFLOP/s in bfloat16, HBM {chip.hbm_bandwidth / 1e9:g} GB/s"
-        + (f", links {chip.link_bandwidth / 1e9:g} GB/s a direction, "
-           f"{sum(topology.wrapped)} of {len(topology.sides)} axes closed, {HOP_SECONDS * 1e6:g} µs a hop, "
-           "collectives overlap with nothing" if plan.what == "train" else ""),
-    ]  # fmt: skip
+    inputs = f"{chip.bf16_flops / 1e12:g} TFLOP/s in bfloat16, HBM {chip.hbm_bandwidth / 1e9:g} GB/s"
+    if plan.what == "train":
+        inputs += (
+            f", links {chip.link_bandwidth / 1e9:g} GB/s a direction, {sum(topology.wrapped)} of {len(topology.sides)} "
+            f"axes closed, {HOP_SECONDS * 1e6:g} µs a hop, collectives overlap with nothing"
+        )
+    lines = ["prediction: a roofline, checked on no hardware", f"  inputs       {inputs}"]
     for name, bound in plan.bounds.items():
         lines.append(
             f"  {name:<12} compute {_ms(bound.compute)}, memory {_ms(bound.memory)}"

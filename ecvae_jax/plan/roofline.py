@@ -1,4 +1,4 @@
-"""The search for the largest batch that fits a chip's memory."""
+"""The times of a compiled program by a roofline, and the search for the largest batch that fits a chip."""
 
 from __future__ import annotations
 
@@ -7,38 +7,106 @@ from dataclasses import dataclass
 
 from ecvae_jax.plan.chips import TooLargeError, Topology
 
+HOP_SECONDS = 1e-6
+"""Assumed latency of a message from a chip to its neighbor, of any size."""
+
+# Each try is a compilation of a minute or two.
 _MOST_TRIES = 6
-
-
-_FURTHEST = 8
-"""Times the largest batch known to fit: further than that no extrapolation is trusted."""
-
-
+# The search stops at a batch that uses this fraction of the memory.
 _CLOSE = 0.97
-"""A batch that takes this share of the memory is not improved upon: each try is a compilation of a minute or two."""
+# Extrapolation goes at most this many times beyond the largest batch known to fit.
+_FURTHEST = 8
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """Predicted times of one step, in seconds. Nothing is assumed to overlap with the collectives."""
+
+    compute: float
+    """FLOPs at the matrix units' peak."""
+    memory: float
+    """Bytes at the HBM's full bandwidth."""
+    collective: float
+    """All collectives, one after another."""
+    efficiency: float
+    """Assumed fraction of peak or bandwidth that a chip reaches on its own work."""
+
+    @property
+    def work(self) -> float:
+        """Time of each chip's own work, without collectives."""
+        return max(self.compute, self.memory) / self.efficiency
+
+    @property
+    def step(self) -> float:
+        """Time of one step."""
+        return self.work + self.collective
+
+    @property
+    def limit(self) -> str:
+        """The largest part: "compute", "memory" (HBM bandwidth) or "collectives"."""
+        if self.collective > self.work:
+            return "collectives"
+        return "compute" if self.compute >= self.memory else "memory"
+
+    @property
+    def scaling(self) -> float:
+        """Fraction of the step in which chips do their own work; 1 is linear scaling."""
+        return self.work / self.step if self.step else 1.0
+
+
+def all_reduce_seconds(topology: Topology, size: int) -> float:
+    """Returns the seconds of an all-reduce of `size` bytes over all chips.
+
+    Each chip sends and receives 2 (n - 1) / n of the size, shared by all axes. A ring uses its links in both
+    directions, an open axis in one. Latency adds `HOP_SECONDS` per hop: forth and back along each axis in turn.
+    """
+    if topology.chips == 1:
+        return 0.0
+    used = [(side, ring) for side, ring in zip(topology.sides, topology.wrapped, strict=True) if side > 1]
+    bandwidth = sum((2 if ring else 1) * topology.chip.link_bandwidth for _, ring in used)
+    hops = sum(2 * (side - 1) for side, _ in used)
+    return 2 * (topology.chips - 1) / topology.chips * size / bandwidth + hops * HOP_SECONDS
+
+
+def roofline(topology: Topology, flops: float, moved: float, reduced: list[int], efficiency: float = 1.0) -> Roofline:
+    """Returns the predicted times of one step.
+
+    Args:
+        flops: per chip.
+        moved: bytes that one chip reads from and writes to HBM.
+        reduced: bytes of each collective; each is assumed to cost as much as an all-reduce.
+        efficiency: in (0, 1]; see `Roofline.efficiency`.
+    """
+    chip = topology.chip
+    return Roofline(
+        flops / chip.bf16_flops,
+        moved / chip.hbm_bandwidth,
+        sum(all_reduce_seconds(topology, size) for size in reduced),
+        efficiency,
+    )
 
 
 @dataclass(frozen=True)
 class Largest:
-    """The largest batch found."""
+    """The largest batch that was compiled and fits."""
 
     batch_per_chip: int
     memory: int
-    """Bytes of HBM that its program takes."""
+    """Bytes of HBM of its program."""
     compiled: tuple[int, ...]
-    """The batches a chip that were compiled to find it, in this order, the given one first."""
+    """Batches per chip that were compiled, in order; the given one first."""
     refused: tuple[int, ...]
-    """Those of them that did not fit."""
+    """Those that did not fit."""
 
 
 def find_largest_batch(memory_of: Callable[[int], int], limit: int, batch: int, memory: int) -> Largest:
-    """Returns the largest batch found by extrapolation from two batches, always one that was compiled.
+    """Returns the largest batch per chip found by linear extrapolation; it was compiled and fits.
 
     Args:
-        memory_of: compiles for a batch a chip and returns its bytes; raises TooLargeError where it does not fit.
-        limit: the chip's bytes.
+        memory_of: compiles for a batch per chip and returns its bytes; raises TooLargeError if it does not fit.
+        limit: bytes of the chip.
         batch: a batch that fits.
-        memory: its bytes.
+        memory: bytes of `batch`.
     """
     fitting, tried, refused = {batch: memory}, [batch], []
     candidate = 2 * batch
@@ -57,96 +125,20 @@ def find_largest_batch(memory_of: Callable[[int], int], limit: int, batch: int, 
         else:
             candidate = (best + candidate) // 2
         candidate = min(candidate, _FURTHEST * best)
-        if refused and candidate >= min(refused):  # memory is not quite linear: an eighth of the way back
+        if refused and candidate >= min(refused):  # memory is not quite linear: go back an eighth of the way
             candidate = (best + 7 * min(refused)) // 8
         if candidate <= best:
             break
     best = max(fitting)
     return Largest(best, fitting[best], tuple(tried), tuple(refused))
 
-HOP_SECONDS = 1e-6
-"""Assumed time for a message to pass from a chip to its neighbor, whatever its size."""
-
-
-@dataclass(frozen=True)
-class Roofline:
-    """Predicted times of one step, seconds. Nothing is taken to overlap with the collectives."""
-
-    compute: float
-    """FLOPs at the matrix units' peak."""
-    memory: float
-    """Bytes at the HBM's full bandwidth."""
-    collective: float
-    """All collectives, one after the other."""
-    efficiency: float
-    """Fraction of the peak or bandwidth that the chip is assumed to reach on its own work."""
-
-    @property
-    def work(self) -> float:
-        """Time of what each chip does by itself."""
-        return max(self.compute, self.memory) / self.efficiency
-
-    @property
-    def step(self) -> float:
-        """Time of one step."""
-        return self.work + self.collective
-
-    @property
-    def limit(self) -> str:
-        """What takes longest: "compute", "memory" (HBM bandwidth) or "collectives"."""
-        if self.collective > self.work:
-            return "collectives"
-        return "compute" if self.compute >= self.memory else "memory"
-
-    @property
-    def scaling(self) -> float:
-        """Share of the step in which chips do their own work: how far n chips are n times as fast as one."""
-        return self.work / self.step if self.step else 1.0
-
-
-def all_reduce_seconds(topology: Topology, size: int) -> float:
-    """Returns the time to sum arrays of `size` bytes over all chips, each ending with the sum.
-
-    Every chip sends and receives 2 (n - 1) / n of the size. An axis closed to a ring carries it over its links in both
-    directions, an open one in one direction; all axes share the work. To that, `HOP_SECONDS` a hop: there and back
-    along each axis, one after the other.
-    """
-    if topology.chips == 1:
-        return 0.0
-    used = [(side, ring) for side, ring in zip(topology.sides, topology.wrapped, strict=True) if side > 1]
-    bandwidth = sum((2 if ring else 1) * topology.chip.link_bandwidth for _, ring in used)
-    hops = sum(2 * (side - 1) for side, _ in used)
-    return 2 * (topology.chips - 1) / topology.chips * size / bandwidth + hops * HOP_SECONDS
-
-
-def roofline(
-    topology: Topology, flops: float, moved: float, reduced: list[int], efficiency: float = 1.0
-) -> Roofline:
-    """Returns the predicted times.
-
-    Args:
-        topology: the chips.
-        flops: of one chip and step.
-        moved: bytes that one chip and step read from and write to HBM.
-        reduced: bytes of each collective, all taken to cost what an all-reduce costs.
-        efficiency: see `Roofline.efficiency`.
-    """
-    chip = topology.chip
-    return Roofline(
-        flops / chip.bf16_flops,
-        moved / chip.hbm_bandwidth,
-        sum(all_reduce_seconds(topology, size) for size in reduced),
-        efficiency,
-    )
-
 
 def largest_batch(limit: int, first: tuple[int, int], second: tuple[int, int]) -> int:
-    """Returns the largest batch whose memory stays within `limit`, were memory linear in the batch.
+    """Returns the largest batch that fits `limit` bytes, assuming that memory is linear in the batch.
 
     Args:
-        limit: bytes.
-        first: a batch and the bytes that it takes.
-        second: another, larger one.
+        first: a batch and its bytes.
+        second: a larger batch and its bytes.
     """
     slope = (second[1] - first[1]) / (second[0] - first[0])
     if slope <= 0:

@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from ecvae_jax.config import TrainConfig
 from ecvae_jax.data.host_tf import load_tensorflow
 from ecvae_jax.files import write_atomically
-from ecvae_jax.progress import _duration, _make_bar
+from ecvae_jax.progress import duration, progress_bar
 
 
 class Reporter:
@@ -32,7 +32,7 @@ class Reporter:
         self._task: Any = None
         self._curves = Curves(workdir, start_step) if writes else None
         if writes and sys.stderr.isatty():
-            self._bar = _make_bar()
+            self._bar = progress_bar()
             self._task = self._bar.add_task("training", total=config.steps, completed=start_step, note="")
 
     def __enter__(self) -> Reporter:
@@ -83,7 +83,7 @@ class Reporter:
         if self._bar is not None:
             self._bar.update(self._task, completed=step, note=line.split("  ", 1)[1])
         else:
-            print(f"{line}  {_duration(left)} left", file=sys.stderr, flush=True)
+            print(f"{line}  {duration(left)} left", file=sys.stderr, flush=True)
 
     def image(self, step: int, name: str, picture: UInt8[np.ndarray, "h w 3"]) -> None:
         """Writes a picture to TensorBoard."""

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ecvae_jax.checkpoints.store import Checkpoints, placed
-from ecvae_jax.config import Config
+from ecvae_jax.config import Config, Span
 from ecvae_jax.data.batches import Faces, load_faces, training_batches
 from ecvae_jax.images import save_png
 from ecvae_jax.model.conditioning import mean_effective_clusters
@@ -30,7 +30,6 @@ from ecvae_jax.training.parallel import (
     replicated_sharding,
 )
 from ecvae_jax.training.preview import device_views, draw_views, first_examples, save_bad_batch
-from ecvae_jax.training.span import Span
 from ecvae_jax.training.state import TrainState, abstract_state, count_params, init_state, stored_part
 from ecvae_jax.training.step import Metrics, make_train_step
 from ecvae_jax.training.workdir import lock_workdir

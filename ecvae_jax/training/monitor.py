@@ -13,8 +13,7 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
-from ecvae_jax.config import TrainConfig
-from ecvae_jax.training.span import Span
+from ecvae_jax.config import Span, TrainConfig
 from ecvae_jax.training.step import Metrics
 from ecvae_jax.training.watchdog import Watchdog
 

@@ -1,1 +1,1 @@
-"""The options of the subcommands, as dataclasses that tyro reads; `ecvae_jax.cli.commands` has a function for each."""
+"""The options of the subcommands, dataclasses that tyro reads; `ecvae_jax.cli.commands` has the functions."""

@@ -13,7 +13,7 @@ from ecvae_jax.config import AdaptConfig
 
 def _check_picture(out: Path, enlarge: int, name: str = "out") -> None:
     if out.suffix.lower() != ".png":
-        raise ValueError(f"{name}={str(out)!r}: the name must end in .png")
+        raise ValueError(f"{name}={str(out)!r}: must end in .png")
     if enlarge < 1:
         raise ValueError(f"enlarge={enlarge}: must be at least 1")
 
@@ -25,118 +25,118 @@ class TransferOptions:
     source: tuple[str, ...]
     """Appearances: photos, or faces of records as RECORDS:SPLIT:INDICES (rendered:test:0,24)."""
     target: tuple[str, ...]
-    """Structures, given like the sources."""
+    """Structures: photos or faces of records, as above."""
     checkpoint: Path | None = None
-    """Working directory of a training, or one step's folder in it; left out: the model that is shipped."""
+    """Working directory of a training, or the folder of one step in it. Default: the bundled model."""
     out: Path = Path("transfer.png")
-    """PNG to be written: targets and their sketches above, sources with their sketches at the left."""
+    """PNG to write: targets and their sketches at the top, sources and their sketches at the left."""
     transport: bool = True
-    """Move z along from the prior of the source's structure to that of the target's."""
+    """Transport z from the prior of the source's structure to that of the target's."""
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     enlarge: int = 1
-    """Repeat every pixel so many times, for looking at small faces."""
+    """Integer factor by which the PNG is enlarged."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be drawn or written, before anything is loaded."""
+        """Checks the options before anything is loaded."""
         _check_picture(self.out, self.enlarge)
 
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """Draws appearances from the prior, or like the training faces', under given structures, as one PNG."""
+    """Draws appearances sampled from the prior, or from a fitted density, under given structures, as one PNG."""
 
     structure: tuple[str, ...]
     """Structures: photos, or faces of records as RECORDS:SPLIT:INDICES."""
     checkpoint: Path | None = None
-    """Working directory of a training, or one step's folder in it; left out: the model that is shipped."""
+    """Working directory of a training, or the folder of one step in it. Default: the bundled model."""
     n: int = 8
     """Samples per structure."""
     seed: int = 0
     """Seed of the draws."""
     source: Annotated[Literal["prior", "posterior"], tyro.conf.arg(name="from")] = "prior"
-    """prior: as the paper has it. posterior: from a density fitted to the posteriors of the training faces, after the
-    training (Ghosh et al. 2020): faces like those of the training people, and far more often faces."""
+    """prior: as in the paper. posterior: a density fitted to the posteriors of the training faces after training
+    (Ghosh et al. 2020); its samples resemble the training people and are far more often faces."""
     data: str | None = None
-    """Records to fit that density on (split train); by default it is the one stored with the model, or fitted on the
+    """Records to fit the density on (split train). Default: the density stored with the model, or one fitted on the
     records of the training."""
     temperature: float = 1.0
-    """How far from the mean it is drawn, as a factor: below 1 draws are more alike and more average."""
+    """Scales the deviation of z from its mean. Below 1, samples are more alike and more average."""
     out: Path = Path("sample.png")
-    """PNG to be written: a structure a row, its sketch first."""
+    """PNG to write: one row per structure, its sketch first."""
     enlarge: int = 1
-    """Repeat every pixel so many times, for looking at small faces."""
+    """Integer factor by which the PNG is enlarged."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be drawn or written, before anything is loaded."""
+        """Checks the options before anything is loaded."""
         _check_picture(self.out, self.enlarge)
         if self.n < 1:
             raise ValueError(f"n={self.n}: must be at least 1")
         if not 0.0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature={self.temperature}: must be 0 or more")
         if self.data is not None and self.source == "prior":
-            raise ValueError(f"data={self.data!r}: a prior is fitted to no faces; give --from posterior too")
+            raise ValueError(f"data={self.data!r}: only a density is fitted to records; add --from posterior")
         if self.seed < 0:
             raise ValueError(f"seed={self.seed}: must not be negative")
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Measures reconstruction, and transfer to true images of the same person beside copying and warping the source.
+    """Scores reconstruction and transfer against true images of the same person, next to two baselines.
 
-    The JSON has `model`, `copy` and `warp` (and `plain`, `reconstruction`), each with `pairs`, `psnr` (dB), `ssim`,
-    `identity` (distance of dlib's 128-d vectors to the true person; below 0.6 is the same one), `nme` (68-point error
-    over the distance of the outer eye corners, a fraction: 0.03 is 3%), `face_found` (a fraction), and `..._ci`, the
-    95% interval over people. docs/evaluation.md tells all of it.
+    The baselines copy or warp the source. The JSON has `model`, `copy` and `warp` (and `plain`, `reconstruction`).
+    Each has `pairs`, `psnr` (dB), `ssim`, `identity` (distance of dlib's 128-d vectors; below 0.6 is the same person),
+    `nme` (68-point error over the distance of the outer eye corners; 0.03 is 3%), `face_found` (a fraction), and
+    `..._ci`, the 95% interval over people. docs/evaluation.md explains them.
     """
 
     checkpoint: Path | None = None
-    """Working directory of a training, or one step's folder in it; left out: the model that is shipped."""
+    """Working directory of a training, or the folder of one step in it. Default: the bundled model."""
     data: str = "rendered"
     """Records folder, or "rendered"."""
     split: str = "test"
-    """Split of the records; its people should not have been trained on."""
+    """Split of the records. Its people should not be training people."""
     pairs: tuple[Path, Path] | None = None
-    """Two folders of photos instead of records, SOURCES TARGETS: files of the same name are the same person."""
+    """Two folders of photos instead of records, SOURCES TARGETS. Files of the same name show the same person."""
     limit: int = 500
-    """At most so many pairs: two views of one person in one sitting (light, background), where the records know
-    sittings; of photo folders they know only the person, and copy and transfer are then scored across photos."""
+    """Largest number of pairs. A pair is two views of one person, in one sitting (light, background) where the records
+    name sittings. Records of a photo folder do not: their pairs are two photos of one person."""
     source_view: Literal["any", "frontal"] = "any"
-    """Of records: any other view of the target's sitting, or its most frontal neutral one."""
+    """Source of a pair from records: any other view of the target's sitting, or its most frontal neutral one."""
     seed: int = 0
-    """Seed of the choice of pairs, of the samples and of the bootstrap."""
+    """Seed of the pairs, the samples and the bootstrap."""
     transport: bool = True
-    """Move z along between priors."""
+    """Transport z between the priors of source and target."""
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     metrics: Literal["all", "pixels"] = "all"
-    """pixels: PSNR and SSIM only, which needs no dlib and takes seconds."""
+    """pixels: only PSNR and SSIM, which need no dlib and take seconds."""
     features: str | None = None
-    """MODULE:FUNCTION from uint8 n h w 3 to n d: a network of yours (Inception, LPIPS) for the Fréchet and kernel
-    distances, which are measured on dlib's 128-d vectors otherwise."""
+    """MODULE:FUNCTION from uint8 "n h w 3" to "n d": a network (Inception, LPIPS) for the Fréchet and kernel distances.
+    Default: dlib's 128-d vectors."""
     out: Path | None = None
-    """JSON report to be written as well."""
+    """JSON report to write."""
     markdown: Path | None = None
-    """Markdown table to be written as well."""
+    """Markdown table to write."""
     figure: Path | None = None
-    """PNG to be written: ten pairs with what each method made of them."""
+    """PNG to write: ten pairs with the output of each method."""
     save_images: Path | None = None
-    """Folder for every output: FOLDER/model/NAME.png, and source, target, copy, warp, reconstruction beside it."""
+    """Folder for every image: FOLDER/model/NAME.png, and the same under source, target, copy, warp, reconstruction."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be measured or written, before anything is loaded."""
+        """Checks the options before anything is loaded."""
         if self.limit < 1:
             raise ValueError(f"limit={self.limit}: must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed={self.seed}: must not be negative")
         if self.pairs is not None and self.source_view != "any":
-            raise ValueError(f"source_view={self.source_view!r}: is for records; SOURCES are the sources of pairs")
+            raise ValueError(f"source_view={self.source_view!r}: is only for records; --pairs names the sources itself")
         for name in ("out", "markdown", "figure"):
             path = getattr(self, name)
             if path is not None and path.is_dir():
-                raise ValueError(f"{name}={str(path)!r}: is a folder; give the name of a file")
+                raise ValueError(f"{name}={str(path)!r}: is a folder; give a file name")
         if self.figure is not None:
             _check_picture(self.figure, 1, "figure")
         if self.save_images is not None and self.save_images.is_file():
-            raise ValueError(f"save_images={str(self.save_images)!r}: is a file; give the name of a folder")
+            raise ValueError(f"save_images={str(self.save_images)!r}: is a file; give a folder name")
 
 
 @dataclass(frozen=True)
@@ -146,51 +146,51 @@ class FigureOptions:
     which: Annotated[Literal["2", "3a", "3b", "model"], tyro.conf.Positional]
     """The number of the figure in the paper."""
     checkpoint: Path | None = None
-    """Working directory of a training, or one step's folder in it; left out: the model that is shipped."""
+    """Working directory of a training, or the folder of one step in it. Default: the bundled model."""
     out: Path | None = None
-    """PNG to be written; figure2.png, figure3a.png or figure3b.png by default."""
+    """PNG to write. Default: figure2.png, figure3a.png or figure3b.png."""
     data: str = "rendered"
-    """Records folder, or "rendered"; its faces are chosen by their tags yaw and expression."""
+    """Records folder, or "rendered". The tags yaw and expression choose the faces."""
     split: str = "test"
-    """Split of the records; its people should not have been trained on."""
+    """Split of the records. Its people should not be training people."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be written, before anything is loaded."""
+        """Checks the options before anything is loaded."""
         _check_picture(self.file, 1)
 
     @property
     def file(self) -> Path:
-        """The PNG to be written."""
+        """PNG to write."""
         return self.out or Path(f"figure{self.which}.png")
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Writes what synthesis needs of a checkpoint as a small one: parameters in half precision, no optimizer."""
+    """Writes a small checkpoint for synthesis: parameters in half precision, no optimizer."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """Working directory of a training, or one step's folder in its `checkpoints`."""
     out: Annotated[Path, tyro.conf.Positional]
-    """Folder to be written; --checkpoint takes it."""
+    """Folder to write; --checkpoint reads it."""
     half: bool = True
-    """Store float16 instead of float32; what is read is float32 again."""
+    """Store float16 instead of float32; loading converts to float32."""
     density: int = 0
-    """Store a density of the training faces' appearances with the model, of this rank (64), for `ecvae sample --from
-    posterior` where the records are not at hand. 0: keep the one that is there, if any."""
+    """Rank of a density to fit to the training faces' appearances and store with the model (64). `ecvae sample --from
+    posterior` then needs no records. 0: keep the stored density, if any."""
     data: str | None = None
-    """Records to fit it on; those of the training by default."""
+    """Records to fit the density on. Default: those of the training."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be fitted, before anything is loaded."""
+        """Checks the options before anything is loaded."""
         if self.density < 0:
             raise ValueError(f"density={self.density}: must be 0 (none) or a rank of at least 1")
         if self.data is not None and not self.density:
-            raise ValueError(f"data={self.data!r}: is for a density; give its rank too, --density 64")
+            raise ValueError(f"data={self.data!r}: only a density is fitted to records; add --density 64")
 
 
 @dataclass(frozen=True)
 class InfoOptions:
-    """Tells what a checkpoint or a records folder holds."""
+    """Describes a checkpoint or a records folder."""
 
     path: Annotated[Path, tyro.conf.Positional]
     """Working directory of a training, one step's folder in its `checkpoints`, or a records folder."""
