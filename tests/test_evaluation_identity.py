@@ -96,7 +96,7 @@ def test_without_dlib_pixels_are_measured_and_a_note_says_what_is_missing(monkey
         FaceMeter()
     measures, notes = load_measures("all")
     assert measures.faces is None
-    assert notes == ["identity and structure are not measured: `pip install 'ecvae-jax[dlib]'` gives them"]
+    assert notes == ["identity and structure are not measured: they need `pip install 'ecvae-jax[dlib]'`"]
     assert load_measures("pixels") == (measures, [])
 
 

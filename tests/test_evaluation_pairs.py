@@ -18,18 +18,11 @@ from ecvae_jax.data.detect.detector import DetectedFace
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import Faces, load_faces
 from ecvae_jax.evaluation import pairs as pairs_module
-from ecvae_jax.evaluation.pairs import (
-    expression_of,
-    folder_pairs,
-    frontal_pairs,
-    in_order,
-    is_neutral,
-    pair_classes,
-    record_pairs,
-)
-from ecvae_jax.evaluation.protocol import evaluate_checkpoint, evaluate_pairs
+from ecvae_jax.evaluation.pairs import evenly_spaced, folder_pairs, frontal_pairs, record_pairs
+from ecvae_jax.evaluation.protocol import PLAIN, evaluate, evaluate_pairs
 from ecvae_jax.evaluation.report import draw_figure
-from ecvae_jax.evaluation.scoring import load_measures
+from ecvae_jax.evaluation.scoring import Measures, load_measures
+from ecvae_jax.evaluation.tags import expression_of, in_order, is_neutral, pair_classes
 from ecvae_jax.model.model import Model
 
 DOCS = Path(__file__).parent.parent / "docs" / "evaluation.md"
@@ -143,10 +136,10 @@ def test_folders_are_paired_by_name_and_all_files_are_accounted_for(
     }  # fmt: skip
     assert found.notes == [
         "1 pair left out, no face found: gray", "1 pair left out, not readable: broken",
-        "1 file left out, its name is in one folder only: alone",
+        "1 file left out, present in one folder only: alone",
     ]  # fmt: skip
     limited = folder_pairs(model, *folders, limit=3)
-    assert limited.notes[-1] == "3 of 6 pairs are taken (limit)"
+    assert limited.notes[-1] == "3 of 6 pairs are used (limit)"
 
 
 def test_folders_that_cannot_be_paired_are_refused(
@@ -205,7 +198,7 @@ def test_drawing_the_truth_is_perfect_and_others_are_told_apart(heads: Faces) ->
     classes = report.sections["by_view"]
     assert sum(each["model"]["pairs"] for each in classes.values()) == 8
     assert "transfer / warp / copy" in report.to_markdown()
-    with pytest.raises(ValueError, match="model: gives images"):
+    with pytest.raises(ValueError, match="model: images"):
         evaluate_pairs(lambda *_: chosen.target[:2], chosen)
 
 
@@ -220,7 +213,7 @@ def test_the_command_writes_all_that_is_asked_for(
     shown = capsys.readouterr()
     methods = ["reconstruction", "plain", "transfer", "copy", "warp"]
     assert [line.split()[0] for line in shown.out.splitlines()[:5]] == methods
-    assert "1 file left out, its name is in one folder only: alone" in shown.err
+    assert "1 file left out, present in one folder only: alone" in shown.err
     stored = json.loads(out.read_text())
     for method in ("model", "plain", "copy", "warp"):
         assert set(stored[method]) >= KEYS
@@ -256,12 +249,16 @@ def test_the_example_of_the_docs_runs(tiny_workdir: Path, tmp_path: Path, monkey
     assert (tmp_path / "pairs.png").is_file()
 
 
-def test_a_drawer_of_the_users_own(tiny_workdir: Path, tiny_records: Path) -> None:
-    def drawer(model):
-        return lambda images, *_: images
-
-    report = evaluate_checkpoint(tiny_workdir, str(tiny_records), limit=12, draw=drawer)
+def test_users_can_pass_their_own_draw_function(model: Model, tiny_records: Path) -> None:
+    report = evaluate(model, tiny_records, limit=12, draw=lambda images, *_: images, measures=Measures())
     assert report.scores["model"] == report.scores["copy"]
+    alone = evaluate(model, tiny_records, limit=12, adapt=PLAIN, measures=Measures())
+    assert report.scores["plain"] == alone.scores["model"]
+
+
+def test_evenly_spaced_indices_include_both_ends() -> None:
+    assert evenly_spaced(11, 3).tolist() == [0, 5, 10]
+    assert evenly_spaced(3, 10).tolist() == [0, 1, 2]
 
 
 def test_turns_are_in_the_order_of_their_degrees() -> None:

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from ecvae_jax.evaluation.distribution import (
     compute_features,
     feature_spread,
+    feature_spreads,
     frechet_distance,
     kernel_distance,
     load_features,
     pixel_spread,
+    pixel_spreads,
 )
 from ecvae_jax.evaluation.likelihood import LEVEL_WIDTH, bits_per_dimension
 from ecvae_jax.evaluation.statistics import score
@@ -116,7 +118,7 @@ def test_kernel_distance_is_its_definition() -> None:
 
 @pytest.mark.parametrize("function", [frechet_distance, kernel_distance])
 def test_sets_that_cannot_be_compared_are_refused(function) -> None:
-    with pytest.raises(ValueError, match=r"features \[1, 3\] and \[4, 3\]: two sets of at least 2 rows"):
+    with pytest.raises(ValueError, match=r"features \[1, 3\] and \[4, 3\]: must be two sets of at least 2 rows"):
         function(np.ones((1, 3)), np.ones((4, 3)))
     with pytest.raises(ValueError, match="one width"):
         function(np.ones((4, 2)), np.ones((4, 3)))
@@ -127,9 +129,12 @@ def test_spread_of_samples() -> None:
     samples = np.clip(rng.normal(128, 10, (3, 40, 8, 8, 3)), 0, 255).astype(np.uint8)
     assert pixel_spread(samples) == pytest.approx(10, rel=0.03)
     assert pixel_spread(np.repeat(samples[:, :1], 5, axis=1)) == 0
+    assert pixel_spreads(samples).mean() == pytest.approx(pixel_spread(samples))
+    assert pixel_spreads(samples[:2]) == pytest.approx(pixel_spreads(samples)[:2])
     features = np.array([[[0.0, 0], [3, 4], [np.nan, np.nan]], [[np.nan, 0]] * 3])
     assert feature_spread(features) == 5
     assert feature_spread(features[1:]) is None
+    np.testing.assert_array_equal(feature_spreads(features), [5, np.nan])
 
 
 def test_bits_of_uniform_noise_are_eight() -> None:

@@ -163,7 +163,7 @@ def compare(arguments: Sequence[str]) -> int:
 def figure(arguments: Sequence[str]) -> int:
     """Runs `ecvae figure 2|3a|3b --checkpoint C --out FILE.png` and returns the exit code."""
     options = parse(FigureOptions, "figure", arguments)
-    from ecvae_jax.figures.page import write_figure
+    from ecvae_jax.figures.write import write_figure
 
     say(write_figure(options.which, options.checkpoint, options.file, options.data, options.split))
     return 0
