@@ -59,7 +59,8 @@ class Calls(list):
             return outcome
 
         def seen_write(path: Path, text: str) -> None:
-            self.append(("scored", path.parent.name))
+            if path.name == SCORES:
+                self.append(("scored", path.parent.name))
             write(path, text)
 
         monkeypatch.setattr(runs_module, "train", seen_train)

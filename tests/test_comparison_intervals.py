@@ -124,8 +124,8 @@ def test_the_measures_come_from_the_table_of_metrics() -> None:
     assert (ssim.heading, ssim.digits, ssim.better, ssim.factor) == ("transfer SSIM", 4, 1, 1)
 
 
-def made_up() -> Results:
-    """Three seeds, 40 pairs of 8 people: equilibrium has the better SSIM, the blurrier faces, and equal samples."""
+def synthetic() -> Results:
+    """Three seeds, 40 pairs of 8 people: equilibrium has better SSIM, blurrier faces, and equal samples."""
     rng = np.random.default_rng(3)
     people = [f"p{i % 8}" for i in range(40)]
     runs = plan_runs([VARIANTS[name] for name in ("equilibrium", "mixture", "standard")], 3)
@@ -152,9 +152,9 @@ def made_up() -> Results:
 
 
 def test_the_verdict_follows_the_numbers() -> None:
-    text = "\n".join(verdict_lines(made_up()))
+    text = "\n".join(verdict_lines(synthetic()))
     claims = dict(re.findall(r"\*\*(.*?)\?\*\*\n\n- equilibrium against standard: (.*)", text))
-    assert claims["Sharper faces, less of a \"mean\" face"].startswith("the opposite (1 of 1")
+    assert claims['Sharper faces, less of a "mean" face'].startswith("the opposite (1 of 1")
     assert claims["More diverse faces"].startswith("not confirmed (1")
     assert claims["Appearance is kept better"].startswith("confirmed (1 of 2")
     assert claims["Better on extreme pose and expression"].startswith("confirmed (2 of 4")
@@ -165,7 +165,7 @@ def test_the_verdict_follows_the_numbers() -> None:
 
 
 def test_the_tables_hold_the_numbers_of_the_results() -> None:
-    results = made_up()
+    results = synthetic()
     text = to_markdown(results)
     tables = [block for block in text.split("\n\n") if block.startswith("| ")]
     for table in tables:
@@ -186,7 +186,7 @@ def test_the_tables_hold_the_numbers_of_the_results() -> None:
 
 
 def test_the_figure_has_a_panel_a_measure_and_a_dot_a_variant() -> None:
-    figure = draw_comparison(made_up())
+    figure = draw_comparison(synthetic())
     panels = [axes for axes in figure.axes if axes.get_title()]
     assert len(panels) == 4
     assert [label.get_text() for label in panels[0].get_yticklabels()] == ["mixture", "standard"]

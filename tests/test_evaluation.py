@@ -1,4 +1,4 @@
-"""Metrics against their definitions, the pairing, and the report."""
+"""Metrics against their definitions, the protocol, and the report."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_without_pairs_only_reconstruction_is_scored(model: Model, faces: Faces)
         evaluate(model, faces, limit=0)
 
 
-def test_each_score_compares_what_it_says(model: Model, faces: Faces) -> None:
+def test_each_score_compares_its_method_with_the_target(model: Model, faces: Faces) -> None:
     report = evaluate(model, faces, limit=12, seed=3, adapt=PLAIN, measures=Measures())
     pairs = same_group_pairs(faces.groups, 12, 3)
     source, target = (faces.images(pairs[:, side], 32) for side in (0, 1))
@@ -159,9 +159,7 @@ def test_the_defaults_are_those_of_the_command() -> None:
     assert inspect.signature(load_measures).parameters["metrics"].default == command["metrics"].default
 
 
-def test_equal_images_and_a_single_pair_give_numbers_that_json_can_hold(
-    model: Model, faces: Faces, tmp_path: Path
-) -> None:
+def test_equal_images_and_a_single_pair_give_finite_json(model: Model, faces: Faces, tmp_path: Path) -> None:
     image = np.zeros((1, 32, 32, 3), np.uint8)
     almost = image.copy()
     almost[0, 3, 4, 1] = 1
@@ -174,7 +172,7 @@ def test_equal_images_and_a_single_pair_give_numbers_that_json_can_hold(
     assert json.loads((tmp_path / "report.json").read_text())["copy"]["psnr_ci"] is None
 
 
-def test_a_report_that_cannot_be_written_leaves_nothing(model: Model, faces: Faces, tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_partial_report(model: Model, faces: Faces, tmp_path: Path) -> None:
     report = evaluate(model, faces, limit=1, adapt=PLAIN, measures=Measures())
     (tmp_path / "report.json").mkdir()
     with pytest.raises(OSError, match=r"report\.json"):

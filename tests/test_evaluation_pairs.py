@@ -1,4 +1,4 @@
-"""Pairs of records and of folders, and the whole of `ecvae evaluate --pairs`."""
+"""Pairs of records and of folders, tags, and the command `ecvae evaluate --pairs`."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def heads() -> Faces:
 
 
 class Exact:
-    """Finds the rendered heads that it knows, with their exact landmarks."""
+    """A detector that finds known rendered heads with their exact landmarks."""
 
     name, points = "exact", 98
 
     def __init__(self, faces: Faces, indices: list[int]) -> None:
-        self.known = {image.tobytes(): faces.landmarks[i] for i, image in zip(indices, faces.images(indices),
-                                                                              strict=True)}  # fmt: skip
+        images = faces.images(indices)
+        self.known = {image.tobytes(): faces.landmarks[i] for i, image in zip(indices, images, strict=True)}
 
     def detect(self, image: np.ndarray) -> list[DetectedFace]:
         landmarks = self.known.get(np.ascontiguousarray(image).tobytes())
@@ -60,7 +60,7 @@ class Exact:
 
 @pytest.fixture
 def folders(heads: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Four people neutral and otherwise; a file without a partner, a picture without a face, a damaged one."""
+    """Four people, neutral and not; a file without a partner, an image without a face, a damaged file."""
     sources, targets = tmp_path / "neutral", tmp_path / "other"
     for folder, shift, suffix in ((sources, 0, "png"), (targets, 4, "PNG")):
         folder.mkdir()
@@ -87,7 +87,7 @@ def test_the_frontal_neutral_view_is_the_source_of_all_others() -> None:
         frontal_pairs(["a", "a"], [{}, {}], limit=1, seed=0)
 
 
-def test_record_pairs_carry_what_the_records_say(heads: Faces) -> None:
+def test_record_pairs_carry_people_and_tags(heads: Faces) -> None:
     found = record_pairs(heads, 32, 68, limit=9, seed=1, source_view="frontal")
     assert len(found) == len(set(found.names)) == 9
     assert found.source.shape == found.target.shape == (9, 32, 32, 3)
@@ -115,7 +115,7 @@ def test_classes_of_pairs() -> None:
     assert expression_of({"expression": "neutral", "recording": "02"}) == "neutral"
 
 
-def test_folders_are_paired_by_name_and_all_files_are_accounted_for(
+def test_folders_are_paired_by_name_and_every_file_is_counted(
     model: Model, heads: Faces, folders: tuple[Path, Path]
 ) -> None:
     found = folder_pairs(model, *folders)
@@ -179,7 +179,7 @@ def test_photos_are_found_by_dlib(model: Model, heads: Faces, tmp_path: Path) ->
     assert found.target_landmarks.shape == (1, 68, 2)
 
 
-def test_drawing_the_truth_is_perfect_and_others_are_told_apart(heads: Faces) -> None:
+def test_drawing_the_truth_scores_perfectly_and_copies_do_not(heads: Faces) -> None:
     pytest.importorskip("dlib")
     measures, notes = load_measures("all")
     if measures.faces is None:
@@ -202,7 +202,7 @@ def test_drawing_the_truth_is_perfect_and_others_are_told_apart(heads: Faces) ->
         evaluate_pairs(lambda *_: chosen.target[:2], chosen)
 
 
-def test_the_command_writes_all_that_is_asked_for(
+def test_the_command_writes_every_requested_file(
     tiny_workdir: Path, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("dlib")

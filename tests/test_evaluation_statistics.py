@@ -1,4 +1,4 @@
-"""Bootstrap, distances between sets, spread, bits: closed forms and laws."""
+"""Bootstrap, distances between sets, spread and bits against closed forms and laws."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_interval_has_the_width_of_the_normal_theory() -> None:
     assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
 
 
-def test_people_are_drawn_again_and_not_their_pairs() -> None:
-    """A hundred equal pairs of one person say no more than one of them."""
+def test_people_are_resampled_and_not_their_pairs() -> None:
+    """A hundred equal pairs of one person carry the information of one."""
     means = np.array([1.0, 2.0, 4.0, 7.0, 3.0])
     one = score(means, list("abcde"))
     many = score(np.repeat(means, 100), [p for p in "abcde" for _ in range(100)])
@@ -59,7 +59,7 @@ def test_people_are_drawn_again_and_not_their_pairs() -> None:
     assert many[:3] == pytest.approx(one[:3])
 
 
-def test_what_has_no_value_is_left_out() -> None:
+def test_nan_is_left_out() -> None:
     found = score(np.array([1.0, np.nan, 3.0]), ["a", "a", "b"])
     assert found is not None
     assert (found.mean, found.count) == (2.0, 2)
@@ -73,7 +73,7 @@ def test_what_has_no_value_is_left_out() -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 6))
 def test_frechet_of_gaussians_is_the_closed_form(seed: int, width: int) -> None:
-    """For sets whose covariances commute: |Δμ|² + Σ (√λ₁ − √λ₂)²; and it is zero of a set against itself."""
+    """For sets whose covariances commute: |Δμ|² + Σ (√λ₁ − √λ₂)²; zero for a set and itself."""
     rng = np.random.default_rng(seed)
     base = rng.normal(size=(50, width))
     base -= base.mean(axis=0)

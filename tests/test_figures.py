@@ -90,7 +90,7 @@ def test_the_latent_space_is_that_of_the_prior(model: Model, tiny_records: Path)
     assert 0.3 < space.share <= 1
     true = np.linalg.norm(np.asarray(condition.reference.mean)[:, None] - np.asarray(condition.reference.mean), axis=-1)
     seen = np.linalg.norm(space.means[:, None] - space.means, axis=-1)
-    assert (seen <= true + 1e-5).all()  # a projection brings points together, never apart
+    assert (seen <= true + 1e-5).all()  # a projection never increases distances
 
 
 def test_a_model_without_cluster_means_has_no_figure_2(model: Model, faces: Faces) -> None:

@@ -93,7 +93,7 @@ def complete(runs: Sequence[Run], base: Config, workdir: Path, scoring: Scoring)
         done[run.name] = scores
         spent = time.monotonic() - began
         left = spent / sum(weights[: number + 1]) * sum(weights[number + 1 :])
-        _say(f"    {_glance(scores)}; {duration(time.monotonic() - start)}, about {duration(left)} left")
+        _say(f"    {_glance(scores)}; {_duration(time.monotonic() - start)}, about {_duration(left)} left")
     return {name: scores for name, scores in done.items() if scores is not None}
 
 
@@ -154,8 +154,8 @@ def _glance(scores: dict[str, Any]) -> str:
     return f"transfer {psnr:.2f} dB, SSIM {ssim:.4f}"
 
 
-def duration(seconds: float) -> str:
-    """Returns seconds as m:ss or h:mm:ss."""
+def _duration(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -50,8 +50,8 @@ def verdict_lines(results: Results) -> list[str]:
     lines: list[str] = []
     intervals = 0
     for claim in CLAIMS:
-        answers = {question: _evidence(claim, question, results) for question in CLAIMED_OF
-                   if question in results.answers}  # fmt: skip
+        asked = [question for question in CLAIMED_OF if question in results.answers]
+        answers = {question: _evidence(claim, question, results) for question in asked}
         if not any(answers.values()):
             continue
         lines += [f"**{claim.words}?**", ""]

@@ -120,8 +120,8 @@ def compute_features(name: str, function: Features, images: UInt8[np.ndarray, "n
     """
     rows = np.asarray(function(images))
     if rows.ndim != 2 or len(rows) != len(images) or not np.isfinite(rows).all():
-        raise ValueError(f"features {name}: must give finite [{len(images)}, d] of {len(images)} images; "
-                         f"got {list(rows.shape)}")  # fmt: skip
+        shape = list(rows.shape)
+        raise ValueError(f"features {name}: must give finite [{len(images)}, d] of {len(images)} images; got {shape}")
     return rows.astype(np.float64)
 
 
@@ -131,5 +131,5 @@ def _deviations(samples: np.ndarray) -> Float[np.ndarray, "n h w 3"]:
 
 def _check(first: np.ndarray, second: np.ndarray) -> None:
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or min(len(first), len(second)) < 2:
-        raise ValueError(f"features {list(first.shape)} and {list(second.shape)}: "
-                         "must be two sets of at least 2 rows of one width")  # fmt: skip
+        shapes = f"features {list(first.shape)} and {list(second.shape)}"
+        raise ValueError(f"{shapes}: must be two sets of at least 2 rows of one width")
