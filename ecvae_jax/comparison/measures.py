@@ -24,7 +24,7 @@ from ecvae_jax.synthesis.batches import encode
 
 
 class Measure(NamedTuple):
-    """One column of the tables: a metric of METRICS, of transfers or of reconstructions if it is one of pairs."""
+    """One column of the tables: a row of METRICS; pair metrics give one each for transfer and reconstruction."""
 
     key: str
     heading: str

@@ -19,7 +19,7 @@ TABLES = {
     "Reconstruction and likelihood": ("reconstruction_", "recon_nll", "kl", "bits_per_dimension"),
     "Samples from the prior": ("sample_", "effective_clusters", "prior_distance"),
 }
-"""Each measure stands in the table that has the beginning of its key."""
+"""Beginnings of the measures' keys, by table; each measure is in one."""
 
 _BREAKDOWNS = {
     "by_turn": "by the turn between source and target, degrees of yaw",

@@ -91,7 +91,7 @@ def gather(runs: Sequence[Run], scores: Mapping[str, Mapping[str, Any]], facts: 
 
 
 def to_dict(results: Results) -> dict[str, Any]:
-    """Returns the results as plain dictionaries for JSON; factors of the tables (percent) are not applied."""
+    """Returns the results as plain dictionaries for JSON, as fractions instead of percent."""
     return {
         "facts": dict(results.facts),
         "variants": {

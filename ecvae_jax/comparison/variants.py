@@ -106,16 +106,16 @@ VARIANTS: dict[str, Variant] = {
 QUESTIONS = (
     Question(REFERENCE, "standard", "is the equilibrium prior better than the vanilla one?"),
     Question(REFERENCE, "mixture", "is it better than the Gaussian mixture?"),
-    Question("equilibrium-self", "standard-self", "and where faces are only reconstructed from themselves, as in the "
-             "paper: better than the vanilla one?"),
-    Question("equilibrium-self", "mixture-self", "and there, better than the mixture?"),
-    Question("equilibrium-plain", "standard", "with a posterior that is not written relative to the prior?"),
+    Question("equilibrium-self", "standard-self", "with self-reconstruction only, as in the paper: is it better than "
+             "the vanilla one?"),
+    Question("equilibrium-self", "mixture-self", "with self-reconstruction only: is it better than the mixture?"),
+    Question("equilibrium-plain", "standard", "with a plain posterior: is it better than the vanilla one?"),
     Question(REFERENCE, "equilibrium-plain", "does the relative posterior help?"),
     Question(REFERENCE, "no-transport", "does moving z to the target's prior help?"),
     Question(REFERENCE, "literal", "do centered weights help against the paper's literal ones?"),
     Question(REFERENCE, "means-0", "do the cluster means help at all?"),
     Question("learned", REFERENCE, "does it help to train the cluster means, which the paper keeps fixed?"),
-    Question("learned-plain", "equilibrium-plain", "and with a posterior that is not written relative to the prior?"),
+    Question("learned-plain", "equilibrium-plain", "with a plain posterior: does it help to train them?"),
     Question("literal", "standard", "literal weights give nearly every face the same prior: is it the vanilla one?"),
 )  # fmt: skip
 

@@ -123,8 +123,9 @@ def record_pairs(
     }
     names = [f"{number:04d}_{stems[s]}_to_{stems[t]}" for number, (s, t) in enumerate(chosen)]
     sides = (faces.images(source, image_size), landmarks[source], faces.images(target, image_size), landmarks[target])
-    tags = ([faces.tags[i] for i in side] for side in (source, target))
-    return Pairs(names, [faces.identities[i] for i in target], *sides, *tags, facts, [])
+    source_tags, target_tags = ([faces.tags[i] for i in side] for side in (source, target))
+    people = [faces.identities[i] for i in target]
+    return Pairs(names, people, *sides, source_tags, target_tags, facts, [])
 
 
 def single_views(faces: Faces, image_size: int, points: int, limit: int, seed: int, facts: Mapping[str, Any]) -> Pairs:
