@@ -1,8 +1,8 @@
-"""Milliseconds per image of SSIM with its gradient: ours (two banded matrix products) beside depthwise convolutions.
+"""Milliseconds per image of SSIM with its gradient: two banded matrix products (ours) against depthwise convolutions.
 
     python benchmarks/ssim.py [--image-size 64] [--rounds 7]
 
-Both run by turns in one process; the ratio's median is printed. The values of both are compared first.
+Both run alternately in one process. Their values are compared first; the printed ratio is the median over rounds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ecvae_jax.model.ssim import structural_similarity
 
 
 def by_convolution(first: Array, second: Array) -> Array:
-    """The usual way: the 7-pixel Gaussian window as two depthwise convolutions."""
+    """Returns SSIM an image, n, with the 7-pixel Gaussian window as two depthwise convolutions."""
     window = jnp.exp(-(jnp.arange(-3.0, 4.0) ** 2) / (2 * 1.5**2))
     window = window / window.sum()
 
@@ -51,7 +51,7 @@ def main() -> None:
     shape = (16, options.image_size, options.image_size, 3)
     first, second = (jax.random.uniform(jax.random.key(i), shape, minval=-1.0) for i in range(2))
     difference = float(jnp.abs(structural_similarity(first, second) - by_convolution(first, second)).max())
-    print(f"largest difference of the two values: {difference:.1e}")
+    print(f"largest difference of values: {difference:.1e}")
     calls = [
         jax.jit(jax.value_and_grad(lambda a, b, f=f: f(a, b).sum())) for f in (structural_similarity, by_convolution)
     ]

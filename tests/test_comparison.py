@@ -1,4 +1,4 @@
-"""A comparison run for real on a tiny experiment: what it writes, what it does again and what it refuses."""
+"""A real comparison of a tiny experiment: its files, what it repeats and what it refuses."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def folder(base: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copied(folder: Path, tmp_path: Path) -> Path:
-    """The finished comparison, to be changed: nothing is trained again for that."""
+    """A copy of the finished comparison, for tests that change it."""
     return shutil.copytree(folder, tmp_path / "copied")
 
 
@@ -48,7 +48,7 @@ def scores(folder: Path, name: str) -> dict:
 
 
 class Calls(list):
-    """Names of the runs that are trained (or found trained), then scored."""
+    """Records which runs are trained (or found trained) and scored."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         train, write = runs_module.train, runs_module.write_text
@@ -59,7 +59,8 @@ class Calls(list):
             return outcome
 
         def seen_write(path: Path, text: str) -> None:
-            self.append(("scored", path.parent.name))
+            if path.name == SCORES:
+                self.append(("scored", path.parent.name))
             write(path, text)
 
         monkeypatch.setattr(runs_module, "train", seen_train)
@@ -109,10 +110,10 @@ def test_only_what_is_missing_is_done_again(
                      ("found", f"{REFERENCE}-seed1"), ("scored", f"{REFERENCE}-seed1")]  # fmt: skip
     assert [scores(copied, name) for name in NAMES] == [scores(folder, name) for name in NAMES]
     assert (copied / "comparison.json").read_text() == (folder / "comparison.json").read_text()
-    said = capsys.readouterr().err
-    assert "2 of 4 runs are done already" in said
-    assert "no-transport-seed0/scores.json cannot be read and is made again" in said
-    assert "left" in said
+    messages = capsys.readouterr().err
+    assert "2 of 4 runs are already done" in messages
+    assert "no-transport-seed0/scores.json cannot be read: the run is scored again" in messages
+    assert "left" in messages
 
 
 def test_a_variant_can_be_added_later(base: Config, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +145,7 @@ def test_another_experiment_is_refused(base: Config, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("by", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, TRY_AGAIN)])
-def test_an_interruption_is_told_and_the_command_goes_on(
+def test_an_interrupted_command_says_so_and_resumes(
     base: Config, copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     by: signal.Signals, code: int,
 ) -> None:  # fmt: skip
@@ -157,7 +158,8 @@ def test_an_interruption_is_told_and_the_command_goes_on(
     interrupted = Outcome(3, False, {}, 1.0, stopped_by=by)
     monkeypatch.setattr(runs_module, "train", lambda config, workdir: interrupted)
     assert main(command) == code
-    assert "interrupted in equilibrium-seed0 at step 3 of 4: the same command goes on" in capsys.readouterr().err
+    message = "interrupted in equilibrium-seed0 at step 3 of 4: run the same command again to resume"
+    assert message in capsys.readouterr().err
     monkeypatch.setattr(runs_module, "train", train)
     measure = runs_module.measure_run
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
@@ -180,7 +182,7 @@ def test_records_without_two_views_of_a_person_are_refused(
         return faces
 
     monkeypatch.setattr(runs_module, "load_faces", alone)
-    with pytest.raises(ValueError, match="nobody has two views of one sitting"):
+    with pytest.raises(ValueError, match="no person has two views of one sitting"):
         compare(base, copied, [REFERENCE], seeds=1, limit=12, metrics="pixels")
 
 
@@ -203,7 +205,7 @@ def test_variants_that_cannot_be_or_are_the_same_are_left_out(tiny_config: Confi
     assert {v.name for v in every} - {v.name for v in kept} == {
         "equilibrium-self", "mixture-self", "standard-self", "literal"
     }  # fmt: skip
-    assert "literal is left out: with this experiment it is the same as equilibrium" in notes
+    assert "literal is left out: with this experiment it equals equilibrium" in notes
     assert "no-transport" in {v.name for v in kept}
 
 
@@ -219,7 +221,7 @@ def test_equal_seeds_are_equal_budgets_and_orders(tiny_config: Config) -> None:
             assert config.data == reference.data  # order of faces: a function of these and the step
 
 
-def test_scores_from_before_a_setting_was_there_are_those_of_its_default(
+def test_scores_older_than_a_setting_count_as_its_default(
     base: Config, folder: Path, copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in NAMES:

@@ -1,4 +1,4 @@
-"""Intervals of paired differences, and the words that are made of them."""
+"""Intervals of paired differences, and the tables and sentences made from them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ecvae_jax.comparison.measures import BY_KEY
-from ecvae_jax.comparison.report import draw_comparison, to_markdown
-from ecvae_jax.comparison.results import Results, gather, to_dict
-from ecvae_jax.comparison.runs import plan_runs
-from ecvae_jax.comparison.variants import VARIANTS, Question
-from ecvae_jax.comparison.verdict import conclusion, sentence, verdict_lines
+from ecvae_jax.comparison import report, verdict
+from ecvae_jax.comparison.measures import BY_KEY, MEASURES
+from ecvae_jax.comparison.report import TABLES, draw_comparison, to_markdown
+from ecvae_jax.comparison.results import BROKEN_DOWN, Results, gather, to_dict
+from ecvae_jax.comparison.variants import VARIANTS, Question, plan_runs
+from ecvae_jax.comparison.verdict import CLAIMS, conclusion, sentence, verdict_lines
 from ecvae_jax.evaluation.statistics import Difference, paired_difference, summarize
 
 ASKED = Question("equilibrium", "standard", "?")
@@ -51,7 +51,7 @@ def test_views_of_one_person_count_as_one_person() -> None:
     assert (alone.low, alone.high) == pytest.approx((repeated.low, repeated.high))
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+def test_the_interval_holds_the_truth_at_its_nominal_rate() -> None:
     rng = np.random.default_rng(2)
     people = [f"p{i}" for i in range(15) for _ in range(4)]
     for seed_effect, person_effect in ((1.0, 0.0), (0.0, 1.0), (0.7, 0.7)):
@@ -85,30 +85,47 @@ def test_pairs_without_a_value_are_left_out_of_both() -> None:
     ("key", "interval", "words"),
     [
         ("transfer_ssim", (0.002, -0.003, 0.006),
-         "equilibrium − standard, transfer SSIM: +0.0020 [−0.0030, +0.0060]: no difference that 3 seeds can show"),
+         "equilibrium − standard, transfer SSIM: +0.0020 [−0.0030, +0.0060]: no difference within 3 seeds"),
         ("transfer_ssim", (0.02, 0.01, 0.03), ": equilibrium is better"),
         ("transfer_ssim", (-0.02, -0.03, -0.01), ": standard is better"),
         ("transfer_identity", (-0.02, -0.03, -0.01), ": equilibrium is better"),
         ("kl", (5.0, 1.0, 9.0), "+5.0 [+1.0, +9.0]: larger"),
         ("transfer_sharpness", (0.05, 0.01, 0.09), "+5.0 [+1.0, +9.0]: equilibrium is better"),
-        ("kl", (5.0, None, None), "+5.0 [?]: too few people to tell"),
+        ("kl", (5.0, None, None), "+5.0 [?]: too few people for an interval"),
     ],
 )  # fmt: skip
-def test_a_difference_is_told_in_plain_words(key: str, interval: tuple[Any, Any, Any], words: str) -> None:
+def test_a_difference_in_words(key: str, interval: tuple[Any, Any, Any], words: str) -> None:
     assert sentence(ASKED, BY_KEY[key], Difference(*interval, (0.0,) * 3, 20)).endswith(words)
 
 
 def test_a_claim_is_confirmed_only_where_nothing_is_worse() -> None:
     better, worse, same = ((BY_KEY["transfer_ssim"], Difference(m, m - 1, m + 1, (m,) * 3, 9)) for m in (2, -2, 0))
     assert conclusion([better, same]) == "confirmed (1 of 2 measures better, none worse)"
-    assert conclusion([worse, same]).startswith("the opposite is seen (1 of 2")
+    assert conclusion([worse, same]).startswith("the opposite (1 of 2")
     assert conclusion([worse, better]).startswith("undecided")
     assert conclusion([same, same]).startswith("not confirmed (2")
-    assert conclusion([(BY_KEY["kl"], Difference(1, None, None, (1,), 0))]).startswith("cannot be told")
+    assert conclusion([(BY_KEY["kl"], Difference(1, None, None, (1,), 0))]).startswith("unknown (one training")
 
 
-def made_up() -> Results:
-    """Three seeds, 40 pairs of 8 people: equilibrium has the better SSIM, the blurrier faces, and equal samples."""
+def test_the_measures_come_from_the_table_of_metrics() -> None:
+    claims = {claim.name: [measure.key for measure in MEASURES if measure.claim == claim.name] for claim in CLAIMS}
+    assert claims == {
+        "sharpness": ["transfer_sharpness", "transfer_detail", "reconstruction_sharpness", "sample_sharpness"],
+        "diversity": ["sample_spread", "sample_identity_spread"],
+        "appearance": ["transfer_psnr", "transfer_ssim", "transfer_identity", "reconstruction_ssim"],
+        "realism": ["sample_frechet", "sample_kernel", "bits_per_dimension"],
+    }
+    assert {measure.claim for measure in MEASURES} == {*claims, ""}
+    assert len(BY_KEY) == len(MEASURES) == 20
+    for measure in MEASURES:
+        assert [measure.key.startswith(beginnings) for beginnings in TABLES.values()].count(True) == 1, measure.key
+    assert set(BY_KEY) >= {*BROKEN_DOWN, *report._FIGURE, *verdict._MAIN}
+    ssim = BY_KEY["transfer_ssim"]
+    assert (ssim.heading, ssim.digits, ssim.better, ssim.factor) == ("transfer SSIM", 4, 1, 1)
+
+
+def synthetic() -> Results:
+    """Three seeds, 40 pairs of 8 people: equilibrium has better SSIM, blurrier faces, and equal samples."""
     rng = np.random.default_rng(3)
     people = [f"p{i % 8}" for i in range(40)]
     runs = plan_runs([VARIANTS[name] for name in ("equilibrium", "mixture", "standard")], 3)
@@ -134,21 +151,21 @@ def made_up() -> Results:
     return gather(runs, {run.name: scores(run.variant.name, run.seed) for run in runs}, facts)
 
 
-def test_the_verdict_says_what_the_numbers_are() -> None:
-    text = "\n".join(verdict_lines(made_up()))
+def test_the_verdict_follows_the_numbers() -> None:
+    text = "\n".join(verdict_lines(synthetic()))
     claims = dict(re.findall(r"\*\*(.*?)\?\*\*\n\n- equilibrium against standard: (.*)", text))
-    assert claims["Sharper faces, less of a \"mean\" face"].startswith("the opposite is seen (1 of 1")
+    assert claims['Sharper faces, less of a "mean" face'].startswith("the opposite (1 of 1")
     assert claims["More diverse faces"].startswith("not confirmed (1")
     assert claims["Appearance is kept better"].startswith("confirmed (1 of 2")
     assert claims["Better on extreme pose and expression"].startswith("confirmed (2 of 4")
     assert "transfer SSIM, head turned by 37.5+°" in text
     assert "transfer SSIM, other expression" in text
     assert "Fréchet" not in text
-    assert re.search(r"\d+ intervals are told here; .* about \d+ of them", text)
+    assert re.search(r"\d+ intervals are listed. .* about \d+ of them", text)
 
 
 def test_the_tables_hold_the_numbers_of_the_results() -> None:
-    results = made_up()
+    results = synthetic()
     text = to_markdown(results)
     tables = [block for block in text.split("\n\n") if block.startswith("| ")]
     for table in tables:
@@ -160,7 +177,7 @@ def test_the_tables_hold_the_numbers_of_the_results() -> None:
     assert "0-7.5 (n = 20) | 37.5+ (n = 20)" in text
     apart = results.to_reference["standard"]["transfer_ssim"]
     assert apart.mean == pytest.approx(-0.02, abs=0.001)
-    assert apart.told == -1
+    assert apart.sign == -1
     assert f"**−{-apart.mean:.4f} [" in text
     assert results.to_reference["mixture"]["kl"].mean == pytest.approx(10)
     stored = to_dict(results)
@@ -169,7 +186,7 @@ def test_the_tables_hold_the_numbers_of_the_results() -> None:
 
 
 def test_the_figure_has_a_panel_a_measure_and_a_dot_a_variant() -> None:
-    figure = draw_comparison(made_up())
+    figure = draw_comparison(synthetic())
     panels = [axes for axes in figure.axes if axes.get_title()]
     assert len(panels) == 4
     assert [label.get_text() for label in panels[0].get_yticklabels()] == ["mixture", "standard"]

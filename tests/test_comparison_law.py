@@ -1,4 +1,4 @@
-"""For fixed structure the equilibrium prior is N(0, I) in other coordinates: in formulas, in the loss, in training."""
+"""For a fixed structure, the equilibrium prior is N(0, I) in other coordinates: in formulas, loss and training."""
 
 from __future__ import annotations
 
@@ -44,9 +44,7 @@ def test_in_units_of_the_prior_eq_4_is_standard_and_eq_5_the_standard_kl(seed: i
     np.testing.assert_allclose(prior.log_prob(z) + volume, standard.log_prob(u), rtol=10 * digits, atol=100 * digits)
 
 
-def test_in_the_loss_the_decoder_sees_the_code_and_nothing_else_differs(
-    tiny_config: Config, tiny_batch: dict[str, np.ndarray]
-) -> None:
+def test_in_the_loss_only_the_code_differs(tiny_config: Config, tiny_batch: dict[str, np.ndarray]) -> None:
     config = with_settings(tiny_config, {"objective.ssim_weight": 0.0})
     plain = with_settings(config, {"prior.kind": "standard"})
     landmarks = load_faces(config.data.records, "train").landmarks
@@ -80,7 +78,7 @@ def test_in_the_loss_the_decoder_sees_the_code_and_nothing_else_differs(
     [
         ({"clusters.count": 1, "prior.mean_norm": 0.0}, True),  # no code, one width: N(0, I) in other units
         ({"clusters.count": 1, "prior.mean_norm": 1.0}, False),  # a constant code: a bias of the first layer
-        ({"prior.kind": "standard", "model.posterior": "plain"}, True),  # in units of N(0, I): as it is
+        ({"prior.kind": "standard", "model.posterior": "plain"}, True),  # relative to N(0, I) is plain
     ],
 )
 def test_in_training_a_prior_without_a_code_is_the_standard_one(

@@ -19,7 +19,8 @@ from ecvae_jax.cli.main import main
 from ecvae_jax.config import Config
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import Faces, load_faces
-from ecvae_jax.evaluation.protocol import evaluate
+from ecvae_jax.evaluation.protocol import PLAIN, evaluate
+from ecvae_jax.evaluation.scoring import Measures
 from ecvae_jax.export.small import export_model
 from ecvae_jax.gaussian import LowRankGaussian
 from ecvae_jax.model.conditioning import make_condition
@@ -164,9 +165,9 @@ def test_the_commands_fit_store_and_draw(
 
 def test_both_kinds_of_samples_are_evaluated(model: Model, fitted: LowRankGaussian, tiny_config: Config) -> None:
     test = load_faces(tiny_config.data.records, "test")
-    plain = evaluate(model, test, limit=12)
+    plain = evaluate(model, test, limit=12, adapt=PLAIN, measures=Measures())
     assert "samples_from_posterior" not in plain.sections
-    both = evaluate(dataclasses.replace(model, density=fitted), test, limit=12)
+    both = evaluate(dataclasses.replace(model, density=fitted), test, limit=12, adapt=PLAIN, measures=Measures())
     assert both.sections["samples"] == plain.sections["samples"]
     assert both.sections["samples_from_posterior"]["pixel_spread"] != both.sections["samples"]["pixel_spread"]
     titles = [line.split(" structures")[0].strip() for line in both.to_lines()]

@@ -1,4 +1,4 @@
-"""The warp: the identity where nothing moves, scikit-image's own map, and landmarks that arrive."""
+"""The warp baseline: identity for equal landmarks, scikit-image's map, and moved landmarks."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def test_it_is_the_piecewise_affine_transform_of_scikit_image() -> None:
         assert transform.estimate(*ends)
     expected = warp(image.astype(float), transform, order=1, mode="edge", preserve_range=True)
     got = warp_to_landmarks(image[None], source[None], target[None])[0]
-    inside = np.abs(expected - got)[1:-1, 1:-1]  # at the border scikit-image may find itself outside of all triangles
+    inside = np.abs(expected - got)[1:-1, 1:-1]  # scikit-image may place border pixels outside all triangles
     assert inside.max() <= 0.51
 
 
-def test_a_moved_spot_arrives_where_its_landmark_went() -> None:
+def test_a_spot_moves_with_its_landmark() -> None:
     image = np.zeros((1, 64, 64, 3), np.uint8)
     image[0, 30:34, 20:24] = 255
     landmarks = np.array([[[22 / 64, 32 / 64], [0.8, 0.3], [0.7, 0.8]]])
@@ -43,7 +43,7 @@ def test_a_moved_spot_arrives_where_its_landmark_went() -> None:
     np.testing.assert_allclose((columns[brightest].mean(), rows[brightest].mean()), (40, 26), atol=1.5)
 
 
-def test_points_that_coincide_or_lie_outside_are_no_trouble() -> None:
+def test_coincident_and_outside_points_work() -> None:
     image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
     landmarks = np.array([[[0.5, 0.5], [0.5, 0.5], [1.2, -0.1], [0.0, 0.0], [0.3, 0.6]]])
     drawn = warp_to_landmarks(image, landmarks, landmarks[:, ::-1].copy())

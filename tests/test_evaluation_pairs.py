@@ -1,4 +1,4 @@
-"""Pairs of records and of folders, and the whole of `ecvae evaluate --pairs`."""
+"""Pairs of records and of folders, tags, and the command `ecvae evaluate --pairs`."""
 
 from __future__ import annotations
 
@@ -18,18 +18,11 @@ from ecvae_jax.data import portraits
 from ecvae_jax.data.detect.detector import DetectedFace
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import Faces, load_faces
-from ecvae_jax.evaluation.pairs import (
-    expression_of,
-    folder_pairs,
-    frontal_pairs,
-    in_order,
-    is_neutral,
-    pair_classes,
-    record_pairs,
-)
-from ecvae_jax.evaluation.protocol import evaluate_checkpoint, evaluate_pairs
+from ecvae_jax.evaluation.pairs import evenly_spaced, folder_pairs, frontal_pairs, record_pairs
+from ecvae_jax.evaluation.protocol import PLAIN, evaluate, evaluate_pairs
 from ecvae_jax.evaluation.report import draw_figure
-from ecvae_jax.evaluation.scoring import load_measures
+from ecvae_jax.evaluation.scoring import Measures, load_measures
+from ecvae_jax.evaluation.tags import expression_of, in_order, is_neutral, pair_classes
 from ecvae_jax.model.model import Model
 
 DOCS = Path(__file__).parent.parent / "docs" / "evaluation.md"
@@ -47,13 +40,13 @@ def heads() -> Faces:
 
 
 class Exact:
-    """Finds the rendered heads that it knows, with their exact landmarks."""
+    """A detector that finds known rendered heads with their exact landmarks."""
 
     name, points = "exact", 98
 
     def __init__(self, faces: Faces, indices: list[int]) -> None:
-        self.known = {image.tobytes(): faces.landmarks[i] for i, image in zip(indices, faces.images(indices),
-                                                                              strict=True)}  # fmt: skip
+        images = faces.images(indices)
+        self.known = {image.tobytes(): faces.landmarks[i] for i, image in zip(indices, images, strict=True)}
 
     def detect(self, image: np.ndarray) -> list[DetectedFace]:
         landmarks = self.known.get(np.ascontiguousarray(image).tobytes())
@@ -67,7 +60,7 @@ class Exact:
 
 @pytest.fixture
 def folders(heads: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Four people neutral and otherwise; a file without a partner, a picture without a face, a damaged one."""
+    """Four people, neutral and not; a file without a partner, an image without a face, a damaged file."""
     sources, targets = tmp_path / "neutral", tmp_path / "other"
     for folder, shift, suffix in ((sources, 0, "png"), (targets, 4, "PNG")):
         folder.mkdir()
@@ -94,7 +87,7 @@ def test_the_frontal_neutral_view_is_the_source_of_all_others() -> None:
         frontal_pairs(["a", "a"], [{}, {}], limit=1, seed=0)
 
 
-def test_record_pairs_carry_what_the_records_say(heads: Faces) -> None:
+def test_record_pairs_carry_people_and_tags(heads: Faces) -> None:
     found = record_pairs(heads, 32, 68, limit=9, seed=1, source_view="frontal")
     assert len(found) == len(set(found.names)) == 9
     assert found.source.shape == found.target.shape == (9, 32, 32, 3)
@@ -122,7 +115,7 @@ def test_classes_of_pairs() -> None:
     assert expression_of({"expression": "neutral", "recording": "02"}) == "neutral"
 
 
-def test_folders_are_paired_by_name_and_all_files_are_accounted_for(
+def test_folders_are_paired_by_name_and_every_file_is_counted(
     model: Model, heads: Faces, folders: tuple[Path, Path]
 ) -> None:
     found = folder_pairs(model, *folders)
@@ -143,10 +136,10 @@ def test_folders_are_paired_by_name_and_all_files_are_accounted_for(
     }  # fmt: skip
     assert found.notes == [
         "1 pair left out, no face found: gray", "1 pair left out, not readable: broken",
-        "1 file left out, its name is in one folder only: alone",
+        "1 file left out, present in one folder only: alone",
     ]  # fmt: skip
     limited = folder_pairs(model, *folders, limit=3)
-    assert limited.notes[-1] == "3 of 6 pairs are taken (limit)"
+    assert limited.notes[-1] == "3 of 6 pairs are used (limit)"
 
 
 def test_folders_that_cannot_be_paired_are_refused(
@@ -186,7 +179,7 @@ def test_photos_are_found_by_dlib(model: Model, heads: Faces, tmp_path: Path) ->
     assert found.target_landmarks.shape == (1, 68, 2)
 
 
-def test_drawing_the_truth_is_perfect_and_others_are_told_apart(heads: Faces) -> None:
+def test_drawing_the_truth_scores_perfectly_and_copies_do_not(heads: Faces) -> None:
     pytest.importorskip("dlib")
     measures, notes = load_measures("all")
     if measures.faces is None:
@@ -205,11 +198,11 @@ def test_drawing_the_truth_is_perfect_and_others_are_told_apart(heads: Faces) ->
     classes = report.sections["by_view"]
     assert sum(each["model"]["pairs"] for each in classes.values()) == 8
     assert "transfer / warp / copy" in report.to_markdown()
-    with pytest.raises(ValueError, match="model: gives images"):
+    with pytest.raises(ValueError, match="model: images"):
         evaluate_pairs(lambda *_: chosen.target[:2], chosen)
 
 
-def test_the_command_writes_all_that_is_asked_for(
+def test_the_command_writes_every_requested_file(
     tiny_workdir: Path, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("dlib")
@@ -220,7 +213,7 @@ def test_the_command_writes_all_that_is_asked_for(
     shown = capsys.readouterr()
     methods = ["reconstruction", "plain", "transfer", "copy", "warp"]
     assert [line.split()[0] for line in shown.out.splitlines()[:5]] == methods
-    assert "1 file left out, its name is in one folder only: alone" in shown.err
+    assert "1 file left out, present in one folder only: alone" in shown.err
     stored = json.loads(out.read_text())
     for method in ("model", "plain", "copy", "warp"):
         assert set(stored[method]) >= KEYS
@@ -256,12 +249,16 @@ def test_the_example_of_the_docs_runs(tiny_workdir: Path, tmp_path: Path, monkey
     assert (tmp_path / "pairs.png").is_file()
 
 
-def test_a_drawer_of_the_users_own(tiny_workdir: Path, tiny_records: Path) -> None:
-    def drawer(model):
-        return lambda images, *_: images
-
-    report = evaluate_checkpoint(tiny_workdir, str(tiny_records), limit=12, draw=drawer)
+def test_users_can_pass_their_own_draw_function(model: Model, tiny_records: Path) -> None:
+    report = evaluate(model, tiny_records, limit=12, draw=lambda images, *_: images, measures=Measures())
     assert report.scores["model"] == report.scores["copy"]
+    alone = evaluate(model, tiny_records, limit=12, adapt=PLAIN, measures=Measures())
+    assert report.scores["plain"] == alone.scores["model"]
+
+
+def test_evenly_spaced_indices_include_both_ends() -> None:
+    assert evenly_spaced(11, 3).tolist() == [0, 5, 10]
+    assert evenly_spaced(3, 10).tolist() == [0, 1, 2]
 
 
 def test_turns_are_in_the_order_of_their_degrees() -> None:

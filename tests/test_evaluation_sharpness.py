@@ -1,4 +1,4 @@
-"""Sharpness is 1 for the true image, falls with blur and does not depend on brightness."""
+"""Sharpness and detail are 1 for the true image, fall with blur, and scale with contrast."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bootstrap, distances between sets, spread, bits: closed forms and laws."""
+"""Bootstrap, distances between sets, spread and bits against closed forms and laws."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from ecvae_jax.evaluation.distribution import (
     compute_features,
     feature_spread,
+    feature_spreads,
     frechet_distance,
     kernel_distance,
     load_features,
     pixel_spread,
+    pixel_spreads,
 )
 from ecvae_jax.evaluation.likelihood import LEVEL_WIDTH, bits_per_dimension
 from ecvae_jax.evaluation.statistics import score
@@ -47,8 +49,8 @@ def test_interval_has_the_width_of_the_normal_theory() -> None:
     assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
 
 
-def test_people_are_drawn_again_and_not_their_pairs() -> None:
-    """A hundred equal pairs of one person say no more than one of them."""
+def test_people_are_resampled_and_not_their_pairs() -> None:
+    """A hundred equal pairs of one person carry the information of one."""
     means = np.array([1.0, 2.0, 4.0, 7.0, 3.0])
     one = score(means, list("abcde"))
     many = score(np.repeat(means, 100), [p for p in "abcde" for _ in range(100)])
@@ -57,7 +59,7 @@ def test_people_are_drawn_again_and_not_their_pairs() -> None:
     assert many[:3] == pytest.approx(one[:3])
 
 
-def test_what_has_no_value_is_left_out() -> None:
+def test_nan_is_left_out() -> None:
     found = score(np.array([1.0, np.nan, 3.0]), ["a", "a", "b"])
     assert found is not None
     assert (found.mean, found.count) == (2.0, 2)
@@ -71,7 +73,7 @@ def test_what_has_no_value_is_left_out() -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 6))
 def test_frechet_of_gaussians_is_the_closed_form(seed: int, width: int) -> None:
-    """For sets whose covariances commute: |Δμ|² + Σ (√λ₁ − √λ₂)²; and it is zero of a set against itself."""
+    """For sets whose covariances commute: |Δμ|² + Σ (√λ₁ − √λ₂)²; zero for a set and itself."""
     rng = np.random.default_rng(seed)
     base = rng.normal(size=(50, width))
     base -= base.mean(axis=0)
@@ -116,7 +118,7 @@ def test_kernel_distance_is_its_definition() -> None:
 
 @pytest.mark.parametrize("function", [frechet_distance, kernel_distance])
 def test_sets_that_cannot_be_compared_are_refused(function) -> None:
-    with pytest.raises(ValueError, match=r"features \[1, 3\] and \[4, 3\]: two sets of at least 2 rows"):
+    with pytest.raises(ValueError, match=r"features \[1, 3\] and \[4, 3\]: must be two sets of at least 2 rows"):
         function(np.ones((1, 3)), np.ones((4, 3)))
     with pytest.raises(ValueError, match="one width"):
         function(np.ones((4, 2)), np.ones((4, 3)))
@@ -127,9 +129,12 @@ def test_spread_of_samples() -> None:
     samples = np.clip(rng.normal(128, 10, (3, 40, 8, 8, 3)), 0, 255).astype(np.uint8)
     assert pixel_spread(samples) == pytest.approx(10, rel=0.03)
     assert pixel_spread(np.repeat(samples[:, :1], 5, axis=1)) == 0
+    assert pixel_spreads(samples).mean() == pytest.approx(pixel_spread(samples))
+    assert pixel_spreads(samples[:2]) == pytest.approx(pixel_spreads(samples)[:2])
     features = np.array([[[0.0, 0], [3, 4], [np.nan, np.nan]], [[np.nan, 0]] * 3])
     assert feature_spread(features) == 5
     assert feature_spread(features[1:]) is None
+    np.testing.assert_array_equal(feature_spreads(features), [5, np.nan])
 
 
 def test_bits_of_uniform_noise_are_eight() -> None:

@@ -1,4 +1,4 @@
-"""The figures of the paper: faces chosen by their tags, and pictures that hold what they should."""
+"""The figures of the paper: the choice of faces by tags, and the contents of the pictures."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import Faces, load_faces
 from ecvae_jax.figures.choose import choose_expressions, choose_sources, choose_yaws, tagged_faces
 from ecvae_jax.figures.latent import draw_latent, latent_space
-from ecvae_jax.figures.page import face_page
-from ecvae_jax.figures.transfers import YAWS
+from ecvae_jax.figures.transfers import YAWS, face_page
 from ecvae_jax.model.conditioning import make_condition
 from ecvae_jax.model.model import Model
 from ecvae_jax.training.loop import train
@@ -60,7 +59,7 @@ def test_expressions_are_different_ones_of_one_person_neutral_first(faces: Faces
     assert choose_expressions(found, 4)[0].neutral
     assert len(choose_expressions(found, 4)) == 4
     assert all(abs(face.yaw) <= 25 for face in chosen)
-    with pytest.raises(DataError, match="nobody shows two expressions"):
+    with pytest.raises(DataError, match="no sitting shows two expressions"):
         choose_expressions([face for face in tagged_faces(faces) if face.neutral], 7)
 
 
@@ -92,12 +91,12 @@ def test_the_latent_space_is_that_of_the_prior(model: Model, tiny_records: Path)
     assert 0.3 < space.share <= 1
     true = np.linalg.norm(np.asarray(condition.reference.mean)[:, None] - np.asarray(condition.reference.mean), axis=-1)
     seen = np.linalg.norm(space.means[:, None] - space.means, axis=-1)
-    assert (seen <= true + 1e-5).all()  # a projection brings points together, never apart
+    assert (seen <= true + 1e-5).all()  # a projection never increases distances
 
 
 def test_a_model_without_cluster_means_has_no_figure_2(model: Model, faces: Faces) -> None:
     standard = dataclasses.replace(model, config=with_settings(model.config, {"prior.kind": "standard"}))
-    with pytest.raises(DataError, match=r"prior\.kind='standard', mean_norm=1\): take an equilibrium"):
+    with pytest.raises(DataError, match=r"prior\.kind='standard', mean_norm=1\): use an equilibrium"):
         draw_latent(standard, faces, "")
 
 

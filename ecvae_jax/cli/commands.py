@@ -170,7 +170,7 @@ def compare(options: CompareOptions, words: Sequence[str]) -> int:
 
 def figure(options: FigureOptions, words: Sequence[str]) -> int:
     """Runs `ecvae figure 2|3a|3b --out FILE.png`."""
-    from ecvae_jax.figures.page import write_figure
+    from ecvae_jax.figures.write import write_figure
 
     say(write_figure(options.which, options.checkpoint, options.file, options.data, options.split))
     return 0

@@ -1,1 +1,1 @@
-"""The three priors of the paper trained alike and set side by side: variants, runs, intervals, tables, verdict."""
+"""The priors of the paper trained alike and compared: variants, runs, intervals, tables, verdict."""

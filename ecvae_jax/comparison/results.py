@@ -1,4 +1,4 @@
-"""From the scores of all runs to numbers that can be told: means over seeds, paired differences, breakdowns."""
+"""Results from the scores of all runs: means over seeds, paired differences, breakdowns."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import numpy as np
 from jaxtyping import Float
 
 from ecvae_jax.comparison.measures import BY_KEY, MEASURES
-from ecvae_jax.comparison.runs import Run
-from ecvae_jax.comparison.variants import QUESTIONS, REFERENCE, Question, Variant
+from ecvae_jax.comparison.variants import QUESTIONS, REFERENCE, Question, Run, Variant
 from ecvae_jax.evaluation.statistics import Difference, Summary, paired_difference, summarize
 
 BROKEN_DOWN = ("transfer_ssim", "transfer_psnr", "transfer_sharpness")
-"""Measures that are told for each class of pairs."""
+"""Measures that are also reported for each class of pairs."""
 
 Values = Float[np.ndarray, " n"]
 
@@ -30,7 +29,7 @@ class Results:
     to_reference: Mapping[str, Mapping[str, Difference]]
     """Variant minus `REFERENCE`."""
     answers: Mapping[Question, Mapping[str, Difference]]
-    """First minus second, of the questions whose two variants are there."""
+    """First minus second, for questions whose two variants both ran."""
     breakdowns: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Summary]]]]
     """Breakdown, class, variant, measure."""
     class_answers: Mapping[Question, Mapping[str, Mapping[str, Mapping[str, Difference]]]]
@@ -41,7 +40,7 @@ class Results:
 
     @property
     def measured(self) -> list[str]:
-        """Keys of the measures that any variant has, in the order of the tables."""
+        """Keys of the measures that any variant has, in the order of MEASURES."""
         return [each.key for each in MEASURES if any(each.key in row for row in self.summaries.values())]
 
 
@@ -49,9 +48,8 @@ def gather(runs: Sequence[Run], scores: Mapping[str, Mapping[str, Any]], facts: 
     """Returns the results of finished runs.
 
     Args:
-        runs: the plan.
-        scores: of every run, by its name.
-        facts: what the comparison was made with.
+        scores: by the run's name.
+        facts: of the experiment and the scoring, for the report.
     """
     variants = list({run.variant.name: run.variant for run in runs}.values())
     table = {v.name: [scores[run.name] for run in runs if run.variant.name == v.name] for v in variants}
@@ -65,9 +63,7 @@ def gather(runs: Sequence[Run], scores: Mapping[str, Mapping[str, Any]], facts: 
         variants=variants,
         seeds=len(table[variants[0].name]),
         summaries={name: _summaries(rows) for name, rows in table.items()},
-        to_reference={
-            name: _differences(rows, table[REFERENCE]) for name, rows in table.items() if name != REFERENCE
-        },
+        to_reference={name: _differences(rows, table[REFERENCE]) for name, rows in table.items() if name != REFERENCE},
         answers={q: _differences(table[q.first], table[q.second]) for q in questions},
         breakdowns={
             breakdown: {
@@ -95,28 +91,45 @@ def gather(runs: Sequence[Run], scores: Mapping[str, Mapping[str, Any]], facts: 
 
 
 def to_dict(results: Results) -> dict[str, Any]:
-    """Returns the results as plain dictionaries for JSON; factors of the tables (percent) are not applied."""
+    """Returns the results as plain dictionaries for JSON, as fractions instead of percent."""
     return {
         "facts": dict(results.facts),
         "variants": {
-            v.name: {"words": v.words, "settings": dict(v.settings), "transport": v.transport,
-                     "trained_as": v.training, "measures": _rows(results.summaries[v.name]),
-                     "minus_reference": _rows(results.to_reference.get(v.name, {}))}
+            v.name: {
+                "words": v.words,
+                "settings": dict(v.settings),
+                "transport": v.transport,
+                "trained_as": v.training,
+                "measures": _rows(results.summaries[v.name]),
+                "minus_reference": _rows(results.to_reference.get(v.name, {})),
+            }
             for v in results.variants
         },
         "questions": [
-            {"first": q.first, "second": q.second, "asks": q.asks, "differences": _rows(answers),
-             "by_class": {b: {label: _rows(row) for label, row in labels.items()}
-                          for b, labels in results.class_answers[q].items()}}
+            {
+                "first": q.first,
+                "second": q.second,
+                "asks": q.asks,
+                "differences": _rows(answers),
+                "by_class": {
+                    breakdown: {label: _rows(row) for label, row in labels.items()}
+                    for breakdown, labels in results.class_answers[q].items()
+                },
+            }
             for q, answers in results.answers.items()
         ],
         "breakdowns": {
-            b: {label: {"pairs": results.class_sizes[b][label],
-                        **{name: _rows(row) for name, row in rows.items()}} for label, rows in labels.items()}
-            for b, labels in results.breakdowns.items()
+            breakdown: {
+                label: {
+                    "pairs": results.class_sizes[breakdown][label],
+                    **{name: _rows(row) for name, row in rows.items()},
+                }
+                for label, rows in labels.items()
+            }
+            for breakdown, labels in results.breakdowns.items()
         },
         "baselines": {name: dict(row) for name, row in results.baselines.items()},
-    }  # fmt: skip
+    }
 
 
 def _rows(row: Mapping[str, Summary | Difference]) -> dict[str, Any]:
@@ -124,7 +137,7 @@ def _rows(row: Mapping[str, Summary | Difference]) -> dict[str, Any]:
 
 
 def _values(scores: Mapping[str, Any], key: str, chosen: np.ndarray | None) -> Values | None:
-    """The values of one measure in one run: of pairs, of structures, or the single one of the training."""
+    """One measure's values in one run; a single one for measures over runs."""
     if BY_KEY[key].over == "runs":
         number = scores["numbers"].get(key)
         return None if number is None else np.array([float(number)])
@@ -134,15 +147,13 @@ def _values(scores: Mapping[str, Any], key: str, chosen: np.ndarray | None) -> V
     return values if chosen is None else values[chosen]
 
 
-def _columns(
-    rows: Sequence[Mapping[str, Any]], chosen: np.ndarray | None
-) -> Iterator[tuple[str, list[Values]]]:
-    """Each measure that all runs of a variant have, with its values a run; of a class only the few that are told."""
+def _columns(rows: Sequence[Mapping[str, Any]], chosen: np.ndarray | None) -> Iterator[tuple[str, list[Values]]]:
+    """Each measure that all runs of a variant have, with its values by run; for a class only `BROKEN_DOWN`."""
     for key in BROKEN_DOWN if chosen is not None else BY_KEY:
         columns = [_values(row, key, chosen) for row in rows]
-        there = [column for column in columns if column is not None]
-        if len(there) == len(rows):
-            yield key, there
+        present = [column for column in columns if column is not None]
+        if len(present) == len(rows):
+            yield key, present
 
 
 def _summaries(rows: Sequence[Mapping[str, Any]], chosen: np.ndarray | None = None) -> dict[str, Summary]:
@@ -156,25 +167,26 @@ def _differences(
     others = dict(_columns(second, chosen))
     found: dict[str, Difference] = {}
     for key, columns in _columns(first, chosen):
+        if key not in others:
+            continue
         over = BY_KEY[key].over
         people = None if over == "runs" else np.asarray(first[0]["people"][over])
         if people is not None and chosen is not None:
             people = people[chosen]
-        each = paired_difference(columns, others[key], people if people is None else list(people)) \
-            if key in others else None  # fmt: skip
-        if each is not None:
-            found[key] = each
+        difference = paired_difference(columns, others[key], None if people is None else list(people))
+        if difference is not None:
+            found[key] = difference
     return found
 
 
 def _ordered(labels: Sequence[str | None]) -> list[str]:
-    """Classes in the order of the angles that they begin with, "neutral" before "other"."""
+    """Classes ordered by their first angle, "neutral" before "other"."""
 
-    def begins(label: str) -> tuple[float, str]:
+    def start(label: str) -> tuple[float, str]:
         head = label.split("-")[0].rstrip("+")
         try:
             return float(head), label
         except ValueError:
             return float("inf"), label
 
-    return sorted({label for label in labels if label is not None}, key=begins)
+    return sorted({label for label in labels if label is not None}, key=start)

@@ -1,4 +1,4 @@
-"""The trainings of a comparison and their scores: each done once, stored, and gone on with after an interruption."""
+"""The trainings of a comparison and their scores: each runs once, is stored, and resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -17,7 +17,7 @@ from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.comparison.measures import measure_run
 from ecvae_jax.comparison.report import save_comparison, to_markdown
 from ecvae_jax.comparison.results import Results, gather, to_dict
-from ecvae_jax.comparison.variants import Variant, choose_variants, usable_variants
+from ecvae_jax.comparison.variants import Run, choose_variants, plan_runs, usable_variants
 from ecvae_jax.config import Config
 from ecvae_jax.data.faces import Faces, load_faces
 from ecvae_jax.evaluation.scoring import Measures, load_measures
@@ -25,32 +25,11 @@ from ecvae_jax.files import write_text
 from ecvae_jax.training.loop import train
 
 RUNS = "runs"
-
-
 SCORES = "scores.json"
-"""One in the folder of each run; written last, so that its presence says that the run is done."""
+"""In the folder of each run; written last, so that its presence marks a finished run."""
 
 _FORMAT = 1
-
-
-_SCORED_ALONE = 0.1  # of the time of a run that is trained as well, for the estimate of what is left
-
-
-class Run(NamedTuple):
-    """One variant with one seed."""
-
-    variant: Variant
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Name of its folder."""
-        return f"{self.variant.name}-seed{self.seed}"
-
-    @property
-    def training(self) -> str:
-        """Name of the folder of its training, which may be another variant's."""
-        return f"{self.variant.training}-seed{self.seed}"
+_SCORED_ALONE = 0.1  # of the time of a run with training, for the estimate of the time left
 
 
 @dataclass(frozen=True)
@@ -61,11 +40,11 @@ class Scoring:
     limit: int
     measures: Measures
     settings: dict[str, Any]
-    """Stored with the scores: scores made otherwise are made again."""
+    """Stored with the scores; a run with other settings is scored again."""
 
 
 class InterruptedComparisonError(Exception):
-    """A training was asked to stop by the signal `stopped_by`; it has stored its state."""
+    """The signal `stopped_by` interrupted a training, which has saved a checkpoint."""
 
     def __init__(self, message: str, stopped_by: int | None) -> None:
         super().__init__(message)
@@ -73,7 +52,7 @@ class InterruptedComparisonError(Exception):
 
 
 def load_scoring(config: Config, split: str, limit: int, metrics: str) -> tuple[Scoring, list[str]]:
-    """Returns how runs are scored, and a note where less is measured than was asked for.
+    """Returns how runs are scored, and a note if dlib is missing.
 
     Raises:
         DataError: the records have no such split.
@@ -81,45 +60,40 @@ def load_scoring(config: Config, split: str, limit: int, metrics: str) -> tuple[
     measures, notes = load_measures(metrics)
     faces = load_faces(config.data.records, split)
     settings = {
-        "split": split, "limit": limit, "metrics": "all" if measures.faces else "pixels",
+        "split": split,
+        "limit": limit,
+        "metrics": "all" if measures.faces else "pixels",
         "fingerprint": faces.fingerprint,
-    }  # fmt: skip
+    }
     return Scoring(faces, limit, measures, settings), notes
 
 
-def plan_runs(variants: Sequence[Variant], seeds: int) -> list[Run]:
-    """Returns the runs in their order: all variants with one seed, then the next, so that a part of it is balanced."""
-    return [Run(variant, seed) for seed in range(seeds) for variant in variants]
-
-
 def complete(runs: Sequence[Run], base: Config, workdir: Path, scoring: Scoring) -> dict[str, dict[str, Any]]:
-    """Returns the scores of every run by its name, trained and scored where they are not there yet.
-
-    A line a run goes to standard error, with the time that is left.
+    """Returns the scores of every run by its name; trains and scores missing runs, a line each on standard error.
 
     Raises:
-        InterruptedComparisonError: Ctrl-C or SIGTERM while a training ran.
+        InterruptedComparisonError: Ctrl-C or SIGTERM during a training.
         CheckpointError: the folder of a run holds another experiment.
         ValueError: see `training.loop.train` and `measures.measure_run`.
     """
     folder = workdir / RUNS
     done = {run.name: _stored(folder / run.name / SCORES, run.variant.config(base, run.seed), scoring) for run in runs}
     missing = [run for run in runs if done[run.name] is None]
-    # A row that borrows a training costs a scoring only, unless the lender comes after it.
+    # A variant that shares a training costs only its scoring, if that training is done before.
     weights = [1.0 if run.name == run.training else _SCORED_ALONE for run in missing]
     if len(missing) < len(runs):
-        _say(f"{len(runs) - len(missing)} of {len(runs)} runs are done already")
+        _say(f"{len(runs) - len(missing)} of {len(runs)} runs are already done")
     began = time.monotonic()
     for number, run in enumerate(missing):
         if number and run.training != missing[number - 1].training:
-            jax.clear_caches()  # dozens of trainings would otherwise keep all their compiled programs
+            jax.clear_caches()  # otherwise the compiled programs of dozens of trainings stay in memory
         start = time.monotonic()
         _say(f"[{len(runs) - len(missing) + number + 1}/{len(runs)}] {run.variant.name}, seed {run.seed}")
         scores = _complete_one(run, base, folder, scoring)
         done[run.name] = scores
         spent = time.monotonic() - began
         left = spent / sum(weights[: number + 1]) * sum(weights[number + 1 :])
-        _say(f"    {_glance(scores)}; {duration(time.monotonic() - start)}, about {duration(left)} left")
+        _say(f"    {_glance(scores)}; {_duration(time.monotonic() - start)}, about {_duration(left)} left")
     return {name: scores for name, scores in done.items() if scores is not None}
 
 
@@ -128,8 +102,8 @@ def _complete_one(run: Run, base: Config, folder: Path, scoring: Scoring) -> dic
     outcome = train(config, folder / run.training)
     if not outcome.finished:
         message = (
-            f"interrupted in {run.training} at step {outcome.step} of {config.train.steps}: the same command goes on "
-            "from there"
+            f"interrupted in {run.training} at step {outcome.step} of {config.train.steps}: run the same command again "
+            "to resume"
         )
         raise InterruptedComparisonError(message, outcome.stopped_by)
     model = load_model(folder / run.training)
@@ -140,35 +114,34 @@ def _complete_one(run: Run, base: Config, folder: Path, scoring: Scoring) -> dic
 
 
 def _stored(path: Path, config: Config, scoring: Scoring) -> dict[str, Any] | None:
-    """The scores of a run if they are there and were made just so; else it is trained (where it is not) and scored.
+    """The stored scores of a run; None if they are missing or come from other settings.
 
-    Other settings of the experiment are not judged here: `train` refuses to go on with another experiment, and takes
-    one that differs only in what cannot change the result.
+    `train` itself refuses another experiment, and accepts one that differs only in settings without effect on results.
     """
     try:
         scores = json.loads(path.read_text())
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
-        _say(f"{path} cannot be read and is made again")
+        _say(f"{path} cannot be read: the run is scored again")
         return None
     made = {"format": _FORMAT, "settings": scoring.settings, "config": json.loads(config.to_json())}
     if not isinstance(scores, dict):
         scores = {}
-    scores["config"] = _as_now(scores.get("config"))
+    scores["config"] = _current(scores.get("config"))
     other = [key for key, value in made.items() if scores.get(key) != value]
     if not other:
         return scores
     if other == ["settings"]:
         before = scores["settings"] if isinstance(scores["settings"], dict) else {}
-        words = ", ".join(f"{key} {before.get(key)}" for key, value in scoring.settings.items()
-                          if before.get(key) != value)  # fmt: skip
-        _say(f"{path.parent.name}: was scored with {words}; it is scored again")
+        changed = [key for key, value in scoring.settings.items() if before.get(key) != value]
+        old = ", ".join(f"{key} {before.get(key)}" for key in changed)
+        _say(f"{path.parent.name}: was scored with {old}; it is scored again")
     return None
 
 
-def _as_now(stored: Any) -> Any:
-    """A stored experiment with the fields that came since, at their defaults; as it is where it is none."""
+def _current(stored: Any) -> Any:
+    """A stored experiment with later fields at their defaults; unchanged if it is not an experiment."""
     try:
         return json.loads(Config.from_json(json.dumps(stored)).to_json())
     except (TypeError, ValueError):
@@ -181,8 +154,8 @@ def _glance(scores: dict[str, Any]) -> str:
     return f"transfer {psnr:.2f} dB, SSIM {ssim:.4f}"
 
 
-def duration(seconds: float) -> str:
-    """Returns seconds as m:ss or h:mm:ss."""
+def _duration(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
@@ -201,25 +174,24 @@ def compare(
     split: str = "test",
     metrics: str = "all",
 ) -> Results:
-    """Returns the comparison, written as comparison.json, .md and .png into `workdir`, its trainings in `workdir/runs`.
+    """Returns the comparison, written as comparison.json, .md and .png into `workdir`; trainings are in `workdir/runs`.
 
-    What is there already is not done again: the same call goes on where it was interrupted. More seeds or variants may
-    be asked for later; other settings of scoring score the same trainings again.
+    Finished runs are not repeated, and an interrupted call resumes when run again. A later call may ask for more seeds
+    or variants; other settings of scoring score the same trainings again.
 
     Args:
         config: the experiment that the variants change; its seed is not used.
-        workdir: folder.
-        variants: names in `variants.VARIANTS`; none: all. The reference is always one of them.
-        seeds: trainings of each variant, with the seeds 0, 1, …
-        limit: at most so many pairs are scored.
+        variants: names in VARIANTS; empty: all. The reference is always included.
+        seeds: trainings of each variant, with the seeds 0 to seeds − 1.
+        limit: maximum number of pairs scored.
         split: of the records, to score on.
         metrics: "pixels", or "all": with dlib's identity and structure.
 
     Raises:
-        ValueError: no such variant, seeds or limit below 1, or what `runs.complete` raises.
+        ValueError: an unknown variant, seeds or limit below 1, or see `complete`.
         DataError: the records cannot be used.
         CheckpointError: `workdir` holds trainings of another experiment.
-        InterruptedComparisonError: Ctrl-C or SIGTERM; what was done is stored.
+        InterruptedComparisonError: Ctrl-C or SIGTERM; finished runs and checkpoints are stored.
     """
     if seeds < 1 or limit < 1:
         raise ValueError(f"seeds={seeds}, limit={limit}: must be at least 1")
@@ -229,10 +201,14 @@ def compare(
     runs = plan_runs(usable, seeds)
     scores = complete(runs, config, workdir, scoring)
     facts = {
-        "version": __version__, "steps": config.train.steps, "batch_size": config.train.batch_size,
-        "image_size": config.model.image_size, "records": scoring.faces.metadata.get("source", config.data.records),
-        "notes": [*notes, *left_out], **scoring.settings,
-    }  # fmt: skip
+        "version": __version__,
+        "steps": config.train.steps,
+        "batch_size": config.train.batch_size,
+        "image_size": config.model.image_size,
+        "records": scoring.faces.metadata.get("source", config.data.records),
+        "notes": [*notes, *left_out],
+        **scoring.settings,
+    }
     results = gather(runs, scores, facts)
     write_text(workdir / "comparison.json", json.dumps(to_dict(results), indent=1, allow_nan=False) + "\n")
     write_text(workdir / "comparison.md", to_markdown(results))

@@ -1,4 +1,4 @@
-"""What is compared: the given experiment with a few settings changed, variant by variant; and the questions asked."""
+"""The variants: the given experiment with a few settings changed; and the questions that two of them answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ecvae_jax.config import Config
 
 REFERENCE = "equilibrium"
-"""Every variant is told by its difference to this one, trained with the same seed."""
+"""Baseline: variants are reported as differences from it, seed by seed."""
 
 
 @dataclass(frozen=True)
@@ -21,22 +21,39 @@ class Variant:
 
     name: str
     words: str
-    """What it is, for a reader of the table."""
+    """Description for the table."""
     settings: Mapping[str, Any]
-    """`section.field`: value, on top of the given experiment."""
+    """`section.field`: value, applied to the given experiment."""
     trained_as: str = ""
-    """The variant whose training is scored, where it needs none of its own."""
+    """The variant whose training is scored; empty: its own."""
     transport: bool = True
-    """Whether z is moved between priors when the model is scored."""
+    """Whether scoring moves z between priors."""
 
     @property
     def training(self) -> str:
-        """The name of the training that it is scored from."""
+        """Name of the variant whose training is scored."""
         return self.trained_as or self.name
 
     def config(self, base: Config, seed: int) -> Config:
         """Returns the experiment with this variant's settings and the seed."""
         return with_settings(base, {**self.settings, "train.seed": seed})
+
+
+class Run(NamedTuple):
+    """One variant with one seed."""
+
+    variant: Variant
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return f"{self.variant.name}-seed{self.seed}"
+
+    @property
+    def training(self) -> str:
+        """Name of its training's folder, which may be another variant's."""
+        return f"{self.variant.training}-seed{self.seed}"
 
 
 class Question(NamedTuple):
@@ -52,17 +69,17 @@ def _variant(name: str, words: str, trained_as: str = "", transport: bool = True
     return Variant(name, words, MappingProxyType(dotted), trained_as, transport)
 
 
-# There is no "standard-plain": a posterior in units of N(0, I) is a plain one (a test holds both trainings equal).
+# No "standard-plain": a posterior relative to N(0, I) is a plain one (a test holds both trainings equal).
 VARIANTS: dict[str, Variant] = {
     variant.name: variant
     for variant in (
         _variant(REFERENCE, "Eq. 4, the paper's", prior__kind="equilibrium"),
-        # Right after its lender, whose compiled programs are then still there.
+        # Right after the variant whose training it shares, while its compiled programs are still cached.
         _variant("no-transport", "equilibrium, z not moved to the target's prior", trained_as=REFERENCE,
                  transport=False, prior__kind="equilibrium"),
         _variant("mixture", "Eq. 3, Gaussian mixture", prior__kind="mixture"),
         _variant("standard", "Eq. 2, N(0, I)", prior__kind="standard"),
-        _variant("literal", "equilibrium, weights as the paper says them",
+        _variant("literal", "equilibrium, weights by the paper's formula",
                  prior__kind="equilibrium", clusters__mode="literal"),
         _variant("equilibrium-plain", "equilibrium, posterior not relative to the prior",
                  prior__kind="equilibrium", model__posterior="plain"),
@@ -89,22 +106,22 @@ VARIANTS: dict[str, Variant] = {
 QUESTIONS = (
     Question(REFERENCE, "standard", "is the equilibrium prior better than the vanilla one?"),
     Question(REFERENCE, "mixture", "is it better than the Gaussian mixture?"),
-    Question("equilibrium-self", "standard-self", "and where faces are only reconstructed from themselves, as in the "
-             "paper: better than the vanilla one?"),
-    Question("equilibrium-self", "mixture-self", "and there, better than the mixture?"),
-    Question("equilibrium-plain", "standard", "with a posterior that is not written relative to the prior?"),
+    Question("equilibrium-self", "standard-self", "with self-reconstruction only, as in the paper: is it better than "
+             "the vanilla one?"),
+    Question("equilibrium-self", "mixture-self", "with self-reconstruction only: is it better than the mixture?"),
+    Question("equilibrium-plain", "standard", "with a plain posterior: is it better than the vanilla one?"),
     Question(REFERENCE, "equilibrium-plain", "does the relative posterior help?"),
     Question(REFERENCE, "no-transport", "does moving z to the target's prior help?"),
     Question(REFERENCE, "literal", "do centered weights help against the paper's literal ones?"),
     Question(REFERENCE, "means-0", "do the cluster means help at all?"),
     Question("learned", REFERENCE, "does it help to train the cluster means, which the paper keeps fixed?"),
-    Question("learned-plain", "equilibrium-plain", "and with a posterior that is not written relative to the prior?"),
+    Question("learned-plain", "equilibrium-plain", "with a plain posterior: does it help to train them?"),
     Question("literal", "standard", "literal weights give nearly every face the same prior: is it the vanilla one?"),
 )  # fmt: skip
 
 
 def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
-    """Returns the experiment with some fields, named `section.field`, set to other values."""
+    """Returns the experiment with the fields `section.field` replaced."""
     for dotted, value in settings.items():
         section, name = dotted.split(".")
         config = dataclasses.replace(
@@ -114,10 +131,10 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
 
 
 def choose_variants(names: Sequence[str]) -> list[Variant]:
-    """Returns the variants of these names in the table's order, all of them for none, the reference always first.
+    """Returns the named variants in the order of VARIANTS (all if none is named), the reference always included.
 
     Raises:
-        ValueError: there is no such variant.
+        ValueError: an unknown name.
     """
     for name in names:
         if name not in VARIANTS:
@@ -131,21 +148,24 @@ def usable_variants(variants: Sequence[Variant], base: Config, faces: int) -> tu
     """Returns the variants that can be trained and differ from each other, and a note for each that is left out.
 
     Args:
-        variants: the chosen ones.
-        base: the given experiment.
-        faces: of the training split; k-means needs as many as clusters.
+        faces: number of training faces; k-means needs at least one a cluster.
     """
     kept: list[Variant] = []
     notes: list[str] = []
     seen: dict[tuple[Config, bool, str], str] = {}
     for variant in variants:
         config = variant.config(base, 0)
-        # A row that borrows a training is there on purpose, though its experiment is that of another row.
+        # A variant that shares a training has the experiment of another variant on purpose.
         same = seen.setdefault((config, variant.transport, variant.trained_as), variant.name)
         if config.clusters.count > faces:
             notes.append(f"{variant.name} is left out: {config.clusters.count} clusters for {faces} faces")
         elif same != variant.name:
-            notes.append(f"{variant.name} is left out: with this experiment it is the same as {same}")
+            notes.append(f"{variant.name} is left out: with this experiment it equals {same}")
         else:
             kept.append(variant)
     return kept, notes
+
+
+def plan_runs(variants: Sequence[Variant], seeds: int) -> list[Run]:
+    """Returns the runs, seed by seed, so that an unfinished comparison is balanced over the variants."""
+    return [Run(variant, seed) for seed in range(seeds) for variant in variants]

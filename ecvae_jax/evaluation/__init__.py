@@ -1,1 +1,1 @@
-"""Evaluation: metrics, the protocol that pairs views of one person, and the baselines it is measured beside."""
+"""Evaluation: metrics, the protocol of pairs with a true image, and the baselines of every score."""

@@ -1,4 +1,4 @@
-"""Bits per dimension of the evidence lower bound, on images that the model did not see."""
+"""Bits per dimension of the evidence lower bound, on unseen images."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ecvae_jax.model.model import Model
 from ecvae_jax.objective import Views, loss_terms
 
 LEVEL_WIDTH = 2.0 / 255.0
-"""One 8-bit level, where images run from -1 to 1."""
+"""One 8-bit level of images in [-1, 1]."""
 
 _BATCH = 32
 
 
 def bits_per_dimension(nats: float, values: int) -> float:
-    """Returns the bits for one color value of one pixel that a bound of so many nats an image, `values` each, means.
+    """Returns nats per image of `values` color values as bits per dimension.
 
-    The bound is on a density over [-1, 1]. A level is `LEVEL_WIDTH` wide, so that its probability is the density times
-    that: bits = (nats / values − ln LEVEL_WIDTH) / ln 2. An image of independent uniform noise needs 8.
+    The bound is on a density over [-1, 1]. A level's probability is the density times `LEVEL_WIDTH`:
+    bits = (nats / values − ln LEVEL_WIDTH) / ln 2. Independent uniform noise needs 8.
     """
     return (nats / values - math.log(LEVEL_WIDTH)) / math.log(2.0)
 
@@ -34,28 +34,22 @@ def bits_per_dimension(nats: float, values: int) -> float:
 def elbo_bits(
     model: Model, images: UInt8[np.ndarray, "n h w 3"], landmarks: Float[np.ndarray, "n p 2"], seed: int = 0
 ) -> dict[str, float]:
-    """Returns the mean negative ELBO of the images, each reconstructed from itself: bits per dimension, nats an image.
+    """Returns the mean negative ELBO of self-reconstruction: bits per dimension, and nats an image.
 
-    One z a picture from its posterior. To the true image uniform noise of one level is added: the density of the noisy
-    one bounds the probability of the 8-bit one from below, so that the bits are an upper bound. Where the scale of the
-    likelihood is not set it is the best of each batch of 32, which favors the model a little.
-
-    Args:
-        model: a loaded checkpoint.
-        images: n h w 3, at the model's resolution.
-        landmarks: n p 2, crop units, in the model's scheme.
-        seed: of z and of the noise.
+    Each image gets one z from its posterior, and uniform noise of one level. The density of the noisy image bounds the
+    probability of the 8-bit one from below, so the bits are an upper bound. An unset scale of the likelihood is fitted
+    to each batch of 32, which favors the model slightly.
     """
-    key, config = jax.random.key(seed), model.config
+    key = jax.random.key(seed)
     nll, kl = [], []
-    # Whole batches only, as the likelihood's scale is that of a batch; of fewer images each fills it several times.
+    # Whole batches only, because the likelihood's scale is fitted per batch; fewer than 32 images are repeated.
     count = max(_BATCH, len(images) // _BATCH * _BATCH)
     for start in range(0, count, _BATCH):
         rows = np.arange(start, start + _BATCH) % len(images)
-        batch = _terms(config.architecture, model.params, model.frozen, jax.random.fold_in(key, start), images[rows],
-                       landmarks[rows])  # fmt: skip
-        nll.append(np.asarray(batch[0]))
-        kl.append(np.asarray(batch[1]))
+        batch_key = jax.random.fold_in(key, start)
+        terms = _terms(model.architecture, model.params, model.frozen, batch_key, images[rows], landmarks[rows])
+        nll.append(np.asarray(terms[0]))
+        kl.append(np.asarray(terms[1]))
     nll_mean, kl_mean = float(np.concatenate(nll).mean()), float(np.concatenate(kl).mean())
     values = math.prod(images.shape[1:])
     return {

@@ -1,8 +1,7 @@
-"""Pairs of views with a known truth: the source gives the appearance, the target the structure and the true image."""
+"""Pairs of views: the source gives the appearance, the target the structure and the true image."""
 
 from __future__ import annotations
 
-import bisect
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import Faces
 from ecvae_jax.data.photos.sources.folder import list_photos
 from ecvae_jax.data.portraits import NoFaceError, PortraitReader, Portraits
+from ecvae_jax.evaluation.tags import is_neutral, yaw_of
 from ecvae_jax.model.model import Model
 from ecvae_jax.progress import track
 
@@ -30,7 +30,7 @@ class Pairs:
     """n pairs at the model's resolution and in its landmark scheme."""
 
     names: list[str]
-    """One a pair, all different, fit for file names."""
+    """One a pair, unique, usable as file names."""
     people: list[str]
     source: UInt8[np.ndarray, "n h w 3"]
     source_landmarks: Float[np.ndarray, "n p 2"]
@@ -40,9 +40,9 @@ class Pairs:
     source_tags: list[dict[str, Any]]
     target_tags: list[dict[str, Any]]
     facts: dict[str, Any]
-    """Where they come from, for the report: files found, left out, and why."""
+    """Origin, for the report: files found, files left out, and why."""
     notes: list[str]
-    """What the user should know, a line each."""
+    """For the user, a line each."""
 
     def __len__(self) -> int:
         """Returns the number of pairs."""
@@ -52,37 +52,39 @@ class Pairs:
 def same_group_pairs(groups: Sequence[str], limit: int, seed: int) -> Int[np.ndarray, "n 2"]:
     """Returns (source, target) indices, n 2: two different views of one person under one light.
 
-    Each view is a target once, its source drawn among the others of its group; then at most `limit` of them are drawn.
-    n is 0 where no group has two views.
+    Each view is a target once; its source is drawn from the rest of its group. At most `limit` pairs are drawn.
+    n is 0 if no group has two views.
     """
     rng = np.random.default_rng(seed)
     pairs = [
         (int(rng.choice([other for other in views if other != target])), target)
-        for views in _members(groups).values() if len(views) > 1
+        for views in _members(groups).values()
+        if len(views) > 1
         for target in views
-    ]  # fmt: skip
+    ]
     return _at_most(pairs, limit, rng)
 
 
 def frontal_pairs(
     groups: Sequence[str], tags: Sequence[Mapping[str, Any]], limit: int, seed: int
 ) -> Int[np.ndarray, "n 2"]:
-    """Returns (source, target) indices, n 2: from each group's most frontal neutral view to every other view of it.
+    """Returns (source, target) indices, n 2: from each group's most frontal neutral view to its other views.
 
-    Where no view of a group is tagged as neutral, the most frontal one is the source.
+    In a group without neutral views, the most frontal view is the source.
 
     Raises:
         DataError: no view has a tag `yaw`.
     """
     parsed = [(yaw_of(tag), is_neutral(tag)) for tag in tags]
     if not any(yaw is not None for yaw, _ in parsed):
-        raise DataError("source_view='frontal': the records have no tag yaw to tell frontal views by; use 'any'")
+        raise DataError("source_view='frontal': the records have no tag yaw; use 'any'")
     pairs = []
-    for views in _members(groups).values():
-        def turned(index: int) -> tuple[bool, float]:
-            yaw, neutral = parsed[index]
-            return not neutral, abs(yaw) if yaw is not None else 180.0
 
+    def turned(index: int) -> tuple[bool, float]:
+        yaw, neutral = parsed[index]
+        return not neutral, abs(yaw) if yaw is not None else 180.0
+
+    for views in _members(groups).values():
         source = min(views, key=turned)
         pairs += [(source, target) for target in views if target != source]
     return _at_most(pairs, limit, np.random.default_rng(seed))
@@ -91,18 +93,16 @@ def frontal_pairs(
 def record_pairs(
     faces: Faces, image_size: int, points: int, limit: int = 500, seed: int = 0, source_view: SourceView = "any"
 ) -> Pairs:
-    """Returns pairs of two views of one person in one sitting, from records; none where nobody has two.
+    """Returns pairs of two views of one person in one sitting; none if no person has two.
 
     Args:
-        faces: one split of records.
         image_size: side of the images, pixels.
-        points: landmark scheme wanted.
-        limit: at most so many pairs.
-        seed: of the choice of pairs.
+        points: landmark scheme, 98 or 68.
+        limit: maximum number of pairs.
         source_view: "any": each view is a target once, its source drawn; "frontal": see `frontal_pairs`.
 
     Raises:
-        DataError: the records have fewer landmarks than wanted, or no yaw for "frontal".
+        DataError: the records have fewer landmarks, or no yaw for "frontal".
     """
     if source_view == "frontal":
         chosen = frontal_pairs(faces.groups, faces.tags, limit, seed)
@@ -111,38 +111,54 @@ def record_pairs(
     landmarks = faces.landmarks_as(points)
     source, target = chosen[:, 0], chosen[:, 1]
     stems = [_file_name(PurePosixPath(faces.names[i]).stem) for i in range(len(faces))]
-    facts = {"kind": "records", "records": faces.records.name, "split": faces.split, "faces": len(faces),
-             "source_view": source_view, "limit": limit, "seed": seed}  # fmt: skip
-    return Pairs(
-        [f"{number:04d}_{stems[s]}_to_{stems[t]}" for number, (s, t) in enumerate(chosen)],
-        [faces.identities[i] for i in target],
-        faces.images(source, image_size), landmarks[source], faces.images(target, image_size), landmarks[target],
-        [faces.tags[i] for i in source], [faces.tags[i] for i in target], facts, [],
-    )  # fmt: skip
+    facts = {
+        "kind": "records",
+        "records": faces.records.name,
+        "split": faces.split,
+        "faces": len(faces),
+        "source_view": source_view,
+        "limit": limit,
+        "seed": seed,
+    }
+    names = [f"{number:04d}_{stems[s]}_to_{stems[t]}" for number, (s, t) in enumerate(chosen)]
+    sides = (faces.images(source, image_size), landmarks[source], faces.images(target, image_size), landmarks[target])
+    source_tags, target_tags = ([faces.tags[i] for i in side] for side in (source, target))
+    people = [faces.identities[i] for i in target]
+    return Pairs(names, people, *sides, source_tags, target_tags, facts, [])
+
+
+def single_views(faces: Faces, image_size: int, points: int, limit: int, seed: int, facts: Mapping[str, Any]) -> Pairs:
+    """Returns at most `limit` views, each paired with itself, for records without two views of any person."""
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(faces))[:limit])
+    views = faces.images(chosen, image_size), faces.landmarks_as(points)[chosen]
+    tags = [faces.tags[i] for i in chosen]
+    note = "no person has two views of one sitting: only reconstruction is scored"
+    names, people = [f"{i:04d}" for i in chosen], [faces.identities[i] for i in chosen]
+    return Pairs(names, people, *views, *views, tags, tags, dict(facts), [note])
 
 
 def folder_pairs(model: Model, sources: Path, targets: Path, limit: int = 500, seed: int = 0) -> Pairs:
     """Returns pairs of photos, one from each folder: files of the same name, whatever their suffix, are one person.
 
-    Faces are found by the detector of the model's training faces and cut by its crop rule. What has no partner, cannot
-    be read or shows no face is left out, counted in `facts` and told in `notes`.
+    The detector and the crop rule are those of the model's training faces. Files without a partner, unreadable files
+    and photos without a face are left out, counted in `facts` and reported in `notes`.
 
     Args:
-        model: gives the resolution, the landmark scheme, the detector and the margin.
-        sources: folder, searched to any depth.
+        sources: folder, searched recursively.
         targets: folder with the same names.
-        limit: at most so many pairs.
-        seed: of their choice where there are more.
+        limit: maximum number of pairs, drawn with `seed`.
 
     Raises:
-        DataError: a folder is missing or holds no photo, no name is in both, or no pair shows two faces.
+        DataError: a folder is missing or empty, no name is in both, or no pair shows two faces.
         MissingExtraError: the detector is not installed.
     """
     files = _by_stem(sources), _by_stem(targets)
     common = [name for name in files[0] if name in files[1]]
     if not common:
-        raise DataError(f"pairs {str(sources)!r} and {str(targets)!r}: no file has the same name in both; "
-                        "the same name (001.jpg and 001.png) means the same person")  # fmt: skip
+        raise DataError(
+            f"pairs {str(sources)!r} and {str(targets)!r}: no file has the same name in both; "
+            "the same name (001.jpg and 001.png) means the same person"
+        )
     unpaired = sorted(set(files[0]) ^ set(files[1]))
     chosen = [common[i] for i in np.sort(np.random.default_rng(seed).permutation(len(common))[:limit])]
     reader = PortraitReader.of_model(model)
@@ -163,26 +179,38 @@ def folder_pairs(model: Model, sources: Path, targets: Path, limit: int = 500, s
     causes = {cause: names for cause, names in left_out.items() if names}
     notes = [f"{_count(names, 'pair')} left out, {cause}: {_listed(names)}" for cause, names in causes.items()]
     if unpaired:
-        notes.append(f"{_count(unpaired, 'file')} left out, its name is in one folder only: {_listed(unpaired)}")
+        notes.append(f"{_count(unpaired, 'file')} left out, present in one folder only: {_listed(unpaired)}")
     if several:
-        notes.append(f"{_count(several, 'pair')} with several faces in a photo, the largest is taken: "
-                     f"{_listed(several)}")  # fmt: skip
+        notes.append(f"{_count(several, 'pair')} with several faces in a photo, used the largest: {_listed(several)}")
     if len(chosen) < len(common):
-        notes.append(f"{len(chosen)} of {len(common)} pairs are taken (limit)")
+        notes.append(f"{len(chosen)} of {len(common)} pairs are used (limit)")
     if not kept:
         raise DataError(f"pairs {str(sources)!r} and {str(targets)!r}: no pair is left; {'; '.join(notes)}")
     facts = {
-        "kind": "folders", "sources": sources.resolve().name, "targets": targets.resolve().name,
-        "files": [len(side) for side in files], "unpaired": len(unpaired), "no_face": len(left_out["no face found"]),
-        "not_readable": len(left_out["not readable"]), "detector": detector.name, "limit": limit, "seed": seed,
-    }  # fmt: skip
+        "kind": "folders",
+        "sources": sources.resolve().name,
+        "targets": targets.resolve().name,
+        "files": [len(side) for side in files],
+        "unpaired": len(unpaired),
+        "no_face": len(left_out["no face found"]),
+        "not_readable": len(left_out["not readable"]),
+        "detector": detector.name,
+        "limit": limit,
+        "seed": seed,
+    }
     names, firsts, seconds = zip(*kept, strict=True)
     source, source_landmarks, target, target_landmarks = (
         np.concatenate([getattr(face, field) for face in faces])
-        for faces in (firsts, seconds) for field in ("images", "landmarks")
-    )  # fmt: skip
+        for faces in (firsts, seconds)
+        for field in ("images", "landmarks")
+    )
     none = [{} for _ in names]
     return Pairs(list(names), list(names), source, source_landmarks, target, target_landmarks, none, none, facts, notes)
+
+
+def evenly_spaced(count: int, most: int) -> Int[np.ndarray, " k"]:
+    """Returns at most `most` indices of `count` items, evenly spaced, first and last included."""
+    return np.unique(np.linspace(0, count - 1, most).round().astype(int))
 
 
 def _members(groups: Sequence[str]) -> dict[str, list[int]]:
@@ -198,7 +226,7 @@ def _at_most(pairs: list[tuple[int, int]], limit: int, rng: np.random.Generator)
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    """Photos of a folder by their path in it without the suffix."""
+    """Photos by their path in the folder without the suffix."""
     if not folder.is_dir():
         raise DataError(f"pairs {str(folder)!r}: no such folder; give two folders of photos, SOURCES and TARGETS")
     photos: dict[str, Path] = {}
@@ -220,62 +248,3 @@ def _count(names: Sequence[str], unit: str) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-
-_TURNS = (0.0, 7.5, 22.5, 37.5)  # degrees; MultiPIE's cameras, 15 apart, fall into their middles
-
-
-_FIRST_RECORDING = "01"  # MultiPIE's neutral one, in every session
-
-
-def yaw_of(tags: Mapping[str, Any]) -> float | None:
-    """Returns the head's turn in degrees, where it is known."""
-    yaw = tags.get("yaw")
-    return float(yaw) if isinstance(yaw, int | float) else None
-
-
-def expression_of(tags: Mapping[str, Any]) -> str | None:
-    """Returns the name of the expression, the strongest of a mixture; of MultiPIE without one, the recording."""
-    expression = tags.get("expression")
-    if isinstance(expression, Mapping) and expression:
-        return str(max(expression, key=lambda name: expression[name]))
-    if isinstance(expression, str):
-        return expression
-    return f"recording {tags['recording']}" if "recording" in tags else None
-
-
-def is_neutral(tags: Mapping[str, Any]) -> bool:
-    """Returns whether the view is tagged as neutral."""
-    return expression_of(tags) in ("neutral", f"recording {_FIRST_RECORDING}")
-
-
-def pair_classes(
-    source_tags: Sequence[Mapping[str, Any]], target_tags: Sequence[Mapping[str, Any]]
-) -> dict[str, list[str | None]]:
-    """Returns the classes of each pair by the name of the breakdown; only breakdowns that know one pair at least.
-
-    `by_turn`: between the yaws of source and target; `by_view`: the yaw of the target; `by_expression` and
-    `by_camera`: the target's.
-    """
-    yaws = [(yaw_of(source), yaw_of(target)) for source, target in zip(source_tags, target_tags, strict=True)]
-    classes: dict[str, list[str | None]] = {
-        "by_turn": [_turn(None if a is None or b is None else b - a) for a, b in yaws],
-        "by_view": [_turn(b) for _, b in yaws],
-        "by_expression": [expression_of(tags) for tags in target_tags],
-        "by_camera": [str(tags["camera"]) if "camera" in tags else None for tags in target_tags],
-    }
-    return {name: labels for name, labels in classes.items() if any(label is not None for label in labels)}
-
-
-def in_order(labels: Sequence[str | None]) -> list[str]:
-    """Returns the different classes: turns by their degrees, others by name."""
-    turns = [_turn(degrees) for degrees in _TURNS]
-    found = {label for label in labels if label is not None}
-    return [*(turn for turn in turns if turn is not None and turn in found), *sorted(found.difference(turns))]
-
-
-def _turn(degrees: float | None) -> str | None:
-    if degrees is None:
-        return None
-    place = bisect.bisect_right(_TURNS, abs(degrees))
-    low = _TURNS[place - 1]
-    return f"{low:g}-{_TURNS[place]:g}" if place < len(_TURNS) else f"{low:g}+"

@@ -1,4 +1,4 @@
-"""What is measured, on which pairs of faces: reconstruction, and transfer to a true image of the same person."""
+"""The evaluation protocol: reconstruction, transfer to a true image of the same person, samples, and likelihood."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from ecvae_jax.evaluation.baselines import warp_to_landmarks
 from ecvae_jax.evaluation.faces import SAME_PERSON, MeasuredFaces
 from ecvae_jax.evaluation.likelihood import elbo_bits
 from ecvae_jax.evaluation.metrics import landmark_error
-from ecvae_jax.evaluation.pairs import Pairs, SourceView, folder_pairs, in_order, pair_classes, record_pairs
+from ecvae_jax.evaluation.pairs import Pairs, SourceView, folder_pairs, record_pairs, single_views
 from ecvae_jax.evaluation.report import Report
 from ecvae_jax.evaluation.scoring import Measures, differences, load_measures, score_method, score_samples
 from ecvae_jax.evaluation.statistics import LEVEL, RESAMPLES
+from ecvae_jax.evaluation.tags import in_order, pair_classes
 from ecvae_jax.model.model import Model
 from ecvae_jax.structure.scheme import convert_landmarks
 from ecvae_jax.synthesis.adapt import transfer_adapted
@@ -32,39 +33,161 @@ Landmarks = Float[np.ndarray, "n p 2"]
 Draw = Callable[[Images, Landmarks, Landmarks], Images]
 """Sources, their landmarks, the targets' landmarks -> the sources' appearances under the targets' structures."""
 
+PLAIN = AdaptConfig(detail=0.0)
+"""No adaptation: the model alone."""
+
 
 def transfer_draw(model: Model, transport: bool = True) -> Draw:
-    """Returns the function that draws a model's transfers, for `evaluate_pairs`."""
-    return lambda images, landmarks, target_landmarks: transfer_plain(model, images, landmarks, target_landmarks, transport)
+    """Returns the function that draws the model's transfers, for `evaluate_pairs`."""
+    return partial(transfer_plain, model, transport=transport)
+
+
+def evaluate(
+    model: Model,
+    data: str | Path | Faces | Pairs = "rendered",
+    split: str = "test",
+    *,
+    limit: int = 500,
+    source_view: SourceView = "any",
+    seed: int = 0,
+    transport: bool = True,
+    adapt: AdaptConfig = AdaptConfig(),  # noqa: B008
+    measures: Measures | None = None,
+    draw: Draw | None = None,
+) -> Report:
+    """Returns the scores of reconstruction and transfer, the baselines', and those of samples and likelihood.
+
+    The defaults are those of `ecvae evaluate`. Without two views of any person, only reconstruction is scored.
+
+    Args:
+        data: records folder, "rendered", loaded faces, or pairs (`folder_pairs`). The model should not have been
+            trained on these people.
+        split: of records that are not loaded yet.
+        limit: maximum number of pairs (or faces) drawn from records.
+        source_view: of records: "any" or "frontal", see `record_pairs`.
+        seed: of the choice of pairs and the likelihood's noise; without `measures` also of bootstrap and samples.
+        transport: move z between the priors of source and target.
+        adapt: adaptation to each source; if any, the scores of the model alone are reported as "plain".
+        measures: what to measure with; None: all that is installed (`load_measures`).
+        draw: draws the transfers instead of the model, whose own are reported as "plain".
+
+    Raises:
+        ValueError: limit is not positive, or there are no pairs.
+        DataError: the records have fewer landmarks than the model reads, or no yaw for "frontal".
+    """
+    if limit < 1:
+        raise ValueError(f"limit={limit}: must be at least 1")
+    measures, notes = load_measures(seed=seed) if measures is None else (measures, [])
+    size, points = model.config.model.image_size, model.config.data.points
+    faces = load_faces(data, split) if isinstance(data, str | Path) else data
+    pairs = faces if isinstance(faces, Pairs) else record_pairs(faces, size, points, limit, seed, source_view)
+    if not len(pairs) and isinstance(faces, Faces):
+        pairs = single_views(faces, size, points, limit, seed, pairs.facts)
+        report = _evaluate_reconstruction(model, pairs, measures)
+    else:
+        if draw is None and (adapt.steps or adapt.detail):
+            draw = partial(transfer_adapted, model, transport=transport, adaptation=adapt)
+        also = {"reconstruction": reconstruct(model, pairs.target, pairs.target_landmarks)}
+        plain = transfer_draw(model, transport)
+        if draw is not None:
+            also["plain"] = plain(pairs.source, pairs.source_landmarks, pairs.target_landmarks)
+        report = evaluate_pairs(draw or plain, pairs, measures, also)
+    samples = score_samples(model, pairs, measures)
+    sections = {
+        **report.sections,
+        "likelihood": elbo_bits(model, pairs.target, pairs.target_landmarks, seed),
+        "samples": samples.numbers,
+    }
+    if model.density is not None:
+        sections["samples_from_posterior"] = score_samples(model, pairs, measures, model.density).numbers
+    facts = {
+        **report.facts,
+        "step": model.step,
+        "image_size": size,
+        "points": points,
+        "transport": transport,
+        "adapt": dataclasses.asdict(adapt),
+        "trained_on": {key: model.records[key] for key in ("source", "detector") if key in model.records},
+    }
+    return dataclasses.replace(report, sections=sections, facts=facts, notes=[*report.notes, *notes], samples=samples)
+
+
+def evaluate_checkpoint(
+    checkpoint: Path | None = None,
+    data: str = "rendered",
+    split: str = "test",
+    limit: int = 500,
+    seed: int = 0,
+    transport: bool = True,
+    *,
+    pairs: tuple[Path, Path] | None = None,
+    source_view: SourceView = "any",
+    metrics: str = "all",
+    features: str | None = None,
+    adapt: AdaptConfig = AdaptConfig(),  # noqa: B008
+) -> Report:
+    """Returns `evaluate` of a stored model: the command `ecvae evaluate`.
+
+    Args:
+        checkpoint: working directory of a training, or one step's folder; None: the bundled model.
+        pairs: folders of sources and targets instead of `data`.
+        metrics: "all" or "pixels", see `load_measures`.
+        features: MODULE:FUNCTION of a network for the distances between sets.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read.
+        DataError: the records or photos cannot be used.
+        ValueError: an argument is out of range.
+    """
+    measures, notes = load_measures(metrics, features, seed)
+    model = load_model(checkpoint)
+    report = evaluate(
+        model,
+        data if pairs is None else folder_pairs(model, *pairs, limit, seed),
+        split,
+        limit=limit,
+        source_view=source_view,
+        seed=seed,
+        transport=transport,
+        adapt=adapt,
+        measures=measures,
+    )
+    report.facts["checkpoint"] = checkpoint.resolve().name if checkpoint else "shipped"
+    report.notes.extend(notes)
+    return report
 
 
 def evaluate_pairs(
-    draw: Draw, pairs: Pairs, measures: Measures = Measures(), also: Mapping[str, Images] | None = None  # noqa: B008
+    draw: Draw,
+    pairs: Pairs,
+    measures: Measures = Measures(),  # noqa: B008
+    also: Mapping[str, Images] | None = None,
 ) -> Report:
-    """Returns the scores of what `draw` makes of each pair, beside copying the source and warping it.
+    """Returns the scores of `draw` on each pair, beside copying the source and warping it.
 
     Args:
-        draw: see `Draw`; of a model `transfer_draw`.
-        pairs: `record_pairs` or `folder_pairs`, one pair at least.
-        measures: what to measure with: `load_measures`.
-        also: images of other methods to be scored on the same pairs, by name; they come first in the report.
+        pairs: `record_pairs` or `folder_pairs`, at least one pair.
+        measures: PSNR, SSIM and sharpness by default; `load_measures` for more.
+        also: images of other methods by name, scored on the same pairs and listed first.
 
     Raises:
-        ValueError: there is no pair, or a method gives images of another shape.
+        ValueError: there are no pairs, or a method returns images of another shape.
     """
     if not len(pairs):
-        raise ValueError("no pairs: nobody has two views of one sitting")
-    drawn = {
+        raise ValueError("no pairs: no person has two views of one sitting")
+    outputs = {
         **(also or {}),
         "model": draw(pairs.source, pairs.source_landmarks, pairs.target_landmarks),
         "copy": pairs.source,
         "warp": warp_to_landmarks(pairs.source, pairs.source_landmarks, pairs.target_landmarks),
     }
-    for name, images in drawn.items():
+    for name, images in outputs.items():
         if images.shape != pairs.target.shape:
-            raise ValueError(f"{name}: gives images {list(images.shape)} for {list(pairs.target.shape)}")
+            raise ValueError(f"{name}: images {list(images.shape)}, must be {list(pairs.target.shape)}")
     true = measures.faces.measure(pairs.target, "true images") if measures.faces else None
-    methods = {name: score_method(images, pairs, true, measures, f"images ({name})") for name, images in drawn.items()}
+    methods = {
+        name: score_method(images, pairs, true, measures, f"images ({name})") for name, images in outputs.items()
+    }
     model = methods["model"].values
     sections: dict[str, Any] = {
         "differences": {
@@ -82,156 +205,19 @@ def evaluate_pairs(
             }
             for label in in_order(labels)
         }
-    facts = {**pairs.facts, "pairs": len(pairs), "people": len(set(pairs.people)), **measure_facts(measures)}
-    return Report(methods, sections, facts, list(pairs.notes), pairs, drawn)
+    facts = {**pairs.facts, "pairs": len(pairs), "people": len(set(pairs.people)), **_measure_facts(measures)}
+    return Report(methods, sections, facts, list(pairs.notes), pairs, outputs)
 
 
-def evaluate(
-    model: Model,
-    faces: Faces,
-    limit: int = 500,
-    seed: int = 0,
-    transport: bool = True,
-    source_view: SourceView = "any",
-    measures: Measures = Measures(),  # noqa: B008
-    draw: Draw | None = None,
-) -> Report:
-    """Returns reconstruction and transfer scores beside the baselines', diversity of samples and bits per dimension.
-
-    Where no person has two views there is no true image for a transfer: only reconstruction is scored then.
-
-    Args:
-        model: a loaded checkpoint.
-        faces: one split of records, of people the model should not have seen.
-        limit: at most so many pairs (or faces).
-        seed: of the choice of pairs.
-        transport: move z along between priors.
-        source_view: "any" or "frontal", see `record_pairs`.
-        measures: what to measure with; PSNR and SSIM by default.
-        draw: draws the transfers instead of `synthesis.transfer`.
-
-    Raises:
-        ValueError: limit is not positive.
-        DataError: the records have fewer landmarks than the model asks for, or no yaw for "frontal".
-    """
-    if limit < 1:
-        raise ValueError(f"limit={limit}: must be at least 1")
-    size, points = model.config.model.image_size, model.config.data.points
-    pairs = record_pairs(faces, size, points, limit, seed, source_view)
-    if not len(pairs):
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(faces))[:limit])
-        pairs = _each_alone(faces, chosen, size, points, pairs.facts)
-        true = measures.faces.measure(pairs.target, "true images") if measures.faces else None
-        drawn = reconstruct(model, pairs.target, pairs.target_landmarks)
-        methods = {"reconstruction": score_method(drawn, pairs, true, measures, "images (reconstruction)")}
-        facts = {**pairs.facts, "pairs": 0, "faces_scored": len(chosen), **measure_facts(measures)}
-        report = Report(methods, {}, facts, pairs.notes, pairs, {"reconstruction": drawn})
-    else:
-        also = _of_the_model(model, pairs, transport, draw is not None)
-        report = evaluate_pairs(draw or transfer_draw(model, transport), pairs, measures, also)
-    report.sections.update(_beyond_pairs(model, report.pairs, measures, seed))
-    return report
+def _evaluate_reconstruction(model: Model, views: Pairs, measures: Measures) -> Report:
+    true = measures.faces.measure(views.target, "true images") if measures.faces else None
+    drawn = reconstruct(model, views.target, views.target_landmarks)
+    methods = {"reconstruction": score_method(drawn, views, true, measures, "images (reconstruction)")}
+    facts = {**views.facts, "pairs": 0, "faces_scored": len(views), **_measure_facts(measures)}
+    return Report(methods, {}, facts, list(views.notes), views, {"reconstruction": drawn})
 
 
-def evaluate_folders(
-    model: Model,
-    sources: Path,
-    targets: Path,
-    limit: int = 500,
-    seed: int = 0,
-    transport: bool = True,
-    measures: Measures = Measures(),  # noqa: B008
-    draw: Draw | None = None,
-) -> Report:
-    """Returns `evaluate`'s scores on pairs of photos from two folders: see `folder_pairs`.
-
-    Raises:
-        DataError: see `folder_pairs`.
-    """
-    pairs = folder_pairs(model, sources, targets, limit, seed)
-    also = _of_the_model(model, pairs, transport, draw is not None)
-    report = evaluate_pairs(draw or transfer_draw(model, transport), pairs, measures, also)
-    report.sections.update(_beyond_pairs(model, pairs, measures, seed))
-    return report
-
-
-def evaluate_checkpoint(
-    checkpoint: Path | None = None,
-    records: str = "rendered",
-    split: str = "test",
-    limit: int = 500,
-    seed: int = 0,
-    transport: bool = True,
-    *,
-    pairs: tuple[Path, Path] | None = None,
-    source_view: SourceView = "any",
-    metrics: str = "pixels",
-    features: str | None = None,
-    draw: Callable[[Model], Draw] | None = None,
-    adapt: AdaptConfig = AdaptConfig(detail=0.0),  # noqa: B008
-) -> Report:
-    """Returns `evaluate` of a stored model on one split of records, or `evaluate_folders` on two folders (`pairs`).
-
-    Args:
-        checkpoint: working directory of a training, or one step's folder; none: the model that is shipped.
-        records: folder of records, or "rendered"; not read where `pairs` is given.
-        split: of the records.
-        limit: at most so many pairs.
-        seed: of the choice of pairs, the samples and the bootstrap.
-        transport: move z along between priors.
-        pairs: folders of sources and targets.
-        source_view: see `record_pairs`.
-        metrics: "pixels" (PSNR, SSIM) or "all".
-        features: MODULE:FUNCTION of a network for the distances between sets.
-        draw: makes of the loaded model what draws the transfers, instead of `transfer_draw`.
-        adapt: how far to adapt the model to each source; where it does, the scores of the model as it is are beside it
-            as "plain".
-
-    Raises:
-        CheckpointError: the checkpoint cannot be read.
-        DataError: the records or the photos cannot be used.
-        ValueError: an argument is out of range.
-    """
-    measures, notes = load_measures(metrics, features, seed)
-    model = load_model(checkpoint)
-    own = draw(model) if draw else None
-    if own is None and (adapt.steps or adapt.detail):
-        own = partial(transfer_adapted, model, transport=transport, adaptation=adapt)
-    if pairs is not None:
-        report = evaluate_folders(model, *pairs, limit, seed, transport, measures, own)
-    else:
-        report = evaluate(model, load_faces(records, split), limit, seed, transport, source_view, measures, own)
-    report.facts.update(
-        checkpoint=checkpoint.resolve().name if checkpoint else "shipped", step=model.step,
-        image_size=model.config.model.image_size,
-        points=model.config.data.points, transport=transport, adapt=dataclasses.asdict(adapt),
-        trained_on={key: model.records[key] for key in ("source", "detector") if key in model.records},
-    )  # fmt: skip
-    report.notes.extend(notes)
-    return report
-
-
-def _of_the_model(model: Model, pairs: Pairs, transport: bool, plain: bool) -> dict[str, Images]:
-    """What the model itself makes of the pairs, to be scored beside transfers that are more than its own."""
-    drawn = {"reconstruction": reconstruct(model, pairs.target, pairs.target_landmarks)}
-    if plain:
-        drawn["plain"] = transfer_plain(model, pairs.source, pairs.source_landmarks, pairs.target_landmarks, transport)
-    return drawn
-
-
-def _beyond_pairs(model: Model, pairs: Pairs, measures: Measures, seed: int) -> dict[str, Any]:
-    """What is measured on the targets alone: how likely they are, and samples under their structures."""
-    sections: dict[str, Any] = {
-        "likelihood": elbo_bits(model, pairs.target, pairs.target_landmarks, seed),
-        "samples": score_samples(model, pairs, measures),
-    }
-    if model.density is not None:
-        sections["samples_from_posterior"] = score_samples(model, pairs, measures, model.density)
-    return sections
-
-
-def measure_facts(measures: Measures) -> dict[str, Any]:
-    """Returns what a report says of its metrics."""
+def _measure_facts(measures: Measures) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "bootstrap": {"over": "people", "resamples": RESAMPLES, "level": LEVEL, "seed": measures.seed},
     }
@@ -243,7 +229,7 @@ def measure_facts(measures: Measures) -> dict[str, Any]:
 
 
 def _true_images(true: MeasuredFaces, pairs: Pairs) -> dict[str, float | None]:
-    """The detector's own error: what it finds in the true images, against the landmarks that they came with."""
+    """The detector's own error: its landmarks in the true images against the given ones."""
     given = np.asarray(convert_landmarks(pairs.target_landmarks, 68), np.float64)
     values = {"nme_asked": landmark_error(true.landmarks, given), "face_found": true.found.astype(np.float64)}
     return _means(values, np.ones(len(pairs), bool))
@@ -252,11 +238,3 @@ def _true_images(true: MeasuredFaces, pairs: Pairs) -> dict[str, float | None]:
 def _means(values: Mapping[str, np.ndarray], chosen: np.ndarray) -> dict[str, float | None]:
     kept = {name: each[chosen & np.isfinite(each)] for name, each in values.items()}
     return {"pairs": int(chosen.sum())} | {name: float(v.mean()) if len(v) else None for name, v in kept.items()}
-
-
-def _each_alone(faces: Faces, chosen: np.ndarray, size: int, points: int, facts: dict[str, Any]) -> Pairs:
-    images, landmarks = faces.images(chosen, size), faces.landmarks_as(points)[chosen]
-    tags = [faces.tags[i] for i in chosen]
-    note = "nobody has two views of one sitting: only reconstruction is scored"
-    return Pairs([f"{i:04d}" for i in chosen], [faces.identities[i] for i in chosen], images, landmarks, images,
-                 landmarks, tags, tags, facts, [note])  # fmt: skip

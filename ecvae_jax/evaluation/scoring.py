@@ -1,4 +1,4 @@
-"""The metrics of drawn images against true ones, pair by pair, and what is made of them: means, intervals, sets."""
+"""Scores of drawn images against true ones, and of samples: values, means with intervals, set distances."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ from ecvae_jax.evaluation.distribution import (
     Features,
     compute_features,
     feature_spread,
+    feature_spreads,
     frechet_distance,
     kernel_distance,
     load_features,
     pixel_spread,
+    pixel_spreads,
 )
 from ecvae_jax.evaluation.faces import FaceMeter, MeasuredFaces
-from ecvae_jax.evaluation.metrics import landmark_error, psnr, ssim
-from ecvae_jax.evaluation.pairs import Pairs
+from ecvae_jax.evaluation.metrics import Drawn, FacePairs, gradient_ratio, pair_values
+from ecvae_jax.evaluation.pairs import Pairs, evenly_spaced
 from ecvae_jax.evaluation.statistics import Score, score
 from ecvae_jax.gaussian import LowRankGaussian
+from ecvae_jax.model.model import Model
 from ecvae_jax.structure.scheme import convert_landmarks
-from ecvae_jax.synthesis.batches import Model, sample
+from ecvae_jax.synthesis.batches import sample
 
 Values = dict[str, Float[np.ndarray, " n"]]
-"""Metric by name, one value a pair; NaN where a pair has none."""
+"""By metric, one value a pair or structure; NaN if it has none."""
 
-PIXELS = ("psnr", "ssim")
+Numbers = dict[str, float | None]
 
-
-FACES = ("identity", "identity_cosine", "identity_others", "verified", "identification", "nme", "nme_asked",
-         "face_found")  # fmt: skip
+STRUCTURES, SAMPLES = 32, 8
+"""`score_samples` draws 8 samples of each of at most 32 structures."""
 
 
 @dataclass(frozen=True)
@@ -43,46 +45,58 @@ class Measures:
     """What is measured, and with what."""
 
     faces: FaceMeter | None = None
-    """Finds faces again, for identity and structure; none: pixels only."""
+    """Finds faces in images, for identity and structure; None: pixels only."""
     features: tuple[str, Features] | None = None
-    """A user's network and its name, for the distances between sets."""
+    """Name and function of the user's network, for the distances between sets."""
     seed: int = 0
-    """Of the bootstrap and of the samples."""
+    """Of the bootstrap and the samples."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to draw the target, scored."""
+    """The scores of one way to draw the target."""
 
     values: Values
     scores: Mapping[str, Score | None]
-    numbers: Mapping[str, float | None]
-    """What is of the whole set: verification accuracy, distances between sets."""
+    numbers: Numbers
+    """Of the whole set: verification accuracy, distances between sets."""
     faces: MeasuredFaces | None
 
 
+@dataclass(frozen=True)
+class Samples:
+    """The scores of samples from a model."""
+
+    values: Values
+    """One value a structure: `sample_*` of METRICS."""
+    people: list[str]
+    """Whose structure it is."""
+    numbers: dict[str, float | int | None]
+    """Of all samples: spread, sharpness, distances to the true images."""
+
+
 def load_measures(metrics: str = "all", features: str | None = None, seed: int = 0) -> tuple[Measures, list[str]]:
-    """Returns what to measure with, and a note where dlib would have measured more.
+    """Returns what to measure with, and a note if dlib is missing.
 
     Args:
-        metrics: "all", or "pixels": PSNR and SSIM only.
-        features: MODULE:FUNCTION of a user's network.
-        seed: of the bootstrap and of the samples.
+        metrics: "all", or "pixels": no dlib.
+        features: MODULE:FUNCTION of the user's network.
+        seed: of the bootstrap and the samples.
 
     Raises:
-        DataError: there are no such metrics.
+        DataError: metrics is neither.
         ValueError: the features cannot be loaded.
     """
     if metrics not in ("all", "pixels"):
         raise DataError(f"metrics={metrics!r}: must be all or pixels")
-    own = load_features(features) if features else None
+    network = load_features(features) if features else None
     if metrics == "pixels":
-        return Measures(None, own, seed), []
+        return Measures(None, network, seed), []
     try:
-        return Measures(FaceMeter(), own, seed), []
+        return Measures(FaceMeter(), network, seed), []
     except MissingExtraError:
-        note = "identity and structure are not measured: `pip install 'ecvae-jax[dlib]'` gives them"
-        return Measures(None, own, seed), [note]
+        note = "identity and structure are not measured: they need `pip install 'ecvae-jax[dlib]'`"
+        return Measures(None, network, seed), [note]
 
 
 def score_method(
@@ -92,97 +106,85 @@ def score_method(
 
     Args:
         drawn: one image a pair.
-        pairs: with the true images.
-        true: the faces found in the true images; none: no metric of faces.
-        measures: what to measure.
-        unit: what progress is called.
+        true: the faces found in the true images; None: no metric of faces.
+        unit: word for the progress bar.
     """
-    values: Values = {"psnr": psnr(drawn, pairs.target), "ssim": ssim(drawn, pairs.target)}
-    numbers: dict[str, float | None] = {}
-    faces = None
-    if measures.faces is not None and true is not None:
-        faces = measures.faces.measure(drawn, unit)
-        more, numbers = _face_values(faces, true, pairs)
-        values |= more
-        numbers |= face_set_distances(faces, true)
+    faces = measures.faces.measure(drawn, unit) if measures.faces is not None and true is not None else None
+    found = None
+    if faces is not None and true is not None:
+        asked = np.asarray(convert_landmarks(pairs.target_landmarks, 68), np.float64)
+        found = FacePairs(faces, true, asked, pairs.people)
+    values = pair_values(Drawn(drawn, pairs.target, found))
+    numbers: Numbers = {}
+    if found is not None:
+        numbers["verification_accuracy"] = _verification_accuracy(values["verified"], found)
+        numbers["pairs_with_faces"] = int(np.isfinite(values["identity"]).sum())
+        numbers |= face_set_distances(found.drawn, found.true)
     if measures.features is not None:
         name, function = measures.features
         first, second = (compute_features(name, function, images) for images in (drawn, pairs.target))
         numbers[f"distance_{name}"] = float(np.linalg.norm(first - second, axis=1).mean())
         numbers |= set_distances(name, first, second)
-    scores = {name: score(each, pairs.people, measures.seed) for name, each in values.items()}
+    scores = {key: score(each, pairs.people, measures.seed) for key, each in values.items()}
     return Method(values, scores, numbers, faces)
 
 
-def face_set_distances(drawn: MeasuredFaces, true: MeasuredFaces) -> dict[str, float | None]:
+def score_samples(model: Model, pairs: Pairs, measures: Measures, density: LowRankGaussian | None = None) -> Samples:
+    """Returns the diversity and sharpness of samples under the targets' structures, and their distance to the targets.
+
+    Args:
+        density: sample it instead of the prior (`synthesis.batches.sample`).
+    """
+    chosen = evenly_spaced(len(pairs), STRUCTURES)
+    drawn = sample(jax.random.key(measures.seed), model, pairs.target_landmarks[chosen], SAMPLES, density)
+    flat = drawn.reshape(-1, *drawn.shape[2:])
+    sharpness = gradient_ratio(flat, np.repeat(pairs.target[chosen], SAMPLES, axis=0))
+    values: Values = {
+        "sample_spread": pixel_spreads(drawn),
+        "sample_sharpness": sharpness.reshape(len(chosen), SAMPLES).mean(axis=1),
+    }
+    finite = sharpness[np.isfinite(sharpness)]
+    numbers: dict[str, float | int | None] = {
+        "structures": len(chosen),
+        "samples_each": SAMPLES,
+        "pixel_spread": pixel_spread(drawn),
+        "sharpness": float(finite.mean()) if len(finite) else None,
+    }
+    if measures.faces is not None:
+        found = measures.faces.measure(flat, "samples")
+        descriptors = found.descriptors.reshape(len(chosen), SAMPLES, -1)
+        values["sample_identity_spread"] = feature_spreads(descriptors)
+        numbers["identity_spread"] = feature_spread(descriptors)
+        numbers["face_found"] = float(found.found.mean())
+        numbers |= face_set_distances(found, measures.faces.measure(pairs.target, "true images"))
+    if measures.features is not None:
+        name, function = measures.features
+        first, second = (compute_features(name, function, images) for images in (flat, pairs.target))
+        numbers |= set_distances(name, first, second)
+    return Samples(values, [pairs.people[i] for i in chosen], numbers)
+
+
+def face_set_distances(drawn: MeasuredFaces, true: MeasuredFaces) -> Numbers:
     """Returns Fréchet and kernel distance of two sets of faces on dlib's vectors, whose length is about 1."""
     return set_distances("dlib128", drawn.descriptors[drawn.found], true.descriptors[true.found], gamma=1.0)
 
 
 def set_distances(
     name: str, drawn: Float[np.ndarray, "n d"], true: Float[np.ndarray, "m d"], gamma: float | None = None
-) -> dict[str, float | None]:
-    """Returns Fréchet and kernel distance under their features' name; None where a set has fewer than two rows."""
+) -> Numbers:
+    """Returns Fréchet and kernel distance under the features' name; None if a set has fewer than two rows."""
     if min(len(drawn), len(true)) < 2:
         return {f"frechet_{name}": None, f"kernel_{name}": None}
     return {f"frechet_{name}": frechet_distance(drawn, true), f"kernel_{name}": kernel_distance(drawn, true, gamma)}
 
 
-def differences(
-    first: Values, second: Values, people: Sequence[str], seed: int
-) -> dict[str, Score | None]:
-    """Returns the mean of first − second over the pairs that have both, metric by metric: a paired comparison."""
-    return {name: score(first[name] - second[name], people, seed) for name in first if name in second}
+def differences(first: Values, second: Values, people: Sequence[str], seed: int) -> dict[str, Score | None]:
+    """Returns the paired mean of first − second by metric, over the pairs that have both values."""
+    return {key: score(first[key] - second[key], people, seed) for key in first if key in second}
 
 
-def _face_values(faces: MeasuredFaces, true: MeasuredFaces, pairs: Pairs) -> tuple[Values, dict[str, float | None]]:
-    drawn_to, true_to = faces.descriptors, true.descriptors
-    others, false_accepts = identity.against_others(drawn_to, true_to, pairs.people)
-    passed = identity.verified(drawn_to, true_to)
-    asked = np.asarray(convert_landmarks(pairs.target_landmarks, 68), np.float64)
-    values = {
-        "identity": identity.distances(drawn_to, true_to),
-        "identity_cosine": identity.cosines(drawn_to, true_to),
-        "identity_others": others,
-        "verified": passed,
-        "identification": identity.identified(drawn_to, true_to, pairs.people),
-        "nme": landmark_error(faces.landmarks, true.landmarks),
-        "nme_asked": landmark_error(faces.landmarks, asked),
-        "face_found": faces.found.astype(np.float64),
-    }
-    rates = [float(each[np.isfinite(each)].mean()) for each in (passed, false_accepts) if np.isfinite(each).any()]
-    accuracy = (rates[0] + 1 - rates[1]) / 2 if len(rates) == 2 else None
-    return values, {"verification_accuracy": accuracy, "pairs_with_faces": int(np.isfinite(values["identity"]).sum())}
-
-STRUCTURES, SAMPLES = 32, 8
-"""Diversity is measured on so many structures, with so many samples of each."""
-
-
-def score_samples(
-    model: Model, pairs: Pairs, measures: Measures, density: LowRankGaussian | None = None
-) -> dict[str, float | int | None]:
-    """Returns the diversity of samples from the prior, and how far they lie from the true images.
-
-    Args:
-        model: a loaded checkpoint.
-        pairs: the targets' structures are sampled, and their images are the true ones.
-        measures: what to measure with.
-        density: sample this one instead of the prior (`synthesis.sample`).
-    """
-    chosen = np.unique(np.linspace(0, len(pairs) - 1, STRUCTURES).round().astype(int))
-    drawn = sample(jax.random.key(measures.seed), model, pairs.target_landmarks[chosen], SAMPLES, density)
-    flat = drawn.reshape(-1, *drawn.shape[2:])
-    out: dict[str, float | int | None] = {
-        "structures": len(chosen), "samples_each": SAMPLES, "pixel_spread": pixel_spread(drawn)
-    }  # fmt: skip
-    if measures.faces is not None:
-        found = measures.faces.measure(flat, "samples")
-        out["identity_spread"] = feature_spread(found.descriptors.reshape(len(chosen), SAMPLES, -1))
-        out["face_found"] = float(found.found.mean())
-        true = measures.faces.measure(pairs.target, "true images")
-        out |= face_set_distances(found, true)
-    if measures.features is not None:
-        name, function = measures.features
-        first, second = (compute_features(name, function, images) for images in (flat, pairs.target))
-        out |= set_distances(name, first, second)
-    return out
+def _verification_accuracy(verified: np.ndarray, faces: FacePairs) -> float | None:
+    """Mean of the true accept rate and the true reject rate; None without faces or other people."""
+    _, false_accepts = identity.against_others(faces.drawn.descriptors, faces.true.descriptors, faces.people)
+    rates = [float(each[np.isfinite(each)].mean()) for each in (verified, false_accepts) if np.isfinite(each).any()]
+    return (rates[0] + 1 - rates[1]) / 2 if len(rates) == 2 else None

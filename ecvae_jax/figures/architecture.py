@@ -28,7 +28,7 @@ def draw_architecture(config: Config, below: str = "") -> Any:
 
 def parameter_counts(config: Config) -> dict[str, int]:
     """Returns the number of parameters of each branch, `appearance` and `structure`; no array is made."""
-    shapes = jax.eval_shape(lambda key: init_params(key, config, sketch_channels(config)), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: init_params(key, config.architecture), jax.random.key(0))
     return {name: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(branch)) for name, branch in shapes.items()}
 
 
@@ -49,7 +49,7 @@ class _Drawing:
         self.face = config.model.frame == "face"
 
     def draw(self, below: str) -> Any:
-        counts, points, maps = parameter_counts(self.config), self.config.data.points, sketch_channels(self.config)
+        counts, points, maps = parameter_counts(self.config), self.config.data.points, sketch_channels(self.config.architecture)
         size, patch = self.model.image_size, self.model.patch
         millions = {name: f"{count / 1e6:.2f} M parameters" for name, count in counts.items()}
         self._text((_DOWN + _UP) / 2, 24, "Appearance encoder  q( z | x, c )", 13, bold=True)

@@ -1,4 +1,4 @@
-"""Faces for a figure, chosen by their tags: never by hand, and the same every time."""
+"""Faces for a figure, chosen deterministically by their tags."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import NamedTuple
 
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import Faces
-from ecvae_jax.evaluation.pairs import expression_of, is_neutral, yaw_of
+from ecvae_jax.evaluation.tags import expression_of, is_neutral, yaw_of
 
 
 class Face(NamedTuple):
-    """What the tags say of one face of the records."""
+    """The tags of one face of the records."""
 
     index: int
     person: str
     sitting: str
-    """Of one sitting light, clothes and glasses are the same."""
+    """Light, clothes and glasses are constant within one."""
     yaw: float
     expression: str
     strength: float
-    """Weight of the expression, 1 where the tags have none."""
+    """Weight of the expression; 1 if the tags have none."""
     neutral: bool
     tilt: float
-    """|pitch| + |roll|, degrees; 0 where it is not known."""
+    """|pitch| + |roll|, degrees; 0 if unknown."""
 
 
 def tagged_faces(faces: Faces) -> list[Face]:
-    """Returns the faces whose tags tell yaw and expression.
+    """Returns the faces with the tags yaw and expression.
 
     Raises:
-        DataError: there is none.
+        DataError: no face has them.
     """
     found = []
     for index, tags in enumerate(faces.tags):
@@ -46,13 +46,15 @@ def tagged_faces(faces: Faces) -> list[Face]:
         person, sitting = faces.identities[index], faces.groups[index]
         found.append(Face(index, person, sitting, yaw, expression, strength, is_neutral(tags), tilt))
     if not found:
-        raise DataError(f"{faces.records.name}, split {faces.split}: no face has the tags yaw and expression that the "
-                        "figure chooses by; `ecvae transfer` draws faces that you choose")  # fmt: skip
+        raise DataError(
+            f"{faces.records.name}, split {faces.split}: no face has the tags yaw and expression, which the figure "
+            "needs; `ecvae transfer` draws faces of your choice"
+        )
     return found
 
 
 def choose_sources(found: Sequence[Face], count: int, without: str = "") -> list[Face]:
-    """Returns the most frontal neutral view of `count` people, evenly spaced over all but one of them."""
+    """Returns the most frontal neutral view of `count` people, evenly spaced over all people except `without`."""
     views: dict[str, list[Face]] = defaultdict(list)
     for face in found:
         if face.person != without:
@@ -64,12 +66,12 @@ def choose_sources(found: Sequence[Face], count: int, without: str = "") -> list
 
 
 def choose_expressions(found: Sequence[Face], count: int, most_yaw: float = 25.0) -> list[Face]:
-    """Returns views of one sitting, neutral first, then each another expression, the clearest views within `most_yaw`.
+    """Returns views of one sitting: neutral, then one view of each other expression, within `most_yaw` degrees.
 
-    It is the sitting that shows the most expressions so; of several, the one that shows them most clearly.
+    It is the sitting with the most expressions; among equals, the one that shows them most clearly.
 
     Raises:
-        DataError: nobody shows two expressions.
+        DataError: no sitting shows two expressions.
     """
     best: dict[str, dict[str, Face]] = defaultdict(dict)
     for face in found:
@@ -82,21 +84,24 @@ def choose_expressions(found: Sequence[Face], count: int, most_yaw: float = 25.0
     for sitting, views in best.items():
         neutral = [views.pop("neutral")] if "neutral" in views else []
         chosen = neutral + sorted(views.values(), key=_clarity, reverse=True)[: count - len(neutral)]
-        sets.append((len(chosen), sum(map(_clarity, chosen)), sitting, neutral + sorted(
-            chosen[len(neutral) :], key=lambda face: face.expression)))  # fmt: skip
+        by_name = neutral + sorted(chosen[len(neutral) :], key=lambda face: face.expression)
+        sets.append((len(chosen), sum(map(_clarity, chosen)), sitting, by_name))
     if not sets or max(sets)[0] < 2:
-        raise DataError(f"nobody shows two expressions within {most_yaw:g}° of frontal, of which a figure can be made")
+        raise DataError(f"no sitting shows two expressions within {most_yaw:g}° of frontal, which the figure needs")
     return max(sets)[3]
 
 
 def choose_yaws(found: Sequence[Face], steps: Sequence[float], without: Sequence[str] = ()) -> list[Face]:
-    """Returns the view nearest to each yaw: neutral and upright ones first, of anybody but `without`.
+    """Returns the view nearest to each yaw in degrees, of people not in `without`, sorted by yaw.
 
-    A view counts as further away by 10 degrees if it is not neutral, and by half its pitch and roll.
+    The distance grows by 10 degrees if the view is not neutral, and by half its pitch and roll.
+
+    Raises:
+        DataError: no other person is left.
     """
     others = [face for face in found if face.person not in without]
     if not others:
-        raise DataError("there are too few people for a figure: none is left to take poses from")
+        raise DataError("too few people for a figure: none is left to take poses from")
     chosen: list[Face] = []
     for step in steps:
         face = min(others, key=lambda face: abs(face.yaw - step) + 10.0 * (not face.neutral) + face.tilt / 2)
@@ -105,11 +110,11 @@ def choose_yaws(found: Sequence[Face], steps: Sequence[float], without: Sequence
     return sorted(chosen, key=lambda face: face.yaw)
 
 
-def told_yaw(yaw: float) -> str:
-    """Returns the yaw for a caption, in whole degrees with its sign."""
+def format_yaw(yaw: float) -> str:
+    """Returns the yaw in whole degrees with its sign, for a caption."""
     return f"{round(yaw):+d}°".replace("-", "−") if round(yaw) else "0°"
 
 
 def _clarity(face: Face) -> float:
-    """How well a view shows its expression: strong, frontal, upright."""
+    """How well a view shows its expression: strong, frontal, upright ones best."""
     return face.strength - abs(face.yaw) / 50 - face.tilt / 60

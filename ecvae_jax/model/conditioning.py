@@ -138,8 +138,8 @@ def make_condition(
     return Condition(sketch, weights, prior, prior.reference, frame)
 
 
-condition_of = jax.jit(make_condition, static_argnums=0)
-"""`make_condition`, compiled: one cache for all that look at conditions outside a larger program."""
+compiled_condition = jax.jit(make_condition, static_argnums=0)
+"""`make_condition`, compiled once for all callers outside a larger program."""
 
 
 def _weights(architecture: Architecture, frozen: Frozen, landmarks: Float[Array, "b p 2"]) -> Float[Array, "b k"]:

@@ -10,11 +10,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+import numpy as np
+from jaxtyping import Array, Float, PyTree
 
 from ecvae_jax.config import Architecture, Config
 from ecvae_jax.gaussian import LowRankGaussian
-from ecvae_jax.model.conditioning import Frozen, add_learned_means
+from ecvae_jax.model.conditioning import Condition, Frozen, add_learned_means, compiled_condition
 from ecvae_jax.model.cvae import init_params
 from ecvae_jax.structure.clusters import Clusters
 
@@ -51,6 +52,11 @@ class Model:
     def architecture(self) -> Architecture:
         """The static argument of the compiled programs."""
         return self.config.architecture
+
+
+def condition_of(model: Model, landmarks: Float[Array | np.ndarray, "n p 2"]) -> Condition:
+    """Returns the condition of n faces on their landmarks."""
+    return compiled_condition(model.architecture, model.params, model.frozen, jnp.asarray(landmarks))
 
 
 def abstract_arrays(config: Config) -> tuple[PyTree, Frozen]:

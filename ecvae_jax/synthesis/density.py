@@ -18,8 +18,7 @@ from scipy.sparse.linalg import svds
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import Faces, load_faces
 from ecvae_jax.gaussian import LowRankGaussian
-from ecvae_jax.model.conditioning import condition_of
-from ecvae_jax.model.model import Model
+from ecvae_jax.model.model import Model, condition_of
 from ecvae_jax.progress import track
 from ecvae_jax.synthesis.batches import encode, in_batches
 
@@ -101,5 +100,5 @@ def _appearances(
     """The posterior means of some faces in units of their priors, float32."""
     config, own = model.config, landmarks[rows]
     posterior = encode(model, faces.images(rows, config.model.image_size), own)
-    reference = in_batches(lambda part: condition_of(model.architecture, model.params, model.frozen, part).reference, own)
+    reference = in_batches(lambda part: condition_of(model, part).reference, own)
     return (np.asarray(posterior.mean) - reference.mean) / np.exp(0.5 * reference.logvar)

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.config import AdaptConfig
 from ecvae_jax.data.portraits import load_portraits
 from ecvae_jax.images import enlarge, save_png, sketch_image, tile
-from ecvae_jax.model.conditioning import condition_of
-from ecvae_jax.model.model import Model
+from ecvae_jax.model.model import Model, condition_of
 from ecvae_jax.synthesis.adapt import transfer_adapted
 from ecvae_jax.synthesis.batches import sample
 from ecvae_jax.synthesis.density import density_of
@@ -78,4 +76,4 @@ def write_sample_grid(
 
 
 def _sketches(model: Model, landmarks: np.ndarray) -> np.ndarray:
-    return sketch_image(np.asarray(condition_of(model.architecture, model.params, model.frozen, jnp.asarray(landmarks)).sketch))
+    return sketch_image(np.asarray(condition_of(model, landmarks).sketch))

@@ -17,7 +17,7 @@ from ecvae_jax.config import Architecture, Config
 from ecvae_jax.data.batches import Faces, training_batches
 from ecvae_jax.files import write_atomically
 from ecvae_jax.images import save_png, sketch_image, tile, to_uint8
-from ecvae_jax.model.conditioning import Frozen, condition_of, make_condition
+from ecvae_jax.model.conditioning import Frozen, compiled_condition, make_condition
 from ecvae_jax.model.cvae import decode, encode
 from ecvae_jax.objective import Views
 from ecvae_jax.training.step import to_views
@@ -63,7 +63,7 @@ def draw_views(config: Config, frozen: Frozen, batch: HostBatch, params: PyTree 
 
 
 def _sketches(config: Config, frozen: Frozen, landmarks: np.ndarray) -> np.ndarray:
-    return sketch_image(np.asarray(condition_of(config.architecture, None, frozen, jnp.asarray(landmarks)).sketch))
+    return sketch_image(np.asarray(compiled_condition(config.architecture, None, frozen, jnp.asarray(landmarks)).sketch))
 
 
 @partial(jax.jit, static_argnums=0)
