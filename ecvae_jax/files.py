@@ -1,4 +1,4 @@
-"""Files written atomically."""
+"""Atomic writes."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import IO
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Lets `write` fill a file beside `path`, then renames it, so that no half-written file is ever left.
+    """Writes a file atomically: `write` fills a temporary file beside `path`, which is then renamed.
 
     Raises:
-        OSError: the folder cannot be made or written.
+        OSError: the folder cannot be created or written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(aside, 0o666 & ~umask)  # mkstemp makes files that only their owner may read
-        os.replace(aside, path)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp creates files with mode 0600
+        os.replace(temporary, path)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
         raise
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file, aside and then renamed, so that no half-written file is ever left.
+    """Writes a UTF-8 text file atomically.
 
     Raises:
-        OSError: the folder cannot be made or written.
+        OSError: the folder cannot be created or written.
     """
     write_atomically(path, lambda file: file.write(text.encode()))

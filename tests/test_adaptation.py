@@ -83,9 +83,7 @@ def test_equal_sources_are_fitted_once_and_alike(model: Model, faces, monkeypatc
     drawn = transfer_adapted(model, *twice, landmarks[2:6], adaptation=AdaptConfig(steps=2))
     assert len(calls) == 2
     monkeypatch.undo()
-    alone = transfer_adapted(
-        model, images[1:2], landmarks[1:2], landmarks[5:6], adaptation=AdaptConfig(steps=2)
-    )
+    alone = transfer_adapted(model, images[1:2], landmarks[1:2], landmarks[5:6], adaptation=AdaptConfig(steps=2))
     assert np.abs(drawn[3].astype(int) - alone[0]).max() <= 1
 
 

@@ -95,14 +95,14 @@ def test_without_temperature_the_mean_of_the_density_or_of_the_prior_is_drawn(
     landmarks = faces.landmarks[[0, 40]]
     prior = make_condition(model.architecture, model.params, model.frozen, jnp.asarray(landmarks)).reference
     for density, z in ((fitted, prior.mean + prior.stddev * fitted.mean[None]), (None, prior.mean)):
-        drawn = sample(jax.random.key(0), model, landmarks, 2, density, temperature=0.0)
+        drawn = sample(model, jax.random.key(0), landmarks, 2, density, temperature=0.0)
         expected = decode(model, z, landmarks)
         assert np.abs(drawn.astype(int) - expected[:, None]).max() <= 1
-        wide, narrow = (sample(jax.random.key(0), model, landmarks, 8, density, t).std(axis=1).mean()
+        wide, narrow = (sample(model, jax.random.key(0), landmarks, 8, density, t).std(axis=1).mean()
                         for t in (1.0, 0.3))  # fmt: skip
         assert 0 < narrow < 0.6 * wide
     with pytest.raises(ValueError, match=r"temperature=-0\.1: must be 0 or more"):
-        sample(jax.random.key(0), model, landmarks, 2, temperature=-0.1)
+        sample(model, jax.random.key(0), landmarks, 2, temperature=-0.1)
 
 
 def test_an_export_keeps_the_density_in_half_precision(
@@ -139,7 +139,7 @@ def test_too_few_faces_and_records_that_are_gone_are_refused(model: Model, faces
         fit_density(model, faces, 0)
     few = load_faces(faces.records, "train")
     few.names = few.names[:2]
-    with pytest.raises(DataError, match="a density of 2 faces; give three at least"):
+    with pytest.raises(DataError, match="a density of 2 faces; at least 3 needed"):
         fit_density(model, few)
 
 
@@ -184,6 +184,6 @@ def test_the_shipped_density_draws_faces_where_its_prior_draws_none() -> None:
     detector = load_detector("dlib-68")
     found = {}
     for name, density in (("prior", None), ("posterior", model.density)):
-        drawn = sample(jax.random.key(0), model, landmarks, 4, density)[0]
+        drawn = sample(model, jax.random.key(0), landmarks, 4, density)[0]
         found[name] = sum(bool(detector.detect(np.repeat(np.repeat(image, 2, axis=0), 2, axis=1))) for image in drawn)
     assert found["prior"] <= 1 < 3 <= found["posterior"]

@@ -37,7 +37,10 @@ def output_variances(config: Config, params, inputs) -> dict[str, float]:
     biases = flax.traverse_util.flatten_dict(params, sep="/")
     outputs = flax.traverse_util.flatten_dict(run(params, inputs), sep="/")
     paths = {name: name.removesuffix("/__call__") for name in outputs}
-    return {path: float(jnp.var(outputs[name][0] - biases[f"{path}/bias"])) for name, path in paths.items()}
+    return {
+        path: float(np.var(np.asarray(outputs[name][0]) - np.asarray(biases[f"{path}/bias"])))
+        for name, path in paths.items()
+    }
 
 
 def test_every_layer_has_unit_variance_afterwards(tiny_config: Config, batch_inputs) -> None:

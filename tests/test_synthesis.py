@@ -68,9 +68,7 @@ def test_move_keeps_the_place_in_the_prior(model: Model, faces) -> None:
     moved = synthesis.move(model, z, landmarks[:4], landmarks[4:8])
     parts = (landmarks[:4], landmarks[4:8])
     start, end = (make_condition(model.architecture, model.params, model.frozen, part).reference for part in parts)
-    np.testing.assert_allclose(
-        (moved - end.mean) / end.stddev, (z - start.mean) / start.stddev, rtol=1e-3, atol=1e-3
-    )
+    np.testing.assert_allclose((moved - end.mean) / end.stddev, (z - start.mean) / start.stddev, rtol=1e-3, atol=1e-3)
     back = synthesis.move(model, moved, landmarks[4:8], landmarks[:4])
     np.testing.assert_allclose(back, z, rtol=1e-4, atol=1e-4)
 
@@ -79,10 +77,10 @@ def test_move_keeps_the_place_in_the_prior(model: Model, faces) -> None:
 def test_samples_follow_the_prior_and_the_key(tiny_config: Config, tiny_batch, faces, kind: str) -> None:
     model = make_model(dataclasses.replace(tiny_config, prior=PriorConfig(kind=kind)), tiny_batch)
     _, landmarks = faces
-    first = synthesis.sample(jax.random.key(0), model, landmarks[:2], 3)
+    first = synthesis.sample(model, jax.random.key(0), landmarks[:2], 3)
     assert first.shape == (2, 3, 32, 32, 3)
-    assert np.array_equal(first, synthesis.sample(jax.random.key(0), model, landmarks[:2], 3))
-    assert not np.array_equal(first, synthesis.sample(jax.random.key(1), model, landmarks[:2], 3))
+    assert np.array_equal(first, synthesis.sample(model, jax.random.key(0), landmarks[:2], 3))
+    assert not np.array_equal(first, synthesis.sample(model, jax.random.key(1), landmarks[:2], 3))
     assert not np.array_equal(first[0, 0], first[0, 1])
 
 
@@ -142,8 +140,8 @@ def test_a_model_is_a_pytree_with_a_static_config(model: Model, faces) -> None:
         (lambda i, p: (i[:, :16], p), r"images uint8\[4, 16, 32, 3\]: the model reads uint8 \[n, 32, 32, 3\]"),
         (lambda i, p: (i.astype(np.float32), p), "images float32"),
         (lambda i, p: (i, p[:, :68]), r"landmarks \[4, 68, 2\]: the model reads \[n, 98, 2\]"),
-        (lambda i, p: (i, np.where(p > 0.5, np.nan, p)), "not finite"),
-        (lambda i, p: (i, p[:2]), "must be as many"),
+        (lambda i, p: (i, np.where(p > 0.5, np.nan, p)), "a NaN or infinite value"),
+        (lambda i, p: (i, p[:2]), "must have equal numbers"),
     ],
 )
 def test_wrong_arrays_are_refused(model: Model, faces, spoil, words: str) -> None:

@@ -105,7 +105,7 @@ def _sample_values(
     """Diversity and sharpness of samples, one value a structure, and whose structure it is."""
     chosen = np.unique(np.linspace(0, len(pairs) - 1, STRUCTURES).round().astype(int))
     # The draws of `evaluate` again, which keeps only their means; the meter remembers the faces found in them.
-    drawn = sample(jax.random.key(measures.seed), model, pairs.target_landmarks[chosen], SAMPLES)
+    drawn = sample(model, jax.random.key(measures.seed), pairs.target_landmarks[chosen], SAMPLES)
     flat = drawn.reshape(-1, *drawn.shape[2:])
     true = np.repeat(pairs.target[chosen], SAMPLES, axis=0)
     values = {

@@ -170,7 +170,7 @@ def score_samples(
         density: sample this one instead of the prior (`synthesis.sample`).
     """
     chosen = np.unique(np.linspace(0, len(pairs) - 1, STRUCTURES).round().astype(int))
-    drawn = sample(jax.random.key(measures.seed), model, pairs.target_landmarks[chosen], SAMPLES, density)
+    drawn = sample(model, jax.random.key(measures.seed), pairs.target_landmarks[chosen], SAMPLES, density)
     flat = drawn.reshape(-1, *drawn.shape[2:])
     out: dict[str, float | int | None] = {
         "structures": len(chosen), "samples_each": SAMPLES, "pixel_spread": pixel_spread(drawn)
