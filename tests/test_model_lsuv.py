@@ -65,7 +65,7 @@ def test_only_the_length_of_kernels_changes(tiny_config: Config, batch_inputs) -
             assert np.array_equal(before, after)
 
 
-def test_a_batch_without_variation_is_refused(tiny_config: Config, batch_inputs) -> None:
+def test_a_constant_batch_raises(tiny_config: Config, batch_inputs) -> None:
     image, condition, z_scale = batch_inputs
     raw = init_params(jax.random.key(0), tiny_config.architecture)
     message = "zero or not finite; unit-variance initialization needs a batch of differing faces"

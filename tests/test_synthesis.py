@@ -1,4 +1,4 @@
-"""Batch synthesis: the laws between its functions, and what it refuses."""
+"""Batch synthesis: the laws between its functions, and the inputs that raise."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def model(tiny_config: Config, tiny_batch: dict[str, np.ndarray]) -> Model:
 
 @pytest.fixture(scope="module")
 def faces(tiny_config: Config):
-    """40 faces: more than one compiled batch."""
+    """Returns 40 faces: more than one compiled batch."""
     split = load_faces(tiny_config.data.records, "train")
     return split.images(range(40), 32), split.landmarks[:40]
 
@@ -94,18 +94,18 @@ def test_drawn_z_has_the_moments_of_the_prior(model: Model, faces) -> None:
     assert abs(u.std() - 1) < 5 / ((2 * u.size) ** 0.5)
 
 
-class Some(NamedTuple):
-    """Faces as `transfer` takes them."""
+class Arrays(NamedTuple):
+    """Faces as the input of `transfer`."""
 
     images: np.ndarray
     landmarks: np.ndarray
 
 
-def some(faces, rows) -> Some:
-    return Some(faces[0][rows], faces[1][rows])
+def some(faces, rows) -> Arrays:
+    return Arrays(faces[0][rows], faces[1][rows])
 
 
-def test_walk_starts_and_ends_where_it_should(model: Model, faces) -> None:
+def test_a_path_starts_at_the_source_and_ends_at_the_target(model: Model, faces) -> None:
     plain = AdaptConfig(detail=0.0)
     walk = interpolate(model, some(faces, [0, 1]), some(faces, [9, 8]), 4, adaptation=plain)
     assert walk.shape == (2, 4, 32, 32, 3)
@@ -115,7 +115,7 @@ def test_walk_starts_and_ends_where_it_should(model: Model, faces) -> None:
         interpolate(model, some(faces, [0]), some(faces, [9]), 1)
 
 
-def test_one_source_serves_all_targets_and_one_target_all_sources(model: Model, faces) -> None:
+def test_one_source_or_one_target_broadcasts(model: Model, faces) -> None:
     pairs = transfer(model, some(faces, [0, 0, 0]), some(faces, [3, 4, 5]))
     assert np.array_equal(transfer(model, some(faces, [0]), some(faces, [3, 4, 5])), pairs)
     pairs = transfer(model, some(faces, [3, 4]), some(faces, [0, 0]))
@@ -135,7 +135,7 @@ def test_a_model_is_a_pytree_with_a_static_config(model: Model, faces) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("spoil", "message"),
     [
         (lambda i, p: (i[:, :16], p), r"images uint8\[4, 16, 32, 3\]: the model reads uint8 \[n, 32, 32, 3\]"),
         (lambda i, p: (i.astype(np.float32), p), "images float32"),
@@ -144,9 +144,9 @@ def test_a_model_is_a_pytree_with_a_static_config(model: Model, faces) -> None:
         (lambda i, p: (i, p[:2]), "must have equal numbers"),
     ],
 )
-def test_wrong_arrays_are_refused(model: Model, faces, spoil, words: str) -> None:
+def test_wrong_arrays_raise(model: Model, faces, spoil, message: str) -> None:
     images, landmarks = spoil(faces[0][:4], faces[1][:4])
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=message):
         synthesis.encode(model, images, landmarks)
 
 
