@@ -1,15 +1,15 @@
 """ecvae_jax: the equilibrium conditional VAE for face synthesis (Qian et al. 2018) in JAX/Flax.
 
 It learns appearance (who, light, background) apart from structure (pose and expression, as landmarks), and draws any
-appearance under any structure. The rooms, in the order in which a face passes through them; each imports only from
-rooms above it:
+appearance under any structure. The rooms, in the order in which a face passes through them; each imports only those
+above it:
 
-    config, files, progress, agreement   settings with their defaults; atomic files; progress; agreement among hosts
+    config, files, progress, agreement   settings and defaults; atomic writes; progress; agreement among hosts
     images         float and 8-bit pixels, tiles, PNG files
     gaussian       Gaussians and their KL (Eq. 5)
     prior          the priors of Eqs. 2, 3 and 4; transport between them
     structure      landmark schemes, alignment, sketch, warps, clusters and their weights
-    model          appearance encoder, structure U-Net, conditioning on landmarks, initialization, `Model`
+    model          appearance encoder, structure U-Net, frames, conditioning on landmarks, initialization, `Model`
     objective      recon_nll + beta · kl
     data           photos to records, records to batches, the embedded rendered heads
     checkpoints    format, storing, integrity, loading, resuming
@@ -17,12 +17,12 @@ rooms above it:
     synthesis      jitted batches, adaptation to one photo, the fitted density, grids
     export         small checkpoints
     evaluation     metrics, pairs with a true image, baselines, statistics
-    comparison     priors and their variants trained alike, with intervals and a verdict
+    comparison     priors and variants trained on equal terms, with intervals and a verdict
     figures        the paper's figures from a checkpoint
-    plan           the step and synthesis compiled for an absent TPU: memory, work, predicted speed
+    plan           training step and synthesis compiled for an absent TPU: memory, work, predicted speed
     cli            the command `ecvae`
 
-The names below are imported on first use, so that `import ecvae_jax` loads neither JAX nor TensorFlow.
+The names below are imported on first use: `import ecvae_jax` loads neither JAX nor TensorFlow.
 """
 
 from etils import epy as _epy

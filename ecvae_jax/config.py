@@ -1,7 +1,7 @@
-"""Every setting of an experiment, with its default: frozen dataclasses, checked when they are made.
+"""Every setting of an experiment and its default: frozen dataclasses, checked when created.
 
-This is the only place where defaults live. A `Config` is written as JSON into each checkpoint, so every command
-that takes a trained model needs only the checkpoint. Importing this file costs nothing: no JAX, no TensorFlow.
+Defaults live only here. Each checkpoint stores its `Config` as JSON, so a command on a trained model needs only the
+checkpoint. This module imports neither JAX nor TensorFlow.
 """
 
 from __future__ import annotations
@@ -17,14 +17,42 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 _OLD_NAMES = {("data", "colour_jitter"): "color_jitter"}
-"""Fields of stored configs that have since been renamed."""
+"""Old names of fields in stored configs."""
 _OLD_VALUES = {("clusters", "mode", "centred"): "centered"}
-"""Values of stored configs that have since been renamed."""
+"""Old names of values in stored configs."""
 
 PriorKind = Literal["equilibrium", "mixture", "standard"]
 
 RENDERED = "rendered"
-"""The value of `DataConfig.records` that names the rendered heads embedded in the package."""
+"""The value of `DataConfig.records` for the rendered heads embedded in the package."""
+
+
+def check(condition: bool, name: str, value: object, rule: str) -> None:
+    """Raises ValueError with name, value and rule if the condition is false."""
+    if not condition:
+        raise ValueError(f"{name}={value!r}: {rule}")
+
+
+def check_types(settings: object, section: str) -> None:
+    """Raises ValueError if a value has another type than its field.
+
+    No type checker sees the values of experiment files and JSON.
+    """
+    hints = get_type_hints(type(settings))
+    for item in dataclasses.fields(settings):  # type: ignore[arg-type]
+        value, hint = getattr(settings, item.name), hints[item.name]
+        if get_origin(hint) is Literal:
+            allowed = get_args(hint)
+            check(value in allowed, f"{section}.{item.name}", value, f"must be one of {list(allowed)}")
+            continue
+        # An int is valid for a float field; a bool is not a number here.
+        kinds = {bool: (bool,), str: (str,), int: (int,), float: (int, float), float | None: (int, float, type(None))}
+        if hint in kinds:
+            fine = isinstance(value, kinds[hint]) and (hint is bool or not isinstance(value, bool))
+            check(fine, f"{section}.{item.name}", value, f"must be {getattr(hint, '__name__', hint)}")
+        else:  # tuple[int, ...]
+            fine = isinstance(value, tuple) and all(isinstance(one, int) and not isinstance(one, bool) for one in value)
+            check(fine, f"{section}.{item.name}", value, "must be a tuple of ints")
 
 
 def _is_power_of_two(value: int) -> bool:
@@ -33,39 +61,39 @@ def _is_power_of_two(value: int) -> bool:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which faces are learned from, and how they reach the model."""
+    """The training faces and how they reach the model."""
 
     records: str = RENDERED
-    """Folder written by `ecvae prepare`, or "rendered" for the embedded heads; several joined by "+" are one set."""
+    """Folder written by `ecvae prepare`, or "rendered" for the embedded heads. Join several with "+"."""
     points: Literal[98, 68] = 98
-    """Landmark scheme of the model: 98 (WFLW) or 68 (iBUG, dlib). Records with 98 points can train a 68-point model."""
+    """Landmark scheme: 98 (WFLW) or 68 (iBUG, dlib). Records with 98 points can also train a 68-point model."""
     mirror: bool = True
-    """Flip half of the training faces left to right, landmarks permuted with them."""
+    """Flip half of the training faces left to right, and their landmarks with them."""
     pairs: float = 0.75
-    """Fraction of a training batch where z comes from one view, and sketch and true image from another view of the same
-    appearance group (one person under one light). 0 is the paper's self-reconstruction."""
+    """Fraction of a training batch, 0 to 1, that takes z from one view and sketch and true image from another view of
+    the same person under the same light. 0 is the paper's self-reconstruction."""
     color_jitter: float = 0.0
-    """Strength of random changes of exposure and color, the same for both views of an example: brightness and contrast
-    by factors up to exp(±strength), each color by up to exp(±strength/3). For photos of few cameras and lights."""
+    """Strength of random color changes, 0 to 1, equal for both views of an example. Brightness and contrast change by
+    factors up to exp(±strength), each color by up to exp(±strength/3). For photos from few cameras and lights."""
     cache: bool = True
-    """Keep decoded faces in host memory (uint8). Turn off where the data set is larger than the memory."""
+    """Keep decoded faces in host memory (uint8). Turn off if the data set exceeds it."""
 
     def __post_init__(self) -> None:
         check_types(self, "data")
-        check(0.0 <= self.pairs <= 1.0, "data.pairs", self.pairs, "must lie between 0 and 1")
-        check(0.0 <= self.color_jitter <= 1.0, "data.color_jitter", self.color_jitter, "must lie between 0 and 1")
+        check(0.0 <= self.pairs <= 1.0, "data.pairs", self.pairs, "must be between 0 and 1")
+        check(0.0 <= self.color_jitter <= 1.0, "data.color_jitter", self.color_jitter, "must be between 0 and 1")
 
 
 @dataclass(frozen=True)
 class SketchConfig:
-    """How landmarks become the boundary sketch."""
+    """The boundary sketch drawn from the landmarks."""
 
     channels: Literal["boundary", "single"] = "boundary"
     """"boundary": one map per boundary; "single": all boundaries in one map."""
     sigma: float = 0.012
-    """Width of the Gaussian around a line, as a fraction of the crop's width (0.012 is 3 px at 256, 0.8 px at 64)."""
+    """Standard deviation of the Gaussian around a line, as a fraction of the crop's width: 0.012 is 3 px at 256 px."""
     samples_per_span: int = 2
-    """Straight pieces that stand for the smooth curve between two neighboring landmarks."""
+    """Straight segments that approximate the curve between two neighboring landmarks."""
 
     def __post_init__(self) -> None:
         check_types(self, "sketch")
@@ -78,14 +106,14 @@ class ClusterConfig:
     """The structure clusters and the weights c_k of a face."""
 
     count: int = 32
-    """K, the number of clusters."""
+    """K, the number of clusters, at least 1."""
     mode: Literal["centered", "literal"] = "centered"
-    """"literal": cosine similarity of aligned landmark vectors, divided by its sum (the paper's words). "centered": the
-    mean shape is taken away first, negatives become 0, and a temperature sharpens the weights."""
+    """"literal" (the paper): cosine similarities of aligned landmark vectors, divided by their sum. "centered": first
+    subtract the mean shape, clip negatives to 0, and sharpen by the temperature."""
     temperature: float = 0.2
-    """Sharpness of "centered" weights: similarity ** (1 / temperature); smaller means fewer effective clusters."""
+    """Sharpness of "centered" weights, similarity ** (1 / temperature). Smaller gives fewer effective clusters."""
     remove_roll: bool = False
-    """Take head roll out before clustering."""
+    """Remove head roll before clustering."""
 
     def __post_init__(self) -> None:
         check_types(self, "clusters")
@@ -100,12 +128,12 @@ class PriorConfig:
     kind: PriorKind = "equilibrium"
     """"equilibrium" (Eq. 4), "mixture" (Eq. 3) or "standard" (N(0, I), the vanilla baseline of Eq. 2)."""
     mean_norm: float = 1.0
-    """Euclidean length of every frozen cluster mean."""
+    """Euclidean norm of every cluster mean, before training."""
     stddev: float = 0.1
-    """Standard deviation of every cluster, frozen."""
+    """Standard deviation of every cluster; never trained."""
     learned: bool = False
-    """Train the cluster means with the network, from where they would be fixed; the paper fixes them. Nothing to train
-    with "standard"."""
+    """Train the cluster means with the network; the paper keeps them at their random initial values. No effect on
+    "standard"."""
 
     def __post_init__(self) -> None:
         check_types(self, "prior")
@@ -118,25 +146,25 @@ class ModelConfig:
     """The two-branch U-Net conditional VAE."""
 
     image_size: int = 64
-    """Side of the square image in pixels: 32, 64, 128 or 256 (the paper's)."""
+    """Side of the square image in pixels: 32, 64, 128 or 256 (as in the paper)."""
     patch: int = 4
-    """Side of the square of pixels that the first layer folds into channels (space to depth), and the last unfolds."""
+    """Side in pixels of the squares that the first layer folds into channels and the last unfolds: 1, 2, 4 or 8."""
     widths: tuple[int, ...] = (32, 64, 128)
-    """Channels of each level; the resolution halves from one level to the next, from image_size / patch on."""
+    """Channels of each level, multiples of 8. Resolution starts at image_size / patch and halves at each level."""
     blocks: int = 1
-    """Residual blocks per level and branch."""
+    """Residual blocks per level and branch, at least 1."""
     z_dim: int = 256
-    """d, the length of z."""
+    """d, the length of z; a multiple of z_grid²."""
     z_grid: int = 8
-    """z enters the decoder as a square grid of this side with z_dim / z_grid² channels; 1 makes it one vector."""
+    """Side of the grid of z in the decoder: 1 (a vector) or the side of a level. It has z_dim / z_grid² channels."""
     frame: Literal["picture", "face"] = "picture"
-    """Where z has its places. "picture": in the crop, as the paper's U-Net has it; "face": on the mean face, to which
-    the source is warped by its landmarks, and from which what is drawn is laid over the target's structure."""
+    """Where z has its cells. "picture": in the crop, as in the paper. "face": on the mean face; landmarks warp the
+    source onto it, and warp its features onto the target."""
     posterior: Literal["relative", "plain"] = "relative"
-    """"relative": the network's output is in units of the prior, mean = m(c) + σ(c)·net; "plain": taken as it is, so
-    that it starts far outside a narrow prior."""
+    """"relative": the network's output is in units of the prior, mean = m(c) + σ(c)·net. "plain": the output is the
+    posterior itself, which starts far outside a narrow prior."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Compute type of the convolutions; parameters, KL and statistics are always float32."""
+    """Compute type of the convolutions. Parameters, KL and statistics stay float32."""
 
     def __post_init__(self) -> None:
         check_types(self, "model")
@@ -144,19 +172,35 @@ class ModelConfig:
         check(_is_power_of_two(size) and 32 <= size <= 256, "model.image_size", size, "must be 32, 64, 128 or 256")
         check(_is_power_of_two(patch) and patch <= 8, "model.patch", patch, "must be 1, 2, 4 or 8")
         check(len(self.widths) >= 2, "model.widths", self.widths, "needs at least two levels")
-        check(min(self.widths) >= 8 and not any(w % 8 for w in self.widths), "model.widths", self.widths,
-               "every width must be a positive multiple of 8")
+        check(
+            min(self.widths) >= 8 and not any(w % 8 for w in self.widths),
+            "model.widths",
+            self.widths,
+            "every width must be a positive multiple of 8",
+        )
         check(self.blocks >= 1, "model.blocks", self.blocks, "must be at least 1")
         bottom = size // patch >> (len(self.widths) - 1)
-        check(bottom >= 2, "model.widths", self.widths,
-               f"too many levels: image_size {size} / patch {patch} leaves {bottom} px at the last, at least 2 needed")
+        check(
+            bottom >= 2,
+            "model.widths",
+            self.widths,
+            f"too many levels: image_size {size} / patch {patch} leaves {bottom} px at the last; at least 2 needed",
+        )
         check(self.z_dim >= 1, "model.z_dim", self.z_dim, "must be at least 1")
         sides = [1, *self.level_sides]
         check(self.z_grid in sides, "model.z_grid", self.z_grid, f"must be 1 or the side of a level, one of {sides}")
-        check(self.frame == "picture" or self.z_grid > 1, "model.z_grid", self.z_grid,
-               f"model.frame='face' needs a grid of places: one of {sides[1:]}")
-        check(self.z_dim % self.z_grid**2 == 0, "model.z_dim", self.z_dim,
-               f"must be a multiple of z_grid² = {self.z_grid**2}")
+        check(
+            self.frame == "picture" or self.z_grid > 1,
+            "model.z_grid",
+            self.z_grid,
+            f"model.frame='face' needs a grid: one of {sides[1:]}",
+        )
+        check(
+            self.z_dim % self.z_grid**2 == 0,
+            "model.z_dim",
+            self.z_dim,
+            f"must be a multiple of z_grid² = {self.z_grid**2}",
+        )
 
     @property
     def level_sides(self) -> tuple[int, ...]:
@@ -171,78 +215,84 @@ class ObjectiveConfig:
     likelihood: Literal["laplace", "gaussian"] = "laplace"
     """p(x | c, z) per pixel and color."""
     scale: float | None = None
-    """Scale of the likelihood in image units (the range is 2); none: its analytic optimum on each batch (sigma-VAE)."""
+    """Scale of the likelihood in image units (range 2). None: the analytic optimum of each batch (sigma-VAE)."""
     ssim_weight: float = 0.3
-    """Weight of 1 - SSIM: it is added to the absolute error of every pixel, in units of the scale (for a Gaussian
-    likelihood too, whose own error is squared); 0 turns it off."""
+    """Weight of 1 - SSIM, added to the error of every value in units of the likelihood's scale. 0 turns it off."""
     beta: float = 1.0
-    """Weight of the KL after the ramp."""
+    """Weight of the KL after the ramp, at least 0."""
     beta_ramp: float = 0.3
-    """Fraction of the training over which the weight of the KL rises linearly from 0."""
+    """Fraction of the training, 0 to 1, over which the weight of the KL rises linearly from 0."""
 
     def __post_init__(self) -> None:
         check_types(self, "objective")
         check(self.scale is None or self.scale > 0, "objective.scale", self.scale, "must be positive or none")
         check(self.ssim_weight >= 0, "objective.ssim_weight", self.ssim_weight, "must not be negative")
         check(self.beta >= 0, "objective.beta", self.beta, "must not be negative")
-        check(0 <= self.beta_ramp <= 1, "objective.beta_ramp", self.beta_ramp, "must lie between 0 and 1")
+        check(0 <= self.beta_ramp <= 1, "objective.beta_ramp", self.beta_ramp, "must be between 0 and 1")
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Adam, its schedule, clipping and the moving average."""
+    """Adam, schedule, clipping and moving average."""
 
     learning_rate: float = 3e-3
     """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls to 0 after the warm-up, or stays."""
+    """Learning rate after the warm-up: falls to 0 along a cosine or a line, or stays constant."""
     warmup_steps: int = 50
-    """Steps of linear rise from 0."""
+    """Steps over which the learning rate rises linearly from 0."""
     clip_norm: float = 1.0
-    """Largest global norm of the gradient; 0 turns clipping off."""
+    """Maximum global norm of the gradient. 0 turns clipping off."""
     ema_decay: float = 0.998
-    """Decay of the moving average of the parameters that synthesis and evaluation use; 0 follows the parameters."""
+    """Decay per step, in [0, 1), of the moving average of the parameters that synthesis and evaluation use."""
 
     def __post_init__(self) -> None:
         check_types(self, "optim")
         check(self.learning_rate > 0, "optim.learning_rate", self.learning_rate, "must be positive")
         check(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "must not be negative")
         check(self.clip_norm >= 0, "optim.clip_norm", self.clip_norm, "must not be negative")
-        check(0 <= self.ema_decay < 1, "optim.ema_decay", self.ema_decay, "must lie in [0, 1)")
+        check(0 <= self.ema_decay < 1, "optim.ema_decay", self.ema_decay, "must be in [0, 1)")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Length, batch, devices and reporting of a training."""
+    """Length, batch, devices, reports and checkpoints of a training."""
 
     steps: int = 2000
-    """Training steps."""
+    """Number of training steps."""
     batch_size: int = 16
-    """Global batch size, over all devices and hosts."""
+    """Global batch size, over all devices and hosts; a multiple of the number of devices."""
     seed: int = 0
     """Seed of parameters, clusters, data order and sampling."""
     parallel: Literal["shard_map", "pmap"] = "shard_map"
-    """How the per-device step is mapped over devices."""
+    """Transformation that maps the per-device step over devices."""
     log_every: int = 50
-    """Steps between two lines of the log."""
+    """Steps between lines of the log."""
     images_every: int = 500
-    """Steps between two image grids in TensorBoard."""
+    """Steps between image grids in TensorBoard."""
     checkpoint_every: int = 500
-    """Steps between two checkpoints; the last step is always kept."""
+    """Steps between checkpoints. The last step is always stored."""
     keep_checkpoints: int = 3
-    """How many of the latest checkpoints stay on disk."""
+    """Number of latest checkpoints kept on disk."""
     max_skipped: int = 5
-    """A step whose loss or gradient is not finite is skipped; so many in a row stop the training."""
+    """Stop after this many consecutive skipped steps. A step with a NaN or infinite loss or gradient is skipped."""
     hang_after: float = 300.0
-    """Seconds without a finished step (six times as many for the first, which compiles) after which a hang is reported
-    with the stacks of all threads, once per hang; 0: never."""
+    """Seconds without a finished step before a hang is reported with the stacks of all threads, once per hang. The
+    first step compiles and has six times as long. 0: never report."""
     hang_exit: bool = False
-    """After that report, leave with exit code 75, so that a launcher can start the training again."""
+    """After that report, exit with code 75, so that a launcher can restart the training."""
 
     def __post_init__(self) -> None:
         check_types(self, "train")
-        for name in ("steps", "batch_size", "log_every", "images_every", "checkpoint_every", "keep_checkpoints",
-                     "max_skipped"):
+        for name in (
+            "steps",
+            "batch_size",
+            "log_every",
+            "images_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "max_skipped",
+        ):
             check(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "must be at least 1")
         check(self.seed >= 0, "train.seed", self.seed, "must not be negative")
         check(self.hang_after >= 0, "train.hang_after", self.hang_after, "must not be negative; 0 turns it off")
@@ -250,27 +300,27 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class AdaptConfig:
-    """How far a model goes towards one source photo (`ecvae_jax.synthesis.adapt`); all zero: as the paper has it."""
+    """Adaptation of a model to one source photo (`ecvae_jax.synthesis.adapt`). steps=0 and detail=0: the paper."""
 
     steps: int = 0
-    """Adam's steps on z and the decoder for each source, towards its reconstruction."""
+    """Adam steps on z and the decoder per source, to fit its reconstruction. 0: none."""
     learning_rate: float = 1e-3
-    """Size of those steps."""
+    """Initial learning rate of those steps."""
     detail: float = 1.0
-    """Share of the source's own pixels, warped by the landmarks, where they agree with what the model draws: 0 to 1."""
+    """Weight, 0 to 1, of the source's own pixels, warped by the landmarks, where they agree with the model's image."""
 
     def __post_init__(self) -> None:
         check_types(self, "adapt")
         check(self.steps >= 0, "adapt.steps", self.steps, "must not be negative")
         check(self.learning_rate > 0, "adapt.learning_rate", self.learning_rate, "must be positive")
-        check(0 <= self.detail <= 1, "adapt.detail", self.detail, "must lie between 0 and 1")
+        check(0 <= self.detail <= 1, "adapt.detail", self.detail, "must be between 0 and 1")
 
 
 @dataclass(frozen=True)
 class Architecture:
     """The settings that a compiled program depends on: its static argument.
 
-    Two experiments of one architecture share their compiled programs, whatever their records, seed, schedule or length.
+    Experiments with equal architectures share compiled programs. Records, seed, schedule and length may differ.
     """
 
     points: int
@@ -297,31 +347,29 @@ class Config:
 
     @cached_property
     def architecture(self) -> Architecture:
-        """What compiled programs depend on.
+        """The static argument of compiled programs.
 
-        Settings that programs read from arrays (cluster means and deviations, beta) have their defaults here.
+        Settings that programs read from arrays (cluster means and deviations, beta) keep their defaults here.
         """
         prior = dataclasses.replace(self.prior, mean_norm=PriorConfig.mean_norm, stddev=PriorConfig.stddev)
-        objective = dataclasses.replace(
-            self.objective, beta=ObjectiveConfig.beta, beta_ramp=ObjectiveConfig.beta_ramp
-        )
+        objective = dataclasses.replace(self.objective, beta=ObjectiveConfig.beta, beta_ramp=ObjectiveConfig.beta_ramp)
         return Architecture(self.data.points, self.sketch, self.clusters, prior, self.model, objective)
 
     def to_json(self) -> str:
-        """Returns the config as one JSON object, one section a key."""
+        """Returns the config as a JSON object with one key per section."""
         return json.dumps(dataclasses.asdict(self), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> Config:
-        """Returns the config that `to_json` wrote.
+        """Returns the config that `to_json` wrote, under old or current names.
 
         Raises:
-            ValueError: text is no JSON object, or a section or field is unknown or out of its range.
+            ValueError: text is not a JSON object, or a section or field is unknown or out of range.
         """
         try:
             sections = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ValueError(f"config is no JSON: {error}") from None
+            raise ValueError(f"config is not JSON: {error}") from None
         check(isinstance(sections, dict), "config", type(sections).__name__, "must be a JSON object")
         known: dict[str, Any] = {f.name: f.default_factory for f in dataclasses.fields(cls)}
         built: dict[str, Any] = {}
@@ -346,47 +394,19 @@ def rename_old(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def check(condition: bool, name: str, value: object, rule: str) -> None:
-    """Raises ValueError with name, value and rule where the condition does not hold."""
-    if not condition:
-        raise ValueError(f"{name}={value!r}: {rule}")
-
-
-def check_types(settings: object, section: str) -> None:
-    """Raises ValueError for a value of another type than its field's.
-
-    Values from experiment files and JSON are checked by nobody else.
-    """
-    hints = get_type_hints(type(settings))
-    for item in dataclasses.fields(settings):  # type: ignore[arg-type]
-        value, hint = getattr(settings, item.name), hints[item.name]
-        if get_origin(hint) is Literal:
-            allowed = get_args(hint)
-            check(value in allowed, f"{section}.{item.name}", value, f"must be one of {list(allowed)}")
-            continue
-        # A whole number may stand for a float; True and False are no numbers.
-        kinds = {bool: (bool,), str: (str,), int: (int,), float: (int, float), float | None: (int, float, type(None))}
-        if hint in kinds:
-            fine = isinstance(value, kinds[hint]) and (hint is bool or not isinstance(value, bool))
-            check(fine, f"{section}.{item.name}", value, f"must be {getattr(hint, '__name__', hint)}")
-        else:  # tuple[int, ...]
-            fine = isinstance(value, tuple) and all(isinstance(one, int) and not isinstance(one, bool) for one in value)
-            check(fine, f"{section}.{item.name}", value, "must be whole numbers")
-
-
 def load_config(path: Path) -> Config:
     """Returns the `config` of an experiment file, or of a JSON file that `Config.to_json` wrote.
 
     Raises:
-        ValueError: no such file, it cannot be run, or it defines no `config`.
+        ValueError: the file does not exist, fails to run, or defines no `config`.
     """
     if not path.is_file():
-        raise ValueError(f"config {str(path)!r}: no such file; see configs/, or leave it out for the default")
+        raise ValueError(f"config {str(path)!r}: no such file; see configs/, or omit it for the defaults")
     if path.suffix == ".json":
         return Config.from_json(path.read_text())
     try:
         config = runpy.run_path(str(path)).get("config")
-    # It is the user's program: whatever it raises, the file's name is what they need.
+    # The user's program may raise anything; the message needs the name of the file.
     except (Exception, SystemExit) as error:
         raise ValueError(f"config {str(path)!r} cannot be run: {type(error).__name__}: {error}") from error
     if not isinstance(config, Config):

@@ -1,4 +1,4 @@
-"""Gaussians and the KL divergence of Eq. (5): pure functions of arrays, in the float type of the inputs."""
+"""Gaussians and the KL divergence of Eq. (5): pure functions of arrays, in the dtype of the inputs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from jaxtyping import Array, Float
 
 _SERIES_BELOW = 0.5
 _SERIES_TERMS = 15
-"""Terms up to g^15 / 15!: the first one left out is below 1e-17 of the sum for every |g| <= _SERIES_BELOW."""
+"""Terms up to g^15 / 15!. The first omitted term is below 1e-17 of the sum for every |g| <= _SERIES_BELOW."""
 
 
 class DiagGaussian(NamedTuple):
-    """A Gaussian with a diagonal covariance over the last axis; leading axes are independent distributions."""
+    """A Gaussian with diagonal covariance over the last axis; leading axes are independent distributions."""
 
     mean: Float[Array, "*b d"]
     logvar: Float[Array, "*b d"]
@@ -37,31 +37,26 @@ class DiagGaussian(NamedTuple):
 
 
 class LowRankGaussian(NamedTuple):
-    """A Gaussian that has all its variance along a few directions: mean + Σ_i e_i axes_i, each e_i ~ N(0, 1)."""
+    """A Gaussian with all its variance along r directions: mean + Σ_i e_i axes_i, each e_i ~ N(0, 1)."""
 
     mean: Float[Array, " d"]
     axes: Float[Array, "r d"]
-    """Orthogonal to each other, each as long as its standard deviation, the longest first."""
+    """Orthogonal; the norm of each is its standard deviation; longest first."""
 
     def sample(self, key: Array, temperature: Float[Array, ""] | float = 1.0) -> Float[Array, " d"]:
-        """Returns one draw; temperature is a factor on its way from the mean."""
+        """Returns one draw; temperature scales its deviation from the mean."""
         along = jax.random.normal(key, self.axes.shape[:1], self.axes.dtype)
         return self.mean + temperature * jnp.matmul(along, self.axes, precision=jax.lax.Precision.HIGHEST)
-
-
-def standard_normal(shape: tuple[int, ...]) -> DiagGaussian:
-    """Returns N(0, I) of the given shape; the last axis is d."""
-    return DiagGaussian(jnp.zeros(shape), jnp.zeros(shape))
 
 
 @jax.custom_jvp
 def _expm1_minus(gap: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """Returns exp(g) - 1 - g to a few ulp for every g.
 
-    Near zero the value is about g²/2 and the subtraction would lose all of it, so the Taylor series takes over.
+    Near 0 the value is about g²/2 and subtraction would cancel all of it, so a Taylor series replaces it.
     """
     small = jnp.abs(gap) < _SERIES_BELOW
-    # Each branch gets an argument that is harmless there, so that no inf or nan arises in the one that is not taken.
+    # Each branch gets a safe argument, so that the unused one gives neither inf nor NaN, nor do its derivatives.
     near = jnp.where(small, gap, 0.0)
     far = jnp.where(small, 1.0, gap)
     series = jnp.ones_like(near)
@@ -72,7 +67,7 @@ def _expm1_minus(gap: Float[Array, "*s"]) -> Float[Array, "*s"]:
 
 @_expm1_minus.defjvp
 def _expm1_minus_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    # JAX would derive exp(g) - 1 as (expm1(g) + 1) - 1, which is 0 or one ulp of 1 for a small g.
+    # JAX would derive exp(g) - 1 as (expm1(g) + 1) - 1, which is 0 or an ulp of 1 for small g.
     (gap,), (tangent,) = primals, tangents
     return _expm1_minus(gap), jnp.expm1(gap) * tangent
 
@@ -80,13 +75,13 @@ def _expm1_minus_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Arr
 def kl_divergence(posterior: DiagGaussian, prior: DiagGaussian) -> Float[Array, "*b"]:
     """Returns D_KL(posterior || prior) in nats, summed over d: Eq. (5).
 
-    With g = logvar_q - logvar_p it is the sum of ½(exp(g) - 1 - g) + ½(mean_q - mean_p)² exp(-logvar_p), two terms that
-    are never negative. Value and derivatives stay within a few ulp; Eq. (5) as printed subtracts numbers near ½ and is
-    off by 100% in float32 at g = 1e-4.
+    With g = logvar_q - logvar_p, each dimension adds ½(exp(g) - 1 - g) + ½(mean_q - mean_p)² exp(-logvar_p). Neither
+    term is negative. Value and derivatives are accurate to a few ulp. Eq. (5) as printed subtracts numbers near ½ and
+    is off by 100% in float32 at g = 1e-4.
 
-    Deviation: a posterior and a prior with one variance per dimension; Eq. (5) is the isotropic case, per dimension.
+    Deviation: posterior and prior have one variance per dimension; Eq. (5) is the isotropic case.
     """
     gap = posterior.logvar - prior.logvar
-    # Scaling before squaring: neither (Δmean)² nor exp(-logvar) can leave the float range on its own.
+    # Scale before squaring: (Δmean)² or exp(-logvar) alone may overflow.
     shift = (posterior.mean - prior.mean) * jnp.exp(-0.5 * prior.logvar)
     return 0.5 * jnp.sum(_expm1_minus(gap) + jnp.square(shift), axis=-1)

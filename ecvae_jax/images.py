@@ -12,8 +12,6 @@ from PIL import Image
 from ecvae_jax.files import write_atomically
 
 _GAP = 2
-
-
 _WHITE = 255
 
 
@@ -23,21 +21,21 @@ def to_float(image: UInt8[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
 
 
 def to_uint8(image: Float[np.ndarray, "*b h w c"]) -> UInt8[np.ndarray, "*b h w c"]:
-    """Returns images in [-1, 1] as 8-bit pixels; what lies outside is clipped."""
+    """Returns images in [-1, 1] as 8-bit pixels; values outside are clipped."""
     return np.clip(np.rint((np.asarray(image, np.float32) + 1.0) * 127.5), 0, 255).astype(np.uint8)
 
 
 def sketch_image(sketch: Float[np.ndarray, "*b h w s"]) -> UInt8[np.ndarray, "*b h w 3"]:
-    """Returns sketches in [0, 1] as dark lines on white: all boundaries in one picture."""
+    """Returns sketches in [0, 1] as dark lines on white, all boundaries in one image."""
     lines = np.max(np.asarray(sketch, np.float32), axis=-1, keepdims=True)
     return np.repeat(np.rint(255.0 * (1.0 - lines)), 3, axis=-1).astype(np.uint8)
 
 
 def tile(rows: Sequence[Sequence[UInt8[np.ndarray, "h w 3"] | None]]) -> UInt8[np.ndarray, "H W 3"]:
-    """Returns one picture of rows of equally large images, a thin white gap between them; None leaves a place white.
+    """Returns rows of images of one size as one image, with a white gap of 2 px; None leaves a cell white.
 
     Raises:
-        ValueError: the images differ in size, or there is none.
+        ValueError: the images differ in size, or no image is given.
     """
     shapes = {image.shape for row in rows for image in row if image is not None}
     if len(shapes) != 1:
@@ -54,12 +52,12 @@ def tile(rows: Sequence[Sequence[UInt8[np.ndarray, "h w 3"] | None]]) -> UInt8[n
 
 
 def enlarge(picture: UInt8[np.ndarray, "h w 3"], factor: int) -> UInt8[np.ndarray, "H W 3"]:
-    """Returns the picture with every pixel repeated `factor` times, so that small faces can be looked at."""
+    """Returns the picture with every pixel repeated `factor` times along both axes."""
     return picture.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def save_png(image: UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, "n h w 3"], path: Path | str) -> None:
-    """Writes a PNG atomically; several images form one row.
+    """Writes a PNG atomically; several images form a row.
 
     Raises:
         ValueError: the name does not end in .png.

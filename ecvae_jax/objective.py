@@ -15,14 +15,14 @@ from ecvae_jax.model.cvae import decode, encode
 from ecvae_jax.model.ssim import structural_similarity
 from ecvae_jax.prior import effective_clusters
 
-# The analytic scale of a likelihood goes to 0 with the error; 1/255 of the range is finer than 8-bit images are.
 MIN_SCALE = 2.0 / 255.0
+"""Lower bound of the analytic scale, which goes to 0 with the error: one step of 8-bit images."""
 
 
 class Views(NamedTuple):
-    """A batch: z comes from the source view; sketch and true image are the target's.
+    """A batch: z comes from the source view; sketch and true image come from the target view.
 
-    In self-reconstruction the two are the same picture.
+    In self-reconstruction both views are the same image.
     """
 
     source_image: Float[Array, "b h w 3"]
@@ -32,34 +32,33 @@ class Views(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """The terms of the loss, one value an image, nats (but for those that say otherwise)."""
+    """The terms of the loss, one value per image, in nats unless stated."""
 
     recon_nll: Float[Array, " b"]
     kl: Float[Array, " b"]
     ssim: Float[Array, " b"]
-    """Structural similarity of the reconstruction, at most 1; no nats."""
+    """Structural similarity of the reconstruction, at most 1."""
     loss: Float[Array, " b"]
     effective_clusters: Float[Array, " b"]
-    """exp(H(c)) of the source; a count."""
+    """exp(H(c)) of the source, from 1 to K."""
 
     @property
     def elbo(self) -> Float[Array, " b"]:
-        """The evidence lower bound, -(recon_nll + kl), whatever beta is."""
+        """The evidence lower bound, -(recon_nll + kl), for any beta."""
         return -(self.recon_nll + self.kl)
 
 
 def likelihood_scale(
     config: ObjectiveConfig, error: Float[Array, "b h w c"], axis_name: str | None = None
 ) -> Float[Array, ""]:
-    """Returns the scale of the likelihood: the one that is set, or its analytic optimum on the whole batch.
+    """Returns the scale of the likelihood: `config.scale`, or its analytic optimum on the whole batch.
 
     The optimum is the mean absolute error (Laplace) or the root mean squared error (Gaussian), as in sigma-VAE (Rybkin
-    et al. 2021, https://arxiv.org/abs/2006.13202). At an optimum its own gradient is zero, so it is held constant.
+    et al. 2021, https://arxiv.org/abs/2006.13202). Its gradient at the optimum is zero, so it is a constant here.
 
     Args:
-        config: objective settings.
         error: prediction minus image on this device.
-        axis_name: mapped axis over which the batch is spread, if any.
+        axis_name: mapped axis of the batch; None for one device.
     """
     if config.scale is not None:
         return jnp.asarray(config.scale, jnp.float32)
@@ -70,9 +69,7 @@ def likelihood_scale(
     return jnp.maximum(moment if config.likelihood == "laplace" else jnp.sqrt(moment), MIN_SCALE)
 
 
-def recon_nll(
-    config: ObjectiveConfig, error: Float[Array, "b h w c"], scale: Float[Array, ""]
-) -> Float[Array, " b"]:
+def recon_nll(config: ObjectiveConfig, error: Float[Array, "b h w c"], scale: Float[Array, ""]) -> Float[Array, " b"]:
     """Returns -log p(x | c, z), nats per image: independent Laplace or Gaussian densities of pixels in [-1, 1].
 
     Deviation: the paper names no likelihood.
@@ -96,20 +93,18 @@ def loss_terms(
 ) -> tuple[Terms, Float[Array, "b h w 3"]]:
     """Returns the terms of the objective and the predicted images.
 
-    z ~ q(z | x, c) of the source view, moved under the prior of the target's structure (`prior.transport`; nothing
-    moves where both views are one), then decoded with the target's sketch.
+    z ~ q(z | x, c) of the source view moves to the prior of the target's structure (`prior.transport`; the identity if
+    both views are the same). Decoding uses the target's sketch.
 
-    Deviation: the paper reconstructs each image from itself; `data.pairs` > 0 also asks for another view of the same
-    person. 1 - SSIM may be added to the absolute error (`objective.ssim_weight`); `recon_nll` and the ELBO are
-    reported without it.
+    Deviation: the paper reconstructs each image from itself; `data.pairs` > 0 adds other views of the same person.
+    `objective.ssim_weight` adds 1 - SSIM to the loss, but not to `recon_nll` and the ELBO.
 
     Args:
         noise: standard normal, for the reparametrization.
-        keys: one key an image, for a prior without a closed KL (Eq. 3).
-        beta: weight of the KL.
-        axis_name: mapped axis over which the batch is spread, if any.
+        keys: one per image, for a prior without a closed KL (Eq. 3).
+        axis_name: mapped axis of the batch; None for one device.
     """
-    # Landmarks and what is frozen are data here; of the prior only means that are among the parameters are trained.
+    # Landmarks and the frozen part are data; only cluster means among the parameters are trained.
     fixed, faces, others = jax.lax.stop_gradient((frozen, views.source_landmarks, views.landmarks))
     source, target = (make_condition(architecture, params, fixed, landmarks) for landmarks in (faces, others))
     posterior = encode(architecture, params, views.source_image, source)

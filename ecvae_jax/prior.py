@@ -1,10 +1,13 @@
 """The three priors p(z | c): standard (Eq. 2), Gaussian mixture (Eq. 3) and equilibrium (Eq. 4).
 
-`cluster_weights` are the c_k of a face, `cluster_means` and `cluster_stddev` the frozen mu_k and sigma_k.
+`cluster_weights` are the c_k of a face, `cluster_means` and `cluster_stddev` the mu_k and sigma_k.
+
+To add a prior: a class with the members of `Prior`, an entry in `_PRIORS`, and its name in `config.PriorKind`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import jax
@@ -17,25 +20,22 @@ from ecvae_jax.gaussian import DiagGaussian, kl_divergence
 
 
 class Prior(Protocol):
-    """p(z | c) of a batch of faces, as the model uses it.
-
-    Another prior is another class with these members, and an entry in `make_prior`.
-    """
+    """p(z | c) of a batch of faces."""
 
     has_closed_kl: bool
-    """Whether `kl` is the exact KL rather than a bound of it."""
+    """Whether `kl` is the exact KL, not an upper bound."""
 
     @property
     def reference(self) -> DiagGaussian:
-        """The Gaussian, b d, that a relative posterior is written against."""
+        """The Gaussian, b d, that a relative posterior is relative to."""
         ...
 
     def kl(self, keys: Array, posterior: DiagGaussian) -> Float[Array, "*b"]:
-        """Returns the KL term of the loss, nats per face; one key a face, used only where the KL is not closed."""
+        """Returns the KL term of the loss, nats per face; one key per face, unused if the KL is closed."""
         ...
 
     def sample(self, key: Array) -> Float[Array, "*b d"]:
-        """Returns one z a face."""
+        """Returns one z per face."""
         ...
 
     def transport(self, z: Float[Array, "*b d"], to: Prior) -> Float[Array, "*b d"]:
@@ -44,7 +44,7 @@ class Prior(Protocol):
 
 
 class GaussianPrior(DiagGaussian):
-    """The priors of Eqs. (2) and (4): a diagonal Gaussian a face, with the closed KL of Eq. (5)."""
+    """The priors of Eqs. (2) and (4): one diagonal Gaussian per face, with the closed KL of Eq. (5)."""
 
     has_closed_kl = True
 
@@ -78,9 +78,9 @@ class GaussianMixture(NamedTuple):
         return self.moment_matched()
 
     def kl(self, keys: Array, posterior: DiagGaussian) -> Float[Array, "*b"]:
-        """Returns the KL to one component a face, drawn with probability c_k by the face's key, in nats.
+        """Returns the KL, nats, to one component per face, drawn with probability c_k by the face's key.
 
-        The paper trains Eq. (3) so. Its expectation is an upper bound of the KL to the mixture.
+        The paper trains Eq. (3) in this way. The expectation is an upper bound of the KL to the mixture.
         """
         draw = lambda key, weights: jax.random.categorical(key, jnp.log(weights))  # noqa: E731
         for _ in range(self.weights.ndim - 1):
@@ -99,7 +99,7 @@ class GaussianMixture(NamedTuple):
     def moment_matched(self) -> DiagGaussian:
         """Returns the diagonal Gaussian with the mixture's mean and variances."""
         mean = _weighted_mean(self.weights, self.means)
-        # Spread around the mean, not E[μ²] - E[μ]²: the difference cancels where the components agree.
+        # Spread around the mean: E[μ²] - E[μ]² cancels if the components agree.
         spread = jnp.square(_over(self.means, mean) - mean[..., None, :])
         variances = spread + _over(jnp.square(self.stddev)[:, None], mean)
         return DiagGaussian(mean, jnp.log(jnp.sum(self.weights[..., None] * variances, axis=-2)))
@@ -109,7 +109,7 @@ class GaussianMixture(NamedTuple):
         return self._component(jax.random.categorical(key, jnp.log(self.weights)))
 
     def sample(self, key: Array) -> Float[Array, "*b d"]:
-        """Returns one draw of z per leading index of the weights: first a component, then z from it."""
+        """Returns one z per leading index of the weights: draws a component, then z from it."""
         component_key, z_key = jax.random.split(key)
         return self.draw_component(component_key).sample(z_key)
 
@@ -119,13 +119,13 @@ class GaussianMixture(NamedTuple):
 
 
 def init_cluster_means(key: Array, count: int, z_dim: int, norm: float) -> Float[Array, "k d"]:
-    """Returns random mu_k: uniform in (-1, 1)^d, then scaled to Euclidean length norm. They stay fixed for good."""
+    """Returns random mu_k: uniform in (-1, 1)^d, then scaled to Euclidean norm `norm`."""
     means = jax.random.uniform(key, (count, z_dim), minval=-1.0, maxval=1.0)
     return norm * means / jnp.linalg.norm(means, axis=-1, keepdims=True)
 
 
 def standard_prior(cluster_weights: Float[Array, "*b k"], z_dim: int) -> GaussianPrior:
-    """Returns N(0, I), the vanilla prior of Eq. (2), in the shape and float type of the other priors."""
+    """Returns N(0, I), the vanilla prior of Eq. (2), in the shape and dtype of the other priors."""
     zeros = jnp.zeros((*cluster_weights.shape[:-1], z_dim), cluster_weights.dtype)
     return GaussianPrior(zeros, zeros)
 
@@ -159,6 +159,13 @@ def equilibrium_prior(
     return GaussianPrior(mean, jnp.broadcast_to(jnp.log(variance), mean.shape))
 
 
+_PRIORS: dict[PriorKind, Callable[[Array, Array, Array], Prior]] = {
+    "equilibrium": equilibrium_prior,
+    "mixture": mixture_prior,
+    "standard": lambda weights, means, stddev: standard_prior(weights, means.shape[-1]),
+}
+
+
 def make_prior(
     kind: PriorKind,
     cluster_weights: Float[Array, "*b k"],
@@ -168,15 +175,12 @@ def make_prior(
     """Returns the prior of the given kind for the faces with these cluster weights.
 
     Raises:
-        ValueError: kind is none of the three, or the arrays disagree about the number of clusters.
+        ValueError: the kind is unknown, or the arrays disagree about the number of clusters.
     """
-    if kind == "equilibrium":
-        return equilibrium_prior(cluster_weights, cluster_means, cluster_stddev)
-    if kind == "mixture":
-        return mixture_prior(cluster_weights, cluster_means, cluster_stddev)
-    if kind == "standard":
-        return standard_prior(cluster_weights, cluster_means.shape[-1])
-    raise ValueError(f"prior kind={kind!r}: must be 'equilibrium', 'mixture' or 'standard'")
+    if kind not in _PRIORS:
+        *names, last = map(repr, _PRIORS)
+        raise ValueError(f"prior kind={kind!r}: must be {', '.join(names)} or {last}")
+    return _PRIORS[kind](cluster_weights, cluster_means, cluster_stddev)
 
 
 def mixture_kl_monte_carlo(
@@ -185,7 +189,7 @@ def mixture_kl_monte_carlo(
     """Returns an unbiased estimate of the KL to the mixture itself, in nats, and its standard error.
 
     Raises:
-        ValueError: fewer than two samples, of which no standard error can be told.
+        ValueError: fewer than two samples, which have no standard error.
     """
     if num_samples < 2:
         raise ValueError(f"num_samples={num_samples}: a standard error needs at least 2")
@@ -194,18 +198,18 @@ def mixture_kl_monte_carlo(
         z = posterior.sample(sample_key)
         return posterior.log_prob(z) - mixture.log_prob(z)
 
-    # One sample at a time: all of them at once would hold num_samples x b x k x d numbers.
+    # One sample at a time: all at once would hold num_samples x b x k x d numbers.
     ratios = jax.lax.map(log_ratio, jax.random.split(key, num_samples))
     return jnp.mean(ratios, axis=0), jnp.std(ratios, axis=0, ddof=1) / num_samples**0.5
 
 
 def transport(z: Float[Array, "*b d"], prior_from: DiagGaussian, prior_to: DiagGaussian) -> Float[Array, "*b d"]:
-    """Returns z' = m(c') + sigma(c')/sigma(c) (z - m(c)): z at the same place in the prior of another structure."""
+    """Returns z' = m(c') + sigma(c')/sigma(c) (z - m(c)): z moved to the same place in another prior."""
     return prior_to.mean + jnp.exp(0.5 * (prior_to.logvar - prior_from.logvar)) * (z - prior_from.mean)
 
 
 def effective_clusters(cluster_weights: Float[Array, "*b k"]) -> Float[Array, "*b"]:
-    """Returns exp(H(c)), how many clusters share a face: 1 for one cluster alone, k for equal weights."""
+    """Returns exp(H(c)), the effective number of clusters of a face: 1 for a single cluster, k for equal weights."""
     present = cluster_weights > 0
     information = jnp.where(present, -jnp.log(jnp.where(present, cluster_weights, 1.0)), 0.0)
     return jnp.exp(jnp.sum(cluster_weights * information, axis=-1))
@@ -217,7 +221,7 @@ def _over(clusters: Float[Array, "k e"], faces: Float[Array, "*b d"]) -> Float[A
 
 
 def _weighted_mean(weights: Float[Array, "*b k"], means: Float[Array, "k d"]) -> Float[Array, "*b d"]:
-    # A TPU multiplies matrices in bfloat16 unless told otherwise, and the prior's mean needs all its digits.
+    # TPUs multiply matrices in bfloat16 by default; the prior's mean needs float32.
     return jnp.matmul(weights, means, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -225,5 +229,5 @@ def _check_clusters(weights: Array, means: Array, stddev: Array) -> None:
     if not weights.shape[-1] == means.shape[0] == stddev.shape[0]:
         raise ValueError(
             f"cluster_weights {weights.shape}, cluster_means {means.shape}, cluster_stddev {stddev.shape}: the last "
-            "axis of the weights and the first of the others must be one number of clusters"
+            "axis of the weights and the first axis of the others must be equal, the number of clusters"
         )

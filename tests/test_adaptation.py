@@ -1,4 +1,4 @@
-"""Adapting to a photo: fitted to it, and its own pixels where they fit."""
+"""Adaptation to a photo: steps towards it, and its own pixels where they agree."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def test_steps_bring_the_photo_nearer_and_leave_the_model_alone(model: Model, fa
 def test_a_photo_under_its_own_landmarks_keeps_its_own_pixels(model: Model, faces) -> None:
     images, landmarks = faces
     kept = transfer_adapted(model, images, landmarks, landmarks, adaptation=AdaptConfig(detail=1.0))
-    # Its reconstruction agrees with the drawn image everywhere, so only the border is not the photo's.
+    # The reconstruction agrees with the drawn image everywhere, so all but the border comes from the photo.
     assert error(kept[:, 3:-3, 3:-3], images[:, 3:-3, 3:-3]) < 2.0
     assert error(synthesis.reconstruct(model, images, landmarks), images) > 10.0
 
 
-def test_where_model_and_warped_reconstruction_disagree_the_model_stays(faces) -> None:
+def test_the_model_image_stays_where_the_warped_reconstruction_disagrees(faces) -> None:
     images, landmarks = faces
     image, drawn = to_float(jnp.asarray(images)), jnp.zeros(images.shape)
     disagreeing = jnp.ones(images.shape)
@@ -79,23 +79,21 @@ def test_equal_sources_are_fitted_once_and_alike(model: Model, faces, monkeypatc
 
     calls = []
     fit = adaptation._fit
-    monkeypatch.setattr(adaptation, "_fit", lambda *given: calls.append(1) or fit(*given))
+    monkeypatch.setattr(adaptation, "_fit", lambda *args: calls.append(1) or fit(*args))
     drawn = transfer_adapted(model, *twice, landmarks[2:6], adaptation=AdaptConfig(steps=2))
     assert len(calls) == 2
     monkeypatch.undo()
-    alone = transfer_adapted(
-        model, images[1:2], landmarks[1:2], landmarks[5:6], adaptation=AdaptConfig(steps=2)
-    )
+    alone = transfer_adapted(model, images[1:2], landmarks[1:2], landmarks[5:6], adaptation=AdaptConfig(steps=2))
     assert np.abs(drawn[3].astype(int) - alone[0]).max() <= 1
 
 
 @pytest.mark.parametrize(("name", "value"), [("steps", -1), ("detail", 1.5), ("learning_rate", 0.0)])
-def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
+def test_settings_out_of_range_raise(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"adapt\.{name}={value}"):
         dataclasses.replace(AdaptConfig(), **{name: value})
 
 
-def test_other_sizes_are_refused(model: Model, faces) -> None:
+def test_other_sizes_raise(model: Model, faces) -> None:
     images, landmarks = faces
     with pytest.raises(ValueError, match="the model reads uint8"):
         transfer_adapted(model, images[:, ::2, ::2], landmarks, landmarks)

@@ -1,7 +1,8 @@
-"""Config: round trip, and every value that is refused."""
+"""Config: round trip, old names, the compiled part, and the values that raise."""
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ def test_config_is_frozen() -> None:
         (lambda: ModelConfig(image_size=32, widths=(8,) * 5), "too many levels"),
         (lambda: ModelConfig(z_grid=32), "z_grid=32"),
         (lambda: ModelConfig(z_dim=100), "multiple of z_grid"),
-        (lambda: ModelConfig(frame="face", z_grid=1), "z_grid=1: model.frame='face' needs a grid of places"),
+        (lambda: ModelConfig(frame="face", z_grid=1), "z_grid=1: model.frame='face' needs a grid"),
         (lambda: PriorConfig(stddev=0.0), "stddev=0.0"),
         (lambda: ClusterConfig(count=0), "count=0"),
         (lambda: ClusterConfig(temperature=-1.0), "temperature=-1.0"),
@@ -66,7 +67,7 @@ def test_config_is_frozen() -> None:
         (lambda: ModelConfig(widths=(32.0, 64.0)), "model.widths"),
     ],
 )
-def test_values_out_of_range_are_refused_by_name(make, words: str) -> None:
+def test_values_out_of_range_raise_with_their_name(make, words: str) -> None:
     with pytest.raises(ValueError, match=words.replace("(", "\\(")):
         make()
 
@@ -74,7 +75,7 @@ def test_values_out_of_range_are_refused_by_name(make, words: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ("[]", "must be a JSON object"),
         (json.dumps({"modle": {}}), "unknown; the sections are"),
         (json.dumps({"model": {"z_dims": 3}}), "unknown; the fields are"),
@@ -83,7 +84,7 @@ def test_values_out_of_range_are_refused_by_name(make, words: str) -> None:
         (json.dumps({"prior": {"kind": "flat"}}), "prior.kind='flat'"),
     ],
 )
-def test_unreadable_json_is_refused(text: str, words: str) -> None:
+def test_invalid_json_raises(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Config.from_json(text)
 
@@ -93,5 +94,56 @@ def test_level_sides_halve(size: int) -> None:
     assert ModelConfig(image_size=size, z_grid=1).level_sides == (size // 4, size // 8, size // 16)
 
 
-def test_a_whole_number_may_stand_for_a_float() -> None:
+def test_an_int_is_valid_for_a_float() -> None:
     assert ObjectiveConfig(beta=1, scale=None).beta == 1
+
+
+def test_stored_configs_with_old_names_still_read() -> None:
+    current = Config(data=DataConfig(color_jitter=0.2), clusters=ClusterConfig(mode="centered", temperature=0.3))
+    stored = json.loads(current.to_json())
+    stored["data"]["colour_jitter"] = stored["data"].pop("color_jitter")
+    stored["clusters"]["mode"] = "centred"
+    assert Config.from_json(json.dumps(stored)) == current
+
+
+def changed(section: str, **values: Any) -> Config:
+    """Returns the default config with some fields of one section replaced."""
+    return dataclasses.replace(Config(), **{section: dataclasses.replace(getattr(Config(), section), **values)})
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("data", {"records": "elsewhere"}),
+        ("train", {"seed": 7}),
+        ("train", {"steps": 3}),
+        ("train", {"log_every": 1}),
+        ("objective", {"beta": 0.5}),
+        ("objective", {"beta_ramp": 0.0}),
+        ("optim", {"learning_rate": 1e-4}),
+        ("prior", {"mean_norm": 4.0}),
+        ("prior", {"stddev": 0.3}),
+    ],
+)
+def test_configs_that_differ_only_in_data_share_their_architecture(section: str, values: dict[str, Any]) -> None:
+    other = changed(section, **values)
+    assert other != Config()
+    assert other.architecture == Config().architecture
+    assert hash(other.architecture) == hash(Config().architecture)
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("data", {"points": 68}),
+        ("model", {"z_dim": 512}),
+        ("model", {"frame": "face"}),
+        ("prior", {"kind": "mixture"}),
+        ("prior", {"learned": True}),
+        ("sketch", {"sigma": 0.02}),
+        ("clusters", {"count": 8}),
+        ("objective", {"likelihood": "gaussian"}),
+    ],
+)
+def test_configs_of_other_programs_differ_in_their_architecture(section: str, values: dict[str, Any]) -> None:
+    assert changed(section, **values).architecture != Config().architecture

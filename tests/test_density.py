@@ -1,4 +1,4 @@
-"""The density of the training faces' appearances: what is fitted, what is drawn from it, and where it is kept."""
+"""The density of the training faces' appearances: the fit, its samples, and its storage."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def in_units_of_the_prior(model: Model, faces: Faces) -> np.ndarray:
     return np.asarray((posterior.mean - reference.mean) / reference.stddev, np.float64)
 
 
-def test_draws_have_the_mean_and_the_covariance_of_the_axes() -> None:
+def test_draws_have_the_mean_and_covariance_of_the_density() -> None:
     density = LowRankGaussian(jnp.array([1.0, -2.0, 0.5]), jnp.array([[2.0, 0.0, 1.0], [0.0, 0.5, 0.0]]))
     keys = jax.random.split(jax.random.key(0), 20_000)
     for temperature in (1.0, 0.5):
@@ -84,26 +84,26 @@ def test_the_directions_are_the_principal_ones_of_the_posterior_means(model: Mod
     assert np.array_equal(density.axes, fit_density(model, faces, 8)[0].axes)
 
 
-def test_many_faces_are_thinned_out_evenly(model: Model, faces: Faces, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_faces_are_subsampled_evenly(model: Model, faces: Faces, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(density_module, "MAX_FACES", 20)
     rows = in_units_of_the_prior(model, faces)[np.linspace(0, 95, 20).round().astype(int)]
     np.testing.assert_allclose(fit_density(model, faces, 4)[0].mean, rows.mean(axis=0), atol=1e-4)
 
 
-def test_without_temperature_the_mean_of_the_density_or_of_the_prior_is_drawn(
+def test_temperature_0_draws_the_mean_of_the_density_or_prior(
     model: Model, faces: Faces, fitted: LowRankGaussian
 ) -> None:
     landmarks = faces.landmarks[[0, 40]]
     prior = make_condition(model.architecture, model.params, model.frozen, jnp.asarray(landmarks)).reference
     for density, z in ((fitted, prior.mean + prior.stddev * fitted.mean[None]), (None, prior.mean)):
-        drawn = sample(jax.random.key(0), model, landmarks, 2, density, temperature=0.0)
+        drawn = sample(model, jax.random.key(0), landmarks, 2, density, temperature=0.0)
         expected = decode(model, z, landmarks)
         assert np.abs(drawn.astype(int) - expected[:, None]).max() <= 1
-        wide, narrow = (sample(jax.random.key(0), model, landmarks, 8, density, t).std(axis=1).mean()
-                        for t in (1.0, 0.3))  # fmt: skip
+        draws = [sample(model, jax.random.key(0), landmarks, 8, density, temperature) for temperature in (1.0, 0.3)]
+        wide, narrow = (images.std(axis=1).mean() for images in draws)
         assert 0 < narrow < 0.6 * wide
     with pytest.raises(ValueError, match=r"temperature=-0\.1: must be 0 or more"):
-        sample(jax.random.key(0), model, landmarks, 2, temperature=-0.1)
+        sample(model, jax.random.key(0), landmarks, 2, temperature=-0.1)
 
 
 def test_an_export_keeps_the_density_in_half_precision(
@@ -121,7 +121,7 @@ def test_an_export_keeps_the_density_in_half_precision(
     assert np.array_equal(again.axes, stored.axes)
 
 
-def test_a_damaged_density_is_told(exported: Path, tmp_path: Path) -> None:
+def test_a_damaged_density_raises(exported: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(exported, tmp_path / "copy")
     (file,) = copy.rglob(FILE)
     file.write_bytes(file.read_bytes()[:100])
@@ -132,15 +132,15 @@ def test_a_damaged_density_is_told(exported: Path, tmp_path: Path) -> None:
         load_model(copy)
 
 
-def test_too_few_faces_and_records_that_are_gone_are_refused(model: Model, faces: Faces) -> None:
-    gone = dataclasses.replace(model, config=Config())
+def test_too_few_faces_and_missing_records_raise(model: Model, faces: Faces) -> None:
+    missing = dataclasses.replace(model, config=Config())
     with pytest.raises(DataError, match=r"faces that the model was trained on: .*no such folder.*with --data"):
-        density_of(gone, "nowhere")
+        density_of(missing, "nowhere")
     with pytest.raises(ValueError, match="rank=0: must be at least 1"):
         fit_density(model, faces, 0)
     few = load_faces(faces.records, "train")
     few.names = few.names[:2]
-    with pytest.raises(DataError, match="a density of 2 faces; give three at least"):
+    with pytest.raises(DataError, match="a density of 2 faces; at least 3 needed"):
         fit_density(model, few)
 
 
@@ -149,8 +149,8 @@ def test_the_commands_fit_store_and_draw(
 ) -> None:
     shown = ["--structure", f"{tiny_records}:test:0,9", "--n", "3", "--from", "posterior", "--temperature", "0.7"]
     assert main(["sample", "--checkpoint", str(tiny_workdir), *shown, "--out", str(tmp_path / "own.png")]) == 0
-    said = capsys.readouterr().err
-    assert f"a density of 96 faces of {tiny_records} (rank 31, 100% of their variance), not the prior" in said
+    messages = capsys.readouterr().err
+    assert f"a density of 96 faces of {tiny_records} (rank 31, 100% of their variance), not the prior" in messages
     assert main(["export", str(tiny_workdir), str(tmp_path / "small"), "--density", "31"]) == 0
     assert main(["sample", "--checkpoint", str(tmp_path / "small"), *shown, "--out", str(tmp_path / "kept.png")]) == 0
     assert "a density of the training faces (rank 31), not the prior" in capsys.readouterr().err
@@ -174,7 +174,7 @@ def test_both_kinds_of_samples_are_evaluated(model: Model, fitted: LowRankGaussi
     assert titles[-2:] == ["samples", "samples from posterior"]
 
 
-def test_the_shipped_density_draws_faces_where_its_prior_draws_none() -> None:
+def test_the_bundled_density_draws_faces_but_its_prior_does_not() -> None:
     pytest.importorskip("dlib")
     from ecvae_jax.data.detect import load_detector
 
@@ -185,6 +185,6 @@ def test_the_shipped_density_draws_faces_where_its_prior_draws_none() -> None:
     detector = load_detector("dlib-68")
     found = {}
     for name, density in (("prior", None), ("posterior", model.density)):
-        drawn = sample(jax.random.key(0), model, landmarks, 4, density)[0]
+        drawn = sample(model, jax.random.key(0), landmarks, 4, density)[0]
         found[name] = sum(bool(detector.detect(np.repeat(np.repeat(image, 2, axis=0), 2, axis=1))) for image in drawn)
     assert found["prior"] <= 1 < 3 <= found["posterior"]

@@ -140,7 +140,7 @@ def test_samples_are_returned_structure_by_structure(model: Model, faces: Faces)
     assert samples.numbers == report.sections["samples"]
     assert samples.people == pairs.people
     assert {key: len(values) for key, values in samples.values.items()} == {"sample_spread": 12, "sample_sharpness": 12}
-    drawn = sample(jax.random.key(0), model, pairs.target_landmarks[3:4], SAMPLES)
+    drawn = sample(model, jax.random.key(0), pairs.target_landmarks[3:4], SAMPLES)
     assert drawn.shape[1] == samples.numbers["samples_each"] == SAMPLES
     for key, number in (("sample_spread", "pixel_spread"), ("sample_sharpness", "sharpness")):
         assert samples.values[key].mean() == pytest.approx(samples.numbers[number], rel=1e-5)

@@ -1,4 +1,4 @@
-"""The pictures of transfer and sample: photos are cropped like the training faces, and notes reach the user."""
+"""The grids of transfer and sample: the crop rule of the training faces, and the notes for the user."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def test_a_loaded_model_has_the_averaged_means_in_its_prior(
     expected = means[1] - means[0] * stddev[1] / stddev[0]
     np.testing.assert_allclose(move(model, np.zeros((1, 32)), landmarks[:1], landmarks[1:])[0], expected, atol=1e-4)
     before = dataclasses.replace(model, params={**model.params, LEARNED_MEANS: state.frozen.cluster_means})
-    assert (sample(jax.random.key(0), model, landmarks, 2) != sample(jax.random.key(0), before, landmarks, 2)).any()
+    assert (sample(model, jax.random.key(0), landmarks, 2) != sample(before, jax.random.key(0), landmarks, 2)).any()
 
 
 def test_the_pictures_of_a_training_are_drawn_with_the_trained_means(learned: Config, state: TrainState) -> None:

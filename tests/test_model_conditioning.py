@@ -1,9 +1,10 @@
-"""The frozen part, and what follows from landmarks."""
+"""The frozen part, and the condition of a batch of landmarks."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,15 @@ import pytest
 from ecvae_jax.config import Config, PriorConfig, SketchConfig
 from ecvae_jax.data.batches import load_faces
 from ecvae_jax.gaussian import DiagGaussian
-from ecvae_jax.model.conditioning import Frozen, init_frozen, make_condition, mean_effective_clusters, sketch_channels
+from ecvae_jax.model.conditioning import (
+    Frozen,
+    abstract_frozen,
+    init_frozen,
+    make_condition,
+    mean_effective_clusters,
+    sketch_channels,
+)
+from ecvae_jax.model.frames import FaceFrame, PictureFrame
 from ecvae_jax.prior import GaussianMixture
 
 
@@ -28,7 +37,7 @@ def frozen(tiny_config: Config, landmarks: np.ndarray) -> Frozen:
 
 def test_frozen_part_is_a_function_of_key_and_faces(tiny_config: Config, landmarks: np.ndarray, frozen: Frozen) -> None:
     again = init_frozen(jax.random.key(0), tiny_config, landmarks)
-    assert all(map(np.array_equal, jax.tree.leaves(frozen), jax.tree.leaves(again)))
+    chex.assert_trees_all_equal(frozen, again)
     other = init_frozen(jax.random.key(1), tiny_config, landmarks)
     assert not np.array_equal(frozen.cluster_means, other.cluster_means)
     assert np.array_equal(frozen.clusters.centers, other.clusters.centers)
@@ -71,4 +80,17 @@ def test_condition_follows_the_config(tiny_config: Config, landmarks, kind: str,
 def test_equilibrium_prior_depends_on_the_face(tiny_config: Config, landmarks, frozen: Frozen) -> None:
     prior = make_condition(tiny_config.architecture, None, frozen, jnp.asarray(landmarks)).reference
     distances = np.linalg.norm((np.asarray(prior.mean) - np.asarray(prior.mean)[::-1]) / prior.stddev, axis=1)
-    assert np.median(distances) > 3  # in units of the prior: not the standard prior in disguise
+    assert np.median(distances) > 3  # in units of the prior
+
+
+@pytest.mark.parametrize("kind", ["equilibrium", "mixture", "standard"])
+@pytest.mark.parametrize("frame", ["picture", "face"])
+def test_abstract_frozen_has_the_shapes_of_the_frozen_part(
+    tiny_config: Config, landmarks, kind: str, frame: str
+) -> None:
+    model = dataclasses.replace(tiny_config.model, frame=frame)
+    config = dataclasses.replace(tiny_config, prior=PriorConfig(kind=kind), model=model)
+    frozen = init_frozen(jax.random.key(0), config, landmarks)
+    chex.assert_trees_all_equal_shapes_and_dtypes(jax.eval_shape(lambda: frozen), abstract_frozen(config.architecture))
+    condition = make_condition(config.architecture, None, frozen, jnp.asarray(landmarks[:1]))
+    assert isinstance(condition.frame, FaceFrame if frame == "face" else PictureFrame)

@@ -12,8 +12,10 @@ from ecvae_jax.config import Config, ModelConfig
 from ecvae_jax.gaussian import DiagGaussian
 from ecvae_jax.images import to_float
 from ecvae_jax.model.blocks import double, fold, unfold
-from ecvae_jax.model.conditioning import Condition, Frame, Frozen, init_frozen, make_condition
+from ecvae_jax.model.conditioning import Condition, Frozen, init_frozen, make_condition
 from ecvae_jax.model.cvae import decode, encode, init_params
+from ecvae_jax.model.frames import FaceFrame, PictureFrame
+from ecvae_jax.prior import GaussianPrior
 from ecvae_jax.structure.scheme import get_scheme
 from ecvae_jax.structure.warp import cell_centers
 
@@ -47,7 +49,7 @@ def test_double_repeats_pixels() -> None:
 
 @pytest.mark.parametrize("size", [32, 64, 128, 256])
 @pytest.mark.parametrize(("grid", "frame"), [(1, "picture"), (4, "picture"), (4, "face"), (8, "face")])
-def test_any_power_of_two_resolution_by_config(size: int, grid: int, frame: Literal["picture", "face"]) -> None:
+def test_the_config_sets_any_power_of_two_resolution(size: int, grid: int, frame: Literal["picture", "face"]) -> None:
     depth = {32: 2, 64: 3, 128: 4, 256: 5}[size]
     config = Config(model=ModelConfig(image_size=size, widths=(8,) * depth, z_dim=64, z_grid=grid, frame=frame))
 
@@ -56,9 +58,8 @@ def test_any_power_of_two_resolution_by_config(size: int, grid: int, frame: Lite
         image, sketch = jnp.zeros((2, size, size, 3)), jnp.zeros((2, size, size, 15))
         reference = DiagGaussian(jnp.zeros((2, 64)), jnp.zeros((2, 64)))
         grids = jnp.zeros((2, size // 4, size // 4, 2))
-        condition = Condition(sketch, jnp.ones((2, 1)), reference, reference, Frame(grids, grids))
-        if frame == "picture":
-            condition = condition._replace(frame=None)
+        places = FaceFrame(grids, grids) if frame == "face" else PictureFrame()
+        condition = Condition(sketch, jnp.ones((2, 1)), GaussianPrior(*reference), reference, places)
         posterior = encode(config.architecture, params, image, condition)
         return posterior, decode(config.architecture, params, posterior.mean, condition, jnp.ones(()))
 
@@ -73,7 +74,7 @@ def test_bfloat16_computes_near_float32(tiny_config: Config, params, frozen, tin
     condition = make_condition(tiny_config.architecture, None, frozen, tiny_batch["landmarks"])
     z = condition.reference.mean
     full = decode(tiny_config.architecture, params, z, condition, frozen.z_scale)
-    rounded = decode(half, params, z, condition, frozen.z_scale)
+    rounded = decode(half.architecture, params, z, condition, frozen.z_scale)
     assert rounded.dtype == jnp.float32
     assert 0 < float(jnp.abs(full - rounded).max()) < 0.1
 
@@ -90,7 +91,7 @@ def test_image_depends_on_every_dimension_of_z(tiny_config: Config, frozen, tiny
     z = condition.reference.mean
     jacobian = jax.jacrev(lambda z: image(z).reshape(32, 32, 3)[::5, ::5].sum(-1))(z)
     assert (jnp.abs(jacobian).max(axis=(0, 1, 2)) > 1e-6).all()
-    # Not a matter of derivatives alone: another z is another picture.
+    # Beyond derivatives: another z gives another picture.
     assert float(jnp.abs(image(z) - image(z + frozen.z_scale)).mean()) > 0.01
 
 
@@ -112,7 +113,9 @@ def test_image_depends_on_every_boundary_of_the_sketch(tiny_config: Config, para
 def test_gradient_of_the_image_reaches_the_landmarks(tiny_config: Config, params, frozen, tiny_batch) -> None:
     def probe(landmarks: jax.Array) -> jax.Array:
         condition = make_condition(tiny_config.architecture, None, frozen, landmarks)
-        return jnp.sum(decode(tiny_config.architecture, params, condition.reference.mean, condition, frozen.z_scale) ** 2)
+        return jnp.sum(
+            decode(tiny_config.architecture, params, condition.reference.mean, condition, frozen.z_scale) ** 2
+        )
 
     gradient = jax.grad(probe)(jnp.asarray(tiny_batch["landmarks"][:1]))
     assert jnp.isfinite(gradient).all()
@@ -130,8 +133,8 @@ def test_relative_posterior_is_written_in_units_of_the_prior(tiny_config: Config
     np.testing.assert_allclose(relative.logvar, prior.logvar + net.logvar, rtol=1e-4, atol=1e-5)
 
 
-def test_image_is_moved_by_the_prior_through_z(tiny_config: Config, params, frozen, tiny_batch) -> None:
-    """With everything else held, another prior mean Σ c_k μ_k gives another picture (relative posterior)."""
+def test_the_prior_changes_the_image_through_z(tiny_config: Config, params, frozen, tiny_batch) -> None:
+    """All else equal, another prior mean Σ c_k μ_k gives another picture (relative posterior)."""
     image = to_float(jnp.asarray(tiny_batch["image"][:1]))
     condition = make_condition(tiny_config.architecture, None, frozen, tiny_batch["landmarks"][:1])
 
@@ -145,20 +148,26 @@ def test_image_is_moved_by_the_prior_through_z(tiny_config: Config, params, froz
     assert (jnp.abs(gradient) > 1e-6).all()
 
 
-def test_what_is_drawn_in_the_face_frame_moves_with_the_face(tiny_config: Config, frozen, tiny_batch) -> None:
-    """Where the texture has the whole picture, a face one cell further right is the same picture there."""
+def test_the_texture_moves_with_the_face(tiny_config: Config, frozen, tiny_batch) -> None:
+    """If the image is all texture, moving the face one cell right moves the image one cell right."""
     config = dataclasses.replace(tiny_config, model=dataclasses.replace(tiny_config.model, frame="face"))
     params = init_params(jax.random.key(0), config.architecture)
-    silent = jax.tree.map(jnp.zeros_like, {name: params["structure"][name] for name in ("share", "flow")})
-    silent["share"]["Conv_0"]["bias"] += 50.0  # sigmoid(50) is 1
-    params = {**params, "structure": {**params["structure"], **silent}}
+    constant = jax.tree.map(jnp.zeros_like, {name: params["structure"][name] for name in ("share", "flow")})
+    constant["share"]["Conv_0"]["bias"] += 50.0  # sigmoid(50) is 1
+    params = {**params, "structure": {**params["structure"], **constant}}
     condition = make_condition(config.architecture, None, frozen, tiny_batch["landmarks"][:1])
-    assert condition.frame is not None
+    assert isinstance(condition.frame, FaceFrame)
     cell = 1.0 / condition.frame.to_face.shape[1]
     here = jnp.broadcast_to(cell_centers(condition.frame.to_face.shape[1])[None], condition.frame.to_face.shape)
     z = frozen.z_scale * jax.random.normal(jax.random.key(1), condition.reference.mean.shape)
     images = [
-        decode(config.architecture, params, z, condition._replace(frame=condition.frame._replace(to_face=places)), frozen.z_scale)
+        decode(
+            config.architecture,
+            params,
+            z,
+            condition._replace(frame=condition.frame._replace(to_face=places)),
+            frozen.z_scale,
+        )
         for places in (here, here - jnp.array([[[[cell, 0.0]]]]))
     ]
     pixels = config.model.patch

@@ -1,4 +1,4 @@
-"""Batch synthesis: the laws between its functions, and what it refuses."""
+"""Batch synthesis: the laws between its functions, and the inputs that raise."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def model(tiny_config: Config, tiny_batch: dict[str, np.ndarray]) -> Model:
 
 @pytest.fixture(scope="module")
 def faces(tiny_config: Config):
-    """40 faces: more than one compiled batch."""
+    """Returns 40 faces: more than one compiled batch."""
     split = load_faces(tiny_config.data.records, "train")
     return split.images(range(40), 32), split.landmarks[:40]
 
@@ -68,9 +68,7 @@ def test_move_keeps_the_place_in_the_prior(model: Model, faces) -> None:
     moved = synthesis.move(model, z, landmarks[:4], landmarks[4:8])
     parts = (landmarks[:4], landmarks[4:8])
     start, end = (make_condition(model.architecture, model.params, model.frozen, part).reference for part in parts)
-    np.testing.assert_allclose(
-        (moved - end.mean) / end.stddev, (z - start.mean) / start.stddev, rtol=1e-3, atol=1e-3
-    )
+    np.testing.assert_allclose((moved - end.mean) / end.stddev, (z - start.mean) / start.stddev, rtol=1e-3, atol=1e-3)
     back = synthesis.move(model, moved, landmarks[4:8], landmarks[:4])
     np.testing.assert_allclose(back, z, rtol=1e-4, atol=1e-4)
 
@@ -79,10 +77,10 @@ def test_move_keeps_the_place_in_the_prior(model: Model, faces) -> None:
 def test_samples_follow_the_prior_and_the_key(tiny_config: Config, tiny_batch, faces, kind: str) -> None:
     model = make_model(dataclasses.replace(tiny_config, prior=PriorConfig(kind=kind)), tiny_batch)
     _, landmarks = faces
-    first = synthesis.sample(jax.random.key(0), model, landmarks[:2], 3)
+    first = synthesis.sample(model, jax.random.key(0), landmarks[:2], 3)
     assert first.shape == (2, 3, 32, 32, 3)
-    assert np.array_equal(first, synthesis.sample(jax.random.key(0), model, landmarks[:2], 3))
-    assert not np.array_equal(first, synthesis.sample(jax.random.key(1), model, landmarks[:2], 3))
+    assert np.array_equal(first, synthesis.sample(model, jax.random.key(0), landmarks[:2], 3))
+    assert not np.array_equal(first, synthesis.sample(model, jax.random.key(1), landmarks[:2], 3))
     assert not np.array_equal(first[0, 0], first[0, 1])
 
 
@@ -96,18 +94,18 @@ def test_drawn_z_has_the_moments_of_the_prior(model: Model, faces) -> None:
     assert abs(u.std() - 1) < 5 / ((2 * u.size) ** 0.5)
 
 
-class Some(NamedTuple):
-    """Faces as `transfer` takes them."""
+class Arrays(NamedTuple):
+    """Faces as the input of `transfer`."""
 
     images: np.ndarray
     landmarks: np.ndarray
 
 
-def some(faces, rows) -> Some:
-    return Some(faces[0][rows], faces[1][rows])
+def some(faces, rows) -> Arrays:
+    return Arrays(faces[0][rows], faces[1][rows])
 
 
-def test_walk_starts_and_ends_where_it_should(model: Model, faces) -> None:
+def test_a_path_starts_at_the_source_and_ends_at_the_target(model: Model, faces) -> None:
     plain = AdaptConfig(detail=0.0)
     walk = interpolate(model, some(faces, [0, 1]), some(faces, [9, 8]), 4, adaptation=plain)
     assert walk.shape == (2, 4, 32, 32, 3)
@@ -117,7 +115,7 @@ def test_walk_starts_and_ends_where_it_should(model: Model, faces) -> None:
         interpolate(model, some(faces, [0]), some(faces, [9]), 1)
 
 
-def test_one_source_serves_all_targets_and_one_target_all_sources(model: Model, faces) -> None:
+def test_one_source_or_one_target_broadcasts(model: Model, faces) -> None:
     pairs = transfer(model, some(faces, [0, 0, 0]), some(faces, [3, 4, 5]))
     assert np.array_equal(transfer(model, some(faces, [0]), some(faces, [3, 4, 5])), pairs)
     pairs = transfer(model, some(faces, [3, 4]), some(faces, [0, 0]))
@@ -137,18 +135,18 @@ def test_a_model_is_a_pytree_with_a_static_config(model: Model, faces) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("spoil", "message"),
     [
         (lambda i, p: (i[:, :16], p), r"images uint8\[4, 16, 32, 3\]: the model reads uint8 \[n, 32, 32, 3\]"),
         (lambda i, p: (i.astype(np.float32), p), "images float32"),
         (lambda i, p: (i, p[:, :68]), r"landmarks \[4, 68, 2\]: the model reads \[n, 98, 2\]"),
-        (lambda i, p: (i, np.where(p > 0.5, np.nan, p)), "not finite"),
-        (lambda i, p: (i, p[:2]), "must be as many"),
+        (lambda i, p: (i, np.where(p > 0.5, np.nan, p)), "a NaN or infinite value"),
+        (lambda i, p: (i, p[:2]), "must have equal numbers"),
     ],
 )
-def test_wrong_arrays_are_refused(model: Model, faces, spoil, words: str) -> None:
+def test_wrong_arrays_raise(model: Model, faces, spoil, message: str) -> None:
     images, landmarks = spoil(faces[0][:4], faces[1][:4])
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=message):
         synthesis.encode(model, images, landmarks)
 
 

@@ -184,7 +184,7 @@ def export(options: ExportOptions, words: Sequence[str]) -> int:
 
     density = None
     if options.density:
-        density, note = density_of(load_model(options.checkpoint), options.data, options.density, anew=True)
+        density, note = density_of(load_model(options.checkpoint), options.data, options.density, refit=True)
         say(note)
     size = export_model(options.checkpoint, options.out, options.half, density)
     say(f"{options.out}: {size / 1e6:.1f} MB")

@@ -136,7 +136,7 @@ def score_samples(model: Model, pairs: Pairs, measures: Measures, density: LowRa
         density: sample it instead of the prior (`synthesis.batches.sample`).
     """
     chosen = evenly_spaced(len(pairs), STRUCTURES)
-    drawn = sample(jax.random.key(measures.seed), model, pairs.target_landmarks[chosen], SAMPLES, density)
+    drawn = sample(model, jax.random.key(measures.seed), pairs.target_landmarks[chosen], SAMPLES, density)
     flat = drawn.reshape(-1, *drawn.shape[2:])
     sharpness = gradient_ratio(flat, np.repeat(pairs.target[chosen], SAMPLES, axis=0))
     values: Values = {

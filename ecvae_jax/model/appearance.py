@@ -9,11 +9,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from ecvae_jax.config import ModelConfig
-from ecvae_jax.model.blocks import ORTHONORMAL, Conv, Down, Residual, double, fold
-from ecvae_jax.model.conditioning import Frame
-from ecvae_jax.model.face_frame import offsets, to_face_frame
+from ecvae_jax.model.blocks import ORTHONORMAL, Conv, Down, Residual, double
+from ecvae_jax.model.frames import FaceFrame, PictureFrame
 
-# Posteriors start narrow (exp(-3/2) ≈ 0.22 of the prior's width), so that the decoder hears z from the first step on.
+# Posteriors start narrow (exp(-3/2) ≈ 0.22 of the prior's width), so that the decoder uses z from the first step.
 INITIAL_LOGVAR_OFFSET = -3.0
 
 
@@ -23,20 +22,17 @@ def _logvar_bias(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.floa
 
 
 class AppearanceEncoder(nn.Module):
-    """Reads an image with its own sketch; gives the posterior's mean and log-variance before they meet the prior."""
+    """Maps an image and its own sketch to the posterior's mean and log-variance, not yet combined with the prior."""
 
     config: ModelConfig
 
     @nn.compact
     def __call__(
-        self, image: Float[Array, "b h w 3"], sketch: Float[Array, "b h w s"], frame: Frame | None = None
+        self, image: Float[Array, "b h w 3"], sketch: Float[Array, "b h w s"], frame: PictureFrame | FaceFrame
     ) -> tuple[Float[Array, "b d"], Float[Array, "b d"]]:
-        """Returns (mean, logvar), each b d in float32, in units of the prior where the posterior is relative."""
+        """Returns (mean, logvar), each b d in float32, in units of the prior if the posterior is relative."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        if frame is None:
-            maps = fold(jnp.concatenate([image, sketch], axis=-1), config.patch)
-        else:  # the sketch of a warped face is that of the mean face: how it was warped says the structure
-            maps = jnp.concatenate([fold(to_face_frame(image, frame), config.patch), offsets(frame)], axis=-1)
+        maps = frame.read(image, sketch, config.patch)
         maps = Conv(config.widths[0], kernel=1, dtype=dtype, name="stem")(maps.astype(dtype))
         levels = []
         for level, width in enumerate(config.widths):
@@ -48,7 +44,7 @@ class AppearanceEncoder(nn.Module):
         if config.z_grid == 1:
             code = einops.rearrange(levels[-1], "b h w c -> b (h w c)")
         else:
-            # Walk back up to the grid's level, so that each place of z has seen the whole face.
+            # Walk back up to the grid's level, so that each cell of z has seen the whole face.
             maps = levels.pop()
             while maps.shape[1] < config.z_grid:
                 finer = levels.pop()

@@ -1,4 +1,4 @@
-"""The layers that both branches of the network are built from. Convolutions are NHWC and padded to keep the size."""
+"""The layers of both branches of the network. Convolutions are NHWC and padded to keep the size."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ GROUP_CHANNELS = 8
 ORTHONORMAL = nn.initializers.orthogonal()
 
 
-def fold(maps: Float[Array, "b h w c"], patch: int) -> Float[Array, "b h/p w/p p*p*c"]:
-    """Returns the maps with each square of `patch` pixels moved into channels (space to depth)."""
+def fold(maps: Float[Array, "b h w c"], patch: int) -> Float[Array, "b h2 w2 c2"]:
+    """Returns the maps with each square of `patch` pixels moved into channels (space to depth).
+
+    h2 = h / patch, w2 = w / patch, c2 = patch² · c.
+    """
     return einops.rearrange(maps, "b (h i) (w j) c -> b h w (i j c)", i=patch, j=patch)
 
 
-def unfold(maps: Float[Array, "b h w p*p*c"], patch: int) -> Float[Array, "b h*p w*p c"]:
+def unfold(maps: Float[Array, "b h2 w2 c2"], patch: int) -> Float[Array, "b h w c"]:
     """Returns the inverse of `fold` (depth to space, a sub-pixel layer)."""
     return einops.rearrange(maps, "b h w (i j c) -> b (h i) (w j) c", i=patch, j=patch)
 
 
-def double(maps: Float[Array, "b h w c"]) -> Float[Array, "b 2h 2w c"]:
-    """Returns the maps at twice the resolution, nearest neighbor."""
+def double(maps: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Returns the maps at twice the resolution, nearest neighbor: h2 = 2h, w2 = 2w."""
     return einops.repeat(maps, "b h w c -> b (h i) (w j) c", i=2, j=2)
 
 
@@ -47,7 +50,7 @@ class Conv(nn.Module):
 
 
 class Residual(nn.Module):
-    """Pre-activation residual block; `code` is added between its two convolutions, the same at every place."""
+    """Pre-activation residual block; `code` is added between its two convolutions, the same vector at every pixel."""
 
     features: int
     dtype: DTypeLike = jnp.float32
@@ -56,18 +59,18 @@ class Residual(nn.Module):
     def __call__(
         self, maps: Float[Array, "b h w c"], code: Float[Array, "b e"] | None = None
     ) -> Float[Array, "b h w f"]:
-        """Returns the maps plus their branch, with `features` channels."""
+        """Returns (maps + branch) / √2, with `features` channels."""
         branch = Conv(self.features, dtype=self.dtype)(self.activate(maps))
         if code is not None:
             branch += nn.Dense(self.features, dtype=self.dtype, kernel_init=ORTHONORMAL)(code)[:, None, None, :]
         branch = Conv(self.features, dtype=self.dtype)(self.activate(branch))
         if maps.shape[-1] != self.features:
             maps = Conv(self.features, kernel=1, dtype=self.dtype)(maps)
-        # The sum of two independent unit-variance branches keeps unit variance only when divided by √2.
+        # The sum of two independent unit-variance branches has unit variance only when divided by √2.
         return (maps + branch) * jnp.asarray(0.5**0.5, maps.dtype)
 
     def activate(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        """Returns the maps normalized within groups of channels (statistics in float32) and passed through SiLU."""
+        """Returns SiLU of the maps, normalized within groups of channels; statistics in float32."""
         groups = maps.shape[-1] // GROUP_CHANNELS
         return jax.nn.silu(nn.GroupNorm(num_groups=groups, dtype=jnp.float32)(maps).astype(self.dtype))
 
@@ -79,6 +82,6 @@ class Down(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 f"]:
-        """Returns the maps at half the resolution, with `features` channels."""
+    def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 f"]:
+        """Returns the maps at half the resolution, h2 = h / 2 and w2 = w / 2, with `features` channels."""
         return Conv(self.features, kernel=1, dtype=self.dtype)(fold(maps, 2))

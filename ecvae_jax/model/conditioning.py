@@ -1,9 +1,9 @@
-"""What the model is conditioned on, all of it a function of the landmarks: sketch, cluster weights, prior."""
+"""What the model is conditioned on, a function of the landmarks: sketch, cluster weights, prior, frame."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,67 +12,52 @@ from jaxtyping import Array, Float, PyTree
 
 from ecvae_jax.config import Architecture, Config
 from ecvae_jax.gaussian import DiagGaussian
+from ecvae_jax.model.frames import FaceFrame, PictureFrame, make_frame
 from ecvae_jax.prior import Prior, effective_clusters, init_cluster_means, make_prior
 from ecvae_jax.structure.clusters import MAX_FITTED_FACES, Clusters, cluster_weights, fit_clusters
 from ecvae_jax.structure.scheme import get_scheme
 from ecvae_jax.structure.sketch import draw_sketch
-from ecvae_jax.structure.warp import smooth_map
-
-# Root mean square distance of the mean shape's landmarks from its center in the face frame, crop units: that of the
-# crops that `ecvae prepare` cuts, so that the frame shows as much around a face as they do.
-FRAME_SCALE = 0.22
-
 
 LEARNED_MEANS = "cluster_means"
-"""Their name among the parameters where `prior.learned`, beside the branches of the network."""
+"""Name of the cluster means among the parameters if `prior.learned`."""
 
 
 class Frozen(NamedTuple):
-    """The part of the model that is fixed before training.
+    """The part of the model that is fixed before training; no gradient reaches it.
 
-    It rides in the state beside the parameters, is stored in every checkpoint, and no gradient reaches it. Trained
-    cluster means start from these and live among the parameters (`cluster_means`); these stay unchanged.
+    The training state and every checkpoint hold it beside the parameters. Learned cluster means start from
+    `cluster_means` but are parameters; `Frozen` itself never changes.
     """
 
     clusters: Clusters
     cluster_means: Float[Array, "k d"]
     cluster_stddev: Float[Array, " k"]
     z_scale: Float[Array, ""]
-    """Median standard deviation of the prior over the training faces: the unit in which the decoder reads z."""
-
-
-class Frame(NamedTuple):
-    """How the face frame, in which all faces have the mean shape, lies over a picture; grids of the finest level."""
-
-    to_face: Float[Array, "b r r 2"]
-    """Where each cell of the picture lies in the face frame."""
-    to_picture: Float[Array, "b r r 2"]
-    """Where each cell of the face frame lies in the picture."""
+    """Median standard deviation of the prior over the training faces; the decoder reads z in this unit."""
 
 
 class Condition(NamedTuple):
-    """Everything that follows from the landmarks of a batch."""
+    """All that the network knows of the landmarks of a batch."""
 
     sketch: Float[Array, "b h w s"]
     cluster_weights: Float[Array, "b k"]
     prior: Prior
     reference: DiagGaussian
-    """The Gaussian that a relative posterior is written against: the prior, or a mixture's first two moments."""
-    frame: Frame | None = None
-    """Where z has its places in the face frame (`model.frame`)."""
+    """The Gaussian that a relative posterior is relative to: the prior, or a mixture's first two moments."""
+    frame: PictureFrame | FaceFrame
+    """Where z has its cells (`model.frame`)."""
 
 
 def sketch_channels(architecture: Architecture) -> int:
-    """Returns s, the number of maps of the sketch."""
+    """Returns s, the number of maps in a sketch."""
     return len(get_scheme(architecture.points).boundaries) if architecture.sketch.channels == "boundary" else 1
 
 
 def init_frozen(key: Array, config: Config, landmarks: np.ndarray) -> Frozen:
-    """Returns clusters fitted to the training landmarks, and cluster means drawn at random once and for all.
+    """Returns clusters fitted to the training landmarks, and random cluster means that stay fixed.
 
     Args:
-        key: JAX key; the means are a pure function of it.
-        config: the experiment.
+        key: of the means, which are a pure function of it.
         landmarks: n p 2, crop units, the training faces in the order of the records.
 
     Raises:
@@ -91,13 +76,13 @@ def init_frozen(key: Array, config: Config, landmarks: np.ndarray) -> Frozen:
 
 
 def add_learned_means(config: Config, params: PyTree, frozen: Frozen) -> PyTree:
-    """Returns the parameters with the cluster means among them where these are trained, else as they are."""
-    # A copy: a step donates its whole input, and a buffer may be given away only once.
+    """Returns the parameters, with the cluster means added if `prior.learned`."""
+    # A copy: a training step donates all its inputs, and a buffer can be donated only once.
     return {**params, LEARNED_MEANS: jnp.copy(frozen.cluster_means)} if config.prior.learned else params
 
 
 def cluster_means(architecture: Architecture, params: PyTree | None, frozen: Frozen) -> Float[Array, "k d"]:
-    """Returns the cluster means in use: the trained ones among the parameters where `prior.learned`, else the frozen.
+    """Returns the cluster means in use: the parameters if `prior.learned`, else the frozen ones.
 
     Deviation: the paper keeps the means fixed.
     """
@@ -107,7 +92,7 @@ def cluster_means(architecture: Architecture, params: PyTree | None, frozen: Fro
 
 
 def mean_effective_clusters(architecture: Architecture, frozen: Frozen, landmarks: np.ndarray) -> dict[str, float]:
-    """Returns the mean of exp(H(c)) over faces, n p 2, for either `clusters.mode`: from 1 (one cluster) to K (all)."""
+    """Returns the mean of exp(H(c)) over faces, n p 2, by `clusters.mode`: from 1 (one cluster) to K (all equally)."""
     means = {}
     for mode in ("centered", "literal"):
         other = dataclasses.replace(architecture, clusters=dataclasses.replace(architecture.clusters, mode=mode))
@@ -119,13 +104,12 @@ def mean_effective_clusters(architecture: Architecture, frozen: Frozen, landmark
 def make_condition(
     architecture: Architecture, params: PyTree | None, frozen: Frozen, landmarks: Float[Array, "b p 2"]
 ) -> Condition:
-    """Returns sketch, cluster weights and prior of a batch of landmarks: pure, jittable, differentiable in them.
+    """Returns the condition of a batch of landmarks; pure, jittable, differentiable in the landmarks.
 
     Args:
-        architecture: static.
-        params: of the network; None where no parameter can matter, which holds unless `prior.learned`.
-        frozen: clusters, cluster means and scales.
-        landmarks: crop units, 0..1 across the crop, in the scheme of `architecture.points`.
+        architecture: static under jit.
+        params: read only if `prior.learned`; None takes the frozen means.
+        landmarks: crop units, 0..1 across the crop.
     """
     scheme, settings = get_scheme(architecture.points), architecture.sketch
     sketch = draw_sketch(
@@ -134,7 +118,7 @@ def make_condition(
     weights = _weights(architecture, frozen, landmarks)
     means = cluster_means(architecture, params, frozen)
     prior = make_prior(architecture.prior.kind, weights, means, frozen.cluster_stddev)
-    frame = _frame(architecture, frozen, landmarks) if architecture.model.frame == "face" else None
+    frame = make_frame(architecture.model, frozen.clusters.mean_shape, landmarks)
     return Condition(sketch, weights, prior, prior.reference, frame)
 
 
@@ -142,15 +126,19 @@ compiled_condition = jax.jit(make_condition, static_argnums=0)
 """`make_condition`, compiled once for all callers outside a larger program."""
 
 
+def abstract_frozen(architecture: Architecture) -> Frozen:
+    """Returns shapes and types of the frozen part, as `jax.ShapeDtypeStruct`s."""
+    points, count = architecture.points, architecture.clusters.count
+
+    def shape(*sides: int) -> Any:
+        return jax.ShapeDtypeStruct(sides, jnp.float32)
+
+    clusters = Clusters(shape(count, points, 2), shape(points, 2))
+    return Frozen(clusters, shape(count, architecture.model.z_dim), shape(count), shape())
+
+
 def _weights(architecture: Architecture, frozen: Frozen, landmarks: Float[Array, "b p 2"]) -> Float[Array, "b k"]:
     settings, scheme = architecture.clusters, get_scheme(architecture.points)
     return cluster_weights(
         landmarks, frozen.clusters, scheme, settings.mode, settings.temperature, settings.remove_roll
     )
-
-
-def _frame(architecture: Architecture, frozen: Frozen, landmarks: Float[Array, "b p 2"]) -> Frame:
-    side = architecture.model.level_sides[0]
-    mean_face = 0.5 + FRAME_SCALE * jnp.asarray(frozen.clusters.mean_shape, landmarks.dtype)
-    mean_faces = jnp.broadcast_to(mean_face[None], landmarks.shape)
-    return Frame(smooth_map(landmarks, mean_faces, side), smooth_map(mean_faces, landmarks, side))

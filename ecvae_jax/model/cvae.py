@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,24 +12,22 @@ from jaxtyping import Array, Float, PyTree
 from ecvae_jax.config import Architecture, ModelConfig
 from ecvae_jax.gaussian import DiagGaussian
 from ecvae_jax.model.appearance import AppearanceEncoder
-from ecvae_jax.model.conditioning import Condition, Frame, sketch_channels
+from ecvae_jax.model.conditioning import Condition, abstract_frozen, make_condition
 from ecvae_jax.model.unet import StructureUNet
-from ecvae_jax.prior import GaussianPrior
-from ecvae_jax.structure.warp import cell_centers
 
 
 class CVAE(nn.Module):
-    """Two branches: appearance encoder and structure U-Net. Use it through `encode` and `decode` of this module."""
+    """Two branches: appearance encoder and structure U-Net. Callers use `encode` and `decode` of this module."""
 
     config: ModelConfig
 
     def setup(self) -> None:
-        """Makes the two branches."""
+        """Creates the two branches."""
         self.appearance = AppearanceEncoder(self.config)
         self.structure = StructureUNet(self.config)
 
     def encode(self, image: Float[Array, "b h w 3"], condition: Condition) -> DiagGaussian:
-        """Returns q(z | x, c) as a b d Gaussian."""
+        """Returns q(z | x, c), b d."""
         mean, logvar = self.appearance(image, condition.sketch, condition.frame)
         reference = condition.reference
         if self.config.posterior == "plain":
@@ -43,7 +43,7 @@ class CVAE(nn.Module):
     def __call__(
         self, image: Float[Array, "b h w 3"], condition: Condition, z_scale: Float[Array, ""]
     ) -> Float[Array, "b h w 3"]:
-        """Returns the reconstruction at the posterior's mean: the pass that initialization runs."""
+        """Returns the reconstruction from the posterior's mean; initialization runs it."""
         return self.decode(self.encode(image, condition).mean, condition, z_scale)
 
 
@@ -57,11 +57,11 @@ def encode(
 
     Args:
         image: float in [-1, 1].
-        condition: what follows from that image's own landmarks. A relative posterior is written against its
-            `reference`: mean = m(c) + σ(c)·net, and the log-variance is an offset to the prior's.
+        condition: of the image's own landmarks. A relative posterior has mean m(c) + σ(c)·net, and its log-variance
+            is an offset to that of `condition.reference`.
 
-    Deviation: the paper gives q = N(μ(x, c), σ²(x, c)) without a parametrization; `model.posterior="plain"` is the
-    literal reading.
+    Deviation: the paper gives q = N(μ(x, c), σ²(x, c)) without a parametrization, which `model.posterior="plain"`
+    takes literally.
     """
     posterior = CVAE(architecture.model).apply({"params": params}, image, condition, method="encode")
     assert isinstance(posterior, DiagGaussian)
@@ -78,9 +78,9 @@ def decode(
     """Returns the mean image of p(x | c, z) in [-1, 1], float32.
 
     Args:
-        z: appearance; for a relative posterior it must sit under the prior of `condition` (see `prior.transport`).
-        condition: the structure to be drawn.
-        z_scale: typical standard deviation of z, by which it is divided before the first layer (`Frozen.z_scale`).
+        z: for a relative posterior, from the prior of `condition`; `prior.transport` moves another z there.
+        condition: of the structure to draw.
+        z_scale: divides z before the first layer (`Frozen.z_scale`).
     """
     image = CVAE(architecture.model).apply({"params": params}, z, condition, z_scale, method="decode")
     assert isinstance(image, jax.Array)
@@ -88,16 +88,12 @@ def decode(
 
 
 def init_params(key: Array, architecture: Architecture) -> PyTree:
-    """Returns freshly drawn parameters: orthonormal kernels, zero biases. `lsuv.init_unit_variance` comes next."""
+    """Returns new random parameters: orthonormal kernels, zero biases. `lsuv.init_unit_variance` rescales them."""
     model = architecture.model
-    size = model.image_size
-    gaussian = GaussianPrior(jnp.zeros((1, model.z_dim)), jnp.zeros((1, model.z_dim)))
-    grid = cell_centers(model.level_sides[0])[None]
-    condition = Condition(
-        sketch=jnp.zeros((1, size, size, sketch_channels(architecture))),
-        cluster_weights=jnp.ones((1, 1)),
-        prior=gaussian,
-        reference=gaussian,
-        frame=Frame(grid, grid) if model.frame == "face" else None,
-    )
-    return jax.jit(CVAE(model).init)(key, jnp.zeros((1, size, size, 3)), condition, jnp.ones(()))["params"]
+    landmarks = jax.ShapeDtypeStruct((1, architecture.points, 2), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32)
+    frozen = abstract_frozen(architecture)
+    # Only shapes matter to the initializers.
+    condition = jax.eval_shape(partial(make_condition, architecture, None), frozen, landmarks)
+    inputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (image, condition, frozen.z_scale))
+    return jax.jit(CVAE(model).init)(key, *inputs)["params"]

@@ -1,4 +1,4 @@
-"""A trained model: what synthesis, evaluation and exports take."""
+"""`Model`: a trained model, the input of synthesis, evaluation and exports."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from jaxtyping import Array, Float, PyTree
 
 from ecvae_jax.config import Architecture, Config
 from ecvae_jax.gaussian import LowRankGaussian
-from ecvae_jax.model.conditioning import Condition, Frozen, add_learned_means, compiled_condition
+from ecvae_jax.model.conditioning import Condition, Frozen, abstract_frozen, add_learned_means, compiled_condition
 from ecvae_jax.model.cvae import init_params
-from ecvae_jax.structure.clusters import Clusters
 
 
 class Provenance(dict[str, Any]):
-    """JSON facts about the training records (`Faces.metadata`), hashable as the static part of a pytree must be."""
+    """Metadata of the training records (`Faces.metadata`), hashable because it is a static part of a pytree."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(json.dumps(self, sort_keys=True))
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["params", "frozen", "density"], meta_fields=["config", "step", "records"]
+    jax.tree_util.register_dataclass,
+    data_fields=["params", "frozen", "density"],
+    meta_fields=["config", "step", "records"],
 )
 @dataclass(frozen=True)
 class Model:
@@ -36,21 +37,21 @@ class Model:
 
     config: Config
     params: PyTree
-    """The moving average of the parameters."""
+    """Moving average of the parameters."""
     frozen: Frozen
     step: int = 0
-    """Training steps taken."""
-    records: Mapping[str, Any] = Provenance()  # noqa: RUF009
-    """Facts about the training records, such as the crop's margin: `Faces.metadata`."""
+    """Number of training steps."""
+    records: Mapping[str, Any] = Provenance()
+    """Metadata of the training records (`Faces.metadata`), such as the crop's margin."""
     density: LowRankGaussian | None = None
-    """Gaussian of the training faces' appearances, if stored with the model (`synthesis.density`)."""
+    """Gaussian of the training faces' appearances (`synthesis.density`); None if the checkpoint has none."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "records", Provenance(self.records))
 
     @property
     def architecture(self) -> Architecture:
-        """The static argument of the compiled programs."""
+        """Static argument of the compiled programs."""
         return self.config.architecture
 
 
@@ -61,16 +62,8 @@ def condition_of(model: Model, landmarks: Float[Array | np.ndarray, "n p 2"]) ->
 
 def abstract_arrays(config: Config) -> tuple[PyTree, Frozen]:
     """Returns shapes and types of the parameters and the frozen part, as `jax.ShapeDtypeStruct`s."""
-    architecture = config.architecture
-    points, count = architecture.points, architecture.clusters.count
 
-    def build() -> tuple[PyTree, Frozen]:
-        frozen = Frozen(
-            Clusters(jnp.zeros((count, points, 2)), jnp.zeros((points, 2))),
-            jnp.zeros((count, architecture.model.z_dim)),
-            jnp.zeros((count,)),
-            jnp.zeros(()),
-        )
-        return add_learned_means(config, init_params(jax.random.key(0), architecture), frozen), frozen
+    def build(frozen: Frozen) -> tuple[PyTree, Frozen]:
+        return add_learned_means(config, init_params(jax.random.key(0), config.architecture), frozen), frozen
 
-    return jax.eval_shape(build)
+    return jax.eval_shape(build, abstract_frozen(config.architecture))

@@ -1,4 +1,4 @@
-"""The training objective: recon_nll + beta · kl, every term in nats per image (Eqs. 1 and 2)."""
+"""Structural similarity of images (Wang et al. 2004)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def structural_similarity(first: Float[Array, "b h w 3"], second: Float[Array, "
 
     Window: Gaussian, 7 pixels, standard deviation 1.5; K1 = 0.01, K2 = 0.03; no padding.
     """
-    # The window as two banded matrix products: many times faster on a CPU, gradient included, than depthwise
-    # convolutions (benchmarks/ssim.py); the values are the same.
+    # Two banded matrix products give the values of a depthwise convolution and are many times faster on a CPU, gradient
+    # included (benchmarks/ssim.py).
     rows, columns = (jnp.asarray(_ssim_window(side), first.dtype) for side in first.shape[1:3])
 
     def smooth(maps: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
-        # Variances below are differences of near numbers: a TPU or GPU must not multiply in fewer bits here.
+        # The variances below are differences of nearly equal numbers: TPUs and GPUs must not multiply in fewer bits.
         return jnp.einsum("ih,bhwc,jw->bijc", rows, maps, columns, precision=jax.lax.Precision.HIGHEST)
 
     c1, c2 = (0.01 * 2.0) ** 2, (0.03 * 2.0) ** 2

@@ -1,1 +1,1 @@
-"""Synthesis: jitted batches, adaptation to one photo, the fitted density, grids."""
+"""Synthesis: jitted batches, adaptation to a photo, the fitted density, grids."""

@@ -1,8 +1,8 @@
-"""Adapting to one photo: a few steps on its z and on the decoder, and the photo's own pixels where they fit.
+"""Transfer with adaptation to one photo: steps on z and the decoder, and the photo's own pixels where they agree.
 
-An autoencoder trained on other people keeps the kind of a face and loses the person. Two remedies, not in the paper:
-the model can be fitted to the one source photo before the structure is changed, which takes seconds; and wherever the
-photo, warped by its landmarks, agrees with what the model draws, the warped photo is the better picture of the two.
+An autoencoder trained on other people loses a person's identity. Two remedies, neither in the paper. A few seconds of
+training fit the model to the source photo before its structure changes. Where the photo, warped by its landmarks,
+agrees with the model's image, its own pixels replace the model's.
 """
 
 from __future__ import annotations
@@ -26,27 +26,17 @@ from ecvae_jax.structure.warp import cell_centers, finer, resample, smooth_map
 from ecvae_jax.synthesis.batches import Images, Landmarks, check_faces, in_batches, transfer_plain
 
 _FIELD = 32
-"""Cells of the grid on which the map between two faces is worked out."""
-
-
+"""Side of the grid on which the map between two faces is computed."""
 _SSIM_WEIGHT = 0.3
-
-
 _Z_RATE = 10.0
-"""Step of z, in units of the prior's standard deviation, for one of a weight."""
-
-
+"""Learning rate of z, in units of the prior's standard deviation, relative to that of the decoder."""
 _EDGE = 0.04
-"""Width of the border of the source, in crop units, over which its pixels fade out."""
-
-
-_NEIGHBOURHOOD = 0.17
+"""Width of the source's border, in crop units, over which its pixels fade out."""
+_NEIGHBORHOOD = 0.17
 """Side of the square, in crop units, over which agreement is averaged: an eye with its lids."""
-
-
 _TOLERANCE = 0.06
-"""Mean absolute difference (images in [-1, 1]) at which a photo's pixels count for a third. Neighborhood and tolerance
-were chosen on 12 people and views of them that the shipped model's training did not see."""
+"""Mean absolute difference (images in [-1, 1]) that lowers the weight of a photo's pixels to 1/e. Neighborhood and
+tolerance were chosen on views of 12 people outside the bundled model's training set."""
 
 
 class FaceArrays(Protocol):
@@ -59,7 +49,7 @@ class FaceArrays(Protocol):
 
     @property
     def landmarks(self) -> Landmarks:
-        """Crop units, in the model's scheme."""
+        """Crop units, in the model's landmark scheme."""
         ...
 
 
@@ -76,18 +66,17 @@ def transfer(
         sources: n faces, or one for all targets.
         targets: n faces, or one for all sources.
         transport: move z from the prior of the source's structure to that of the target's.
-        adaptation: `AdaptConfig(detail=0)` draws by the model alone.
+        adaptation: `AdaptConfig(detail=0)` uses the model alone.
 
     Raises:
-        ValueError: numbers of sources and targets that differ, or faces of another size or scheme than the model's.
+        ValueError: the numbers of sources and targets differ and neither is 1, or the model has another size or scheme.
     """
     n, m = len(sources.landmarks), len(targets.landmarks)
     if n != m and 1 not in (n, m):
-        raise ValueError(f"{n} sources and {m} targets: give one of either, or as many")
+        raise ValueError(f"{n} sources and {m} targets: give equal numbers, or one of either")
     count = max(n, m) if min(n, m) else 0
-    images, landmarks, target_landmarks = (
-        np.broadcast_to(each, (count, *each.shape[1:])) for each in (sources.images, sources.landmarks, targets.landmarks)
-    )
+    arrays = sources.images, sources.landmarks, targets.landmarks
+    images, landmarks, target_landmarks = (np.broadcast_to(array, (count, *array.shape[1:])) for array in arrays)
     return transfer_adapted(model, images, landmarks, target_landmarks, transport, adaptation)
 
 
@@ -99,23 +88,21 @@ def interpolate(
     transport: bool = True,
     adaptation: AdaptConfig = AdaptConfig(),  # noqa: B008
 ) -> UInt8[np.ndarray, "n steps h w 3"]:
-    """Returns each source appearance along a straight path from its own landmarks to its target's, ends included.
+    """Returns each source appearance on the straight path from its own landmarks to its target's.
 
     Args:
         sources: n faces.
         targets: n faces.
-        steps: images of each path, at least 2.
-        transport: see `transfer`.
-        adaptation: see `transfer`.
+        steps: images per path, ends included; at least 2.
 
     Raises:
-        ValueError: fewer than 2 steps, or see `transfer`.
+        ValueError: fewer than 2 steps, or as for `transfer`.
     """
     if steps < 2:
         raise ValueError(f"steps={steps}: must be at least 2, the two ends of the path")
     along = np.linspace(0.0, 1.0, steps, dtype=np.float32)[None, :, None, None]
     paths = (1 - along) * sources.landmarks[:, None] + along * targets.landmarks[:, None]
-    images, landmarks = (np.repeat(each, steps, axis=0) for each in (sources.images, sources.landmarks))
+    images, landmarks = (np.repeat(array, steps, axis=0) for array in (sources.images, sources.landmarks))
     drawn = transfer_adapted(model, images, landmarks, paths.reshape(landmarks.shape), transport, adaptation)
     return drawn.reshape(len(paths), steps, *drawn.shape[1:])
 
@@ -128,20 +115,16 @@ def transfer_adapted(
     transport: bool = True,
     adaptation: AdaptConfig = AdaptConfig(),  # noqa: B008
 ) -> Images:
-    """Returns the n source appearances under the n target structures, one to one, the model adapted to each source.
+    """Returns n source appearances under n target structures, row by row, with the model adapted to each source.
 
-    Equal sources that follow each other are fitted once.
+    Consecutive equal sources are fitted once.
 
     Args:
-        model: a loaded checkpoint.
-        images: n h w 3, the sources.
-        landmarks: their landmarks, n p 2.
-        target_landmarks: n p 2.
-        transport: move z along from the prior of the source's structure to that of the target's.
-        adaptation: how far to adapt.
+        landmarks: of the sources.
+        transport: see `transfer`.
 
     Raises:
-        ValueError: images or landmarks of another size or scheme than the model's.
+        ValueError: the images or landmarks do not fit the model's size or scheme.
     """
     if not adaptation.steps and not adaptation.detail:
         return transfer_plain(model, images, landmarks, target_landmarks, transport)
@@ -156,11 +139,13 @@ def transfer_adapted(
     params, z, previous = model.params, None, -1
     for row in range(len(images)):
         one = slice(row, row + 1)
-        if previous < 0 or not (np.array_equal(images[row], images[previous])
-                                and np.array_equal(landmarks[row], landmarks[previous])):  # fmt: skip
+        if previous < 0 or not (
+            np.array_equal(images[row], images[previous]) and np.array_equal(landmarks[row], landmarks[previous])
+        ):
             params, z = _fit(architecture, adaptation, model.params, frozen, images[one], landmarks[one])
         previous = row
-        picture = _draw(architecture, transport, params, frozen, share, z, images[one], landmarks[one], target_landmarks[one])
+        faces = images[one], landmarks[one], target_landmarks[one]
+        picture = _draw(architecture, transport, params, frozen, share, z, *faces)
         drawn[row] = to_uint8(np.asarray(picture))[0]
     return drawn
 
@@ -173,20 +158,18 @@ def lay_photo_over(
     target_landmarks: Float[Array, "b p 2"],
     share: Float[Array, ""] | float = 1.0,
 ) -> Float[Array, "b h w 3"]:
-    """Returns a drawn transfer with the source photo's own pixels wherever these can be trusted.
+    """Returns drawn transfers with the source photo's own pixels where these are reliable.
 
-    The photo is warped to the target's landmarks (`structure.warp.smooth_map`). How far it can be trusted shows on the
-    model's reconstruction of it, warped in the same way: where that differs from what the model draws for the target (a
-    mouth that opens, the far cheek of a turned head, another light), the drawn image stays. The photo also fades where
-    it does not show the place, and where the map spreads little of it over much of the target.
+    The photo is warped to the target's landmarks (`structure.warp.smooth_map`), and so is the model's reconstruction of
+    it. Where the warped reconstruction differs from the drawn image (a mouth that opens, the far cheek of a turned
+    head, another light), the drawn image stays. The photo also fades beyond its border, and where the map stretches it.
 
     Args:
         image: the sources, in [-1, 1].
-        reconstruction: the model's, of the sources.
-        drawn: the model's transfers.
+        reconstruction: of the sources, by the model.
+        drawn: the transfers, by the model.
         landmarks: of the sources.
-        target_landmarks: of the transfers.
-        share: of the photo where it agrees fully, 0 to 1.
+        share: weight of the photo where it agrees fully, 0 to 1.
     """
     size = image.shape[1]
     places = smooth_map(target_landmarks, landmarks, _FIELD, pinned=True)
@@ -204,19 +187,26 @@ def lay_photo_over(
 
 
 def _local_mean(maps: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    # Two matrix products: XLA folds the constant part of a window reduction for most of a minute.
+    # Two matrix products: with a window reduction, XLA spends most of a minute on constant folding.
     size = maps.shape[1]
-    near = np.abs(np.arange(size)[:, None] - np.arange(size)[None]) <= _NEIGHBOURHOOD * size / 2
+    near = np.abs(np.arange(size)[:, None] - np.arange(size)[None]) <= _NEIGHBORHOOD * size / 2
     mean = jnp.asarray(near / near.sum(axis=1, keepdims=True), maps.dtype)
     return jnp.einsum("ih,bhwc,jw->bijc", mean, maps, mean, precision=jax.lax.Precision.HIGHEST)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _draw(
-    architecture: Architecture, transport: bool, params: PyTree, frozen: Frozen, share: Array, z: Array | None, images: Array,
-    landmarks: Array, target_landmarks: Array,
-) -> Float[Array, "b h w 3"]:  # fmt: skip
-    source, target = (make_condition(architecture, params, frozen, one) for one in (landmarks, target_landmarks))
+    architecture: Architecture,
+    transport: bool,
+    params: PyTree,
+    frozen: Frozen,
+    share: Array,
+    z: Array | None,
+    images: Array,
+    landmarks: Array,
+    target_landmarks: Array,
+) -> Float[Array, "b h w 3"]:
+    source, target = (make_condition(architecture, params, frozen, face) for face in (landmarks, target_landmarks))
     image = to_float(images)
     if z is None:
         z = encode(architecture, params, image, source).mean
@@ -230,7 +220,7 @@ def _draw(
 def _fit(
     architecture: Architecture, adaptation: AdaptConfig, params: PyTree, frozen: Frozen, image: Array, landmarks: Array
 ) -> tuple[PyTree, Float[Array, "1 d"]]:
-    """Returns parameters with another decoder, and z, after some steps towards the reconstruction of one photo."""
+    """Returns parameters with a fitted decoder, and a fitted z, for the reconstruction of one photo."""
     true, condition = to_float(image), make_condition(architecture, params, frozen, landmarks)
     start = encode(architecture, params, true, condition).mean
 

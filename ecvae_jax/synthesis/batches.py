@@ -1,6 +1,6 @@
-"""Jitted batch synthesis: encode, decode, reconstruct, transfer, sample, interpolate.
+"""Jitted batch synthesis by the model alone: encode, decode, move, reconstruct, transfer, sample.
 
-Every function takes a loaded `Model` and host arrays, runs in batches of one compiled shape, and gives 8-bit images.
+Inputs and outputs are host arrays: 8-bit images n h w 3 at the model's resolution, landmarks n p 2 in crop units.
 """
 
 from __future__ import annotations
@@ -22,24 +22,17 @@ from ecvae_jax.model.conditioning import Frozen, make_condition
 from ecvae_jax.model.model import Model
 
 BATCH = 32
-"""Most images per compiled call; a shorter rest is padded to a power of two, so that few shapes are compiled."""
+"""Images per compiled call. The remainder is padded to a power of two, so that few shapes are compiled."""
 
 Images = UInt8[np.ndarray, "n h w 3"]
-
-
 Landmarks = Float[np.ndarray, "n p 2"]
 
 
 def encode(model: Model, images: Images, landmarks: Landmarks) -> DiagGaussian:
     """Returns q(z | x, c) of each face, n d.
 
-    Args:
-        model: a loaded checkpoint.
-        images: n h w 3, at the model's resolution.
-        landmarks: n p 2, crop units, in the model's scheme.
-
     Raises:
-        ValueError: images or landmarks of another size or scheme than the model's.
+        ValueError: the images or landmarks do not fit the model's size or scheme.
     """
     check_faces(model.config, images, landmarks)
     mean, logvar = in_batches(partial(_encode, model.architecture, model.params, model.frozen), images, landmarks)
@@ -47,9 +40,10 @@ def encode(model: Model, images: Images, landmarks: Landmarks) -> DiagGaussian:
 
 
 def decode(model: Model, z: Float[np.ndarray, "n d"] | Array, landmarks: Landmarks) -> Images:
-    """Returns the image of each z under its landmarks; z must sit under the prior of those (see `move`)."""
+    """Returns the image of each z under its landmarks; `move` moves z to their prior."""
     _check_landmarks(model.config, landmarks)
-    return to_uint8(in_batches(partial(_decode, model.architecture, model.params, model.frozen), np.asarray(z), landmarks))
+    decode_batch = partial(_decode, model.architecture, model.params, model.frozen)
+    return to_uint8(in_batches(decode_batch, np.asarray(z), landmarks))
 
 
 def move(
@@ -61,19 +55,17 @@ def move(
 
 
 def reconstruct(model: Model, images: Images, landmarks: Landmarks) -> Images:
-    """Returns each face drawn again from its own posterior mean and landmarks."""
+    """Returns each face decoded from its own posterior mean and landmarks."""
     return decode(model, encode(model, images, landmarks).mean, landmarks)
 
 
 def transfer_plain(
     model: Model, images: Images, landmarks: Landmarks, target_landmarks: Landmarks, transport: bool = True
 ) -> Images:
-    """Returns the n source appearances under the n target structures, one to one: the model alone.
+    """Returns n source appearances under n target structures, row by row.
 
     Args:
-        images: n h w 3, the sources.
-        landmarks: n p 2, of the sources.
-        target_landmarks: n p 2.
+        landmarks: of the sources.
         transport: move z from the prior of the source's structure to that of the target's.
     """
     z = np.asarray(encode(model, images, landmarks).mean)
@@ -85,7 +77,7 @@ def transfer_plain(
 def transfer_grid(
     model: Model, images: Images, landmarks: Landmarks, target_landmarks: Landmarks, transport: bool = True
 ) -> UInt8[np.ndarray, "n m h w 3"]:
-    """Returns every source appearance under every target structure: emotion transfer and pose generation."""
+    """Returns each of n source appearances under each of m target structures."""
     n, m = len(images), len(target_landmarks)
     z = np.repeat(np.asarray(encode(model, images, landmarks).mean), m, axis=0)
     targets = np.tile(target_landmarks, (n, 1, 1))
@@ -96,27 +88,24 @@ def transfer_grid(
 
 
 def sample(
-    key: Array,
     model: Model,
+    key: Array,
     landmarks: Landmarks,
     count: int,
     density: LowRankGaussian | None = None,
     temperature: float = 1.0,
 ) -> UInt8[np.ndarray, "n count h w 3"]:
-    """Returns `count` images of each structure with z drawn from its prior: the diversity of p(x | c).
+    """Returns `count` images of each structure with z drawn from its prior.
 
     Args:
-        key: JAX key.
-        model: a loaded checkpoint.
-        landmarks: n p 2, the structures.
-        count: images of each.
-        density: draw z from this one instead, in units of the structure's prior (`density.fit_density`).
-        temperature: factor on the way of z from the mean of what it is drawn from: 0 is that mean, 1 the full spread.
+        count: images per structure.
+        density: draw z from this Gaussian, in units of the structure's prior (`density.fit_density`); None: the prior.
+        temperature: scales z's deviation from its mean: 0 gives the mean, 1 the full spread.
 
     Raises:
-        ValueError: a negative temperature, or landmarks of another scheme than the model's.
+        ValueError: the temperature is negative or not finite, or the landmarks do not fit the model's scheme.
 
-    Deviation: the paper samples its prior; a density of the posteriors, fitted afterwards, is of Ghosh et al. 2020
+    Deviation: the paper samples its prior; a density fitted to the posteriors is from Ghosh et al. 2020
     (https://arxiv.org/abs/1903.12436).
     """
     _check_landmarks(model.config, landmarks)
@@ -168,20 +157,20 @@ def _sample(
         if density is not None:
             return mean + stddev * density.sample(key, temperature)
         z = condition.prior.sample(key)[0]
-        return jnp.where(temperature == 1.0, z, mean + temperature * (z - mean))  # at 1 bitwise the draw itself
+        return jnp.where(temperature == 1.0, z, mean + temperature * (z - mean))  # bit-identical to z at 1
 
     return jax.vmap(draw)(jax.random.wrap_key_data(key_data), landmarks)
 
 
 PROGRAMS = {"encode": _encode, "move": _move, "decode": _decode}
-"""The jitted programs that `transfer` runs one after the other; the architecture is static, the first argument of each."""
+"""The jitted programs of a transfer, in order. The first argument of each is the static architecture."""
 
 
 def in_batches(call: Callable[..., Any], *arrays: np.ndarray) -> Any:
-    """Returns what `call` gives over the leading axis of `arrays`, run in padded batches of `BATCH`, as host arrays."""
+    """Returns `call` mapped over the leading axis of `arrays` in padded batches of `BATCH`, as host arrays."""
     count = len(arrays[0])
     if any(len(array) != count for array in arrays):
-        raise ValueError(f"{[len(array) for array in arrays]} items: images, z and landmarks must be as many")
+        raise ValueError(f"{[len(array) for array in arrays]} items: images, z and landmarks must have equal numbers")
     outputs = []
     for start in range(0, count, BATCH):
         rows = [array[start : start + BATCH] for array in arrays]
@@ -193,7 +182,7 @@ def in_batches(call: Callable[..., Any], *arrays: np.ndarray) -> Any:
 
 
 def check_faces(config: Config, images: np.ndarray, landmarks: np.ndarray) -> None:
-    """Raises ValueError where images or landmarks are not what the model reads."""
+    """Raises ValueError if images or landmarks do not fit the model."""
     _check_images(config, images)
     _check_landmarks(config, landmarks)
 
@@ -209,4 +198,4 @@ def _check_landmarks(config: Config, landmarks: np.ndarray) -> None:
     if landmarks.ndim != 3 or landmarks.shape[1:] != (points, 2):
         raise ValueError(f"landmarks {list(landmarks.shape)}: the model reads [n, {points}, 2]")
     if not np.isfinite(landmarks).all():
-        raise ValueError("landmarks hold a value that is not finite")
+        raise ValueError("landmarks contain a NaN or infinite value")

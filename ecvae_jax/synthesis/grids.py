@@ -1,4 +1,4 @@
-"""The pictures of `ecvae transfer` and `ecvae sample`: faces in, one PNG out."""
+"""The PNG grids of `ecvae transfer` and `ecvae sample`."""
 
 from __future__ import annotations
 
@@ -20,23 +20,28 @@ from ecvae_jax.synthesis.density import density_of
 
 
 def write_transfer_grid(
-    checkpoint: Path | None, sources: Sequence[str], targets: Sequence[str], out: Path, transport: bool, factor: int,
+    checkpoint: Path | None,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    out: Path,
+    transport: bool,
+    factor: int,
     adapt: AdaptConfig = AdaptConfig(),  # noqa: B008
-) -> list[str]:  # fmt: skip
-    """Returns notes for the user, having written the grid: a source a row, a target a column, sketches on the border.
+) -> list[str]:
+    """Writes a grid with one row per source, one column per target, sketches on the border; returns notes.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
-        DataError: a source or target cannot be used.
+        DataError: a source or target cannot be read.
         OSError: the picture cannot be written.
     """
     model = load_model(checkpoint)
     rows, columns = load_portraits(model, sources), load_portraits(model, targets)
     count = len(columns.landmarks)
-    drawn = transfer_adapted(
-        model, np.repeat(rows.images, count, axis=0), np.repeat(rows.landmarks, count, axis=0),
-        np.tile(columns.landmarks, (len(rows.landmarks), 1, 1)), transport, adapt,
-    ).reshape(-1, count, *rows.images.shape[1:])  # fmt: skip
+    images, landmarks = (np.repeat(array, count, axis=0) for array in (rows.images, rows.landmarks))
+    target_landmarks = np.tile(columns.landmarks, (len(rows.landmarks), 1, 1))
+    drawn = transfer_adapted(model, images, landmarks, target_landmarks, transport, adapt)
+    drawn = drawn.reshape(-1, count, *rows.images.shape[1:])
     source_sketches, target_sketches = _sketches(model, rows.landmarks), _sketches(model, columns.landmarks)
     grid = [[None, None, *columns.images], [None, None, *target_sketches]]
     grid += [[rows.images[i], source_sketches[i], *drawn[i]] for i in range(len(drawn))]
@@ -45,31 +50,35 @@ def write_transfer_grid(
 
 
 def write_sample_grid(
-    checkpoint: Path | None, structures: Sequence[str], count: int, seed: int, out: Path, factor: int,
-    source: Literal["prior", "posterior"] = "prior", data: str | None = None, temperature: float = 1.0,
-) -> list[str]:  # fmt: skip
-    """Returns notes for the user, having written the grid: a structure a row, its sketch first, then the samples.
+    checkpoint: Path | None,
+    structures: Sequence[str],
+    count: int,
+    seed: int,
+    out: Path,
+    factor: int,
+    source: Literal["prior", "posterior"] = "prior",
+    data: str | None = None,
+    temperature: float = 1.0,
+) -> list[str]:
+    """Writes a grid with one row per structure, its sketch first, then its samples; returns notes.
 
     Args:
-        checkpoint: see `load_model`.
         structures: photos, or faces of records.
-        count: samples of each.
-        seed: of the draws.
-        out: PNG.
+        count: samples per structure.
         factor: of enlargement.
         source: draw from the prior, or from a density of the training faces' posteriors (`synthesis.density`).
-        data: records to fit that on.
-        temperature: see `synthesis.sample`.
+        data: records to fit that density to; None: see `density_of`.
+        temperature: see `sample`.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
-        DataError: a structure cannot be used.
+        DataError: a structure cannot be read.
         OSError: the picture cannot be written.
     """
     model = load_model(checkpoint)
     portraits = load_portraits(model, structures)
     density, note = density_of(model, data) if source == "posterior" else (None, "drawn from the prior")
-    drawn = sample(jax.random.key(seed), model, portraits.landmarks, count, density, temperature)
+    drawn = sample(model, jax.random.key(seed), portraits.landmarks, count, density, temperature)
     sketches = _sketches(model, portraits.landmarks)
     save_png(enlarge(tile([[sketches[i], *drawn[i]] for i in range(len(drawn))]), factor), out)
     return [*portraits.notes, note, f"{len(portraits.names)} structures × {count} samples: {out}"]
