@@ -153,7 +153,7 @@ def _describe(file: Path) -> dict[str, Any]:
 
 
 def _damage_without_manifest(folder: Path) -> str | None:
-    """Tells an older checkpoint, which has no checksums, from one whose checksums were deleted."""
+    """Returns the damage of a checkpoint without checksums, or None if an older version wrote it."""
     try:
         metadata = json.loads((folder / _METADATA).read_text())
     except (OSError, ValueError):

@@ -78,7 +78,7 @@ def check_allowed(names: Collection[str]) -> None:
 
 
 def check_resume(given: Config, stored: Mapping[str, Any], workdir: Path, allowed: Collection[str]) -> list[str]:
-    """Returns a line about the changed settings each, and one about those that the stored config lacks.
+    """Returns a line for each changed setting, and one for the settings that the stored config lacks.
 
     A setting that the stored config lacks counts as its default.
 
@@ -88,7 +88,7 @@ def check_resume(given: Config, stored: Mapping[str, Any], workdir: Path, allowe
         allowed: settings, as section.field, that the user wants changed.
 
     Raises:
-        CheckpointError: a setting differs that is not allowed, or that cannot change. Its notes are a line each.
+        CheckpointError: a setting differs that is not allowed, or that cannot change. Its notes list several, one a line.
     """
     wanted: dict[str, Any] = json.loads(given.to_json())
     defaults: dict[str, Any] = json.loads(Config().to_json())
