@@ -176,7 +176,7 @@ def disturb(run: Run, rng: random.Random, startup: float, sigterm: bool, tally: 
 
 def check_resumed(run: Run, tally: Tally) -> None:
     """Holds what a run that came to its first line said against what was stored when it began."""
-    said = re.search(r"going on from step (\d+)", run.said())
+    said = re.search(r"resuming from step (\d+)", run.said())
     if run.before and said is not None and int(said[1]) != run.before:
         tally.different.append(f"went on from step {said[1]}, {run.before} was stored")
     failed = re.search(r"^ecvae: error: .*", run.said(), re.MULTILINE)

@@ -25,7 +25,7 @@ import jax
 
 from ecvae_jax.config import Config, ModelConfig, TrainConfig
 from ecvae_jax.data.batches import load_faces, training_batches
-from ecvae_jax.training.monitor import Watch
+from ecvae_jax.training.monitor import StepMonitor
 from ecvae_jax.training.parallel import map_step, replicate
 from ecvae_jax.training.preview import device_views, first_examples
 from ecvae_jax.training.state import init_state
@@ -50,15 +50,15 @@ def main() -> None:
         for turn in range(options.rounds + 1):
             speeds, spent = {}, {}
             for watched in (False, True) if turn % 2 else (True, False):
-                watch = Watch(config.train, Path(folder), -1, None, print) if watched else None
-                with watch or contextlib.nullcontext():
+                monitor = StepMonitor(config.train, Path(folder), -1, None, print) if watched else None
+                with monitor or contextlib.nullcontext():
                     start, busy = time.perf_counter(), time.process_time()
                     for _ in range(STEPS):
                         number += 1
-                        with watch.step(number) if watch else contextlib.nullcontext():
+                        with monitor.step(number) if monitor else contextlib.nullcontext():
                             state, metrics = step(state, next(batches))
-                        if watch:
-                            watch.dispatched(number, metrics)
+                        if monitor:
+                            monitor.dispatched(number, metrics)
                     jax.block_until_ready(metrics)
                     speeds[watched] = STEPS * config.train.batch_size / (time.perf_counter() - start)
                     spent[watched] = time.process_time() - busy

@@ -1,4 +1,4 @@
-"""What one process finds out and all processes must act on alike."""
+"""`run_on_host0`: work of one process whose result every process needs."""
 
 from __future__ import annotations
 
@@ -11,40 +11,39 @@ import numpy as np
 
 
 class OtherProcessError(RuntimeError):
-    """The first process failed at something that the others waited for; the message is its own."""
+    """The first process failed while the others waited for its result; the message is that of its error."""
 
 
 def run_on_host0(work: Callable[[], Any]) -> Any:
-    """Returns what `work` returns on the first process, on every process; there all wait for it.
+    """Returns the result of `work`, run on the first process, on every process; all wait for it.
 
-    With one process it is just called. With several, two of them that look at a shared folder a moment apart, or one
-    that renames what the other lists, would decide differently and then wait for each other for ever.
+    Processes that look at a shared folder one after the other could decide differently, and would then deadlock.
 
     Args:
-        work: returns something that JSON can hold.
+        work: its result must be JSON.
 
     Raises:
-        OtherProcessError: it failed on the first process, which raises the error itself.
+        OtherProcessError: `work` failed on the first process, which raises the error itself.
     """
     if jax.process_count() == 1:
         return work()
     from jax.experimental.multihost_utils import broadcast_one_to_all
 
     failure: Exception | None = None
-    told: dict[str, Any] = {}
+    message: dict[str, Any] = {}
     if jax.process_index() == 0:
         try:
-            told = {"result": work()}
+            message = {"result": work()}
         except Exception as error:
-            failure, told = error, {"error": str(error)}
-    text = np.frombuffer(json.dumps(told).encode(), np.uint8)
+            failure, message = error, {"error": str(error)}
+    text = np.frombuffer(json.dumps(message).encode(), np.uint8)
     length = int(broadcast_one_to_all(np.asarray(len(text), np.int32)))
     padded = np.zeros(length, np.uint8)
     if jax.process_index() == 0:
         padded[:] = text
-    told = json.loads(np.asarray(broadcast_one_to_all(padded), np.uint8).tobytes())
+    message = json.loads(np.asarray(broadcast_one_to_all(padded), np.uint8).tobytes())
     if failure is not None:
         raise failure
-    if "error" in told:
-        raise OtherProcessError(told["error"])
-    return told["result"]
+    if "error" in message:
+        raise OtherProcessError(message["error"])
+    return message["result"]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ecvae_jax.checkpoints.format import FILE
+from ecvae_jax.checkpoints.format import DENSITY_FILE
 from ecvae_jax.checkpoints.integrity import CheckpointError
 from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.cli.main import main
@@ -123,7 +123,7 @@ def test_an_export_keeps_the_density_in_half_precision(
 
 def test_a_damaged_density_raises(exported: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(exported, tmp_path / "copy")
-    (file,) = copy.rglob(FILE)
+    (file,) = copy.rglob(DENSITY_FILE)
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(CheckpointError, match=r"10 cannot be read: density\.npz is damaged"):
         load_model(copy)

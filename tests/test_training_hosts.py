@@ -211,7 +211,7 @@ def test_no_hosts_to_detect_is_one_line(tmp_path: Path) -> None:
     shown = subprocess.run(command, env=clean, capture_output=True, text=True, timeout=LONG)
     assert shown.returncode == 1
     assert shown.stderr.count("\n") == 1
-    assert "hosts=auto: nothing here tells of other hosts" in shown.stderr
+    assert "hosts=auto: no cluster detected" in shown.stderr
     # The process that trains is another one than was started; it is told of -v as well.
     asked = subprocess.run([*command, "-v"], env=clean, capture_output=True, text=True, timeout=LONG)
     assert asked.returncode == 1

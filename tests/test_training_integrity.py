@@ -74,11 +74,11 @@ def spoil_list(step: Path) -> None:
 
 
 DAMAGES = [
-    (truncate, r"inference/ocdbt.process_0/d/\w+ has 812 bytes, \d{5,} were written"),
-    (flip, r"inference/ocdbt.process_0/d/\w+ is not what was written \(its checksum differs\)"),
+    (truncate, r"inference/ocdbt.process_0/d/\w+ has 812 bytes, expected \d{5,}"),
+    (flip, r"inference/ocdbt.process_0/d/\w+ has a wrong checksum"),
     (half_delete, "checksums.json is missing"),
     (forget_config, "checksums.json is missing, and config/metadata is missing or unreadable"),
-    (spoil_list, "checksums.json is no list of checksums any more"),
+    (spoil_list, "checksums.json is not a list of checksums"),
 ]
 
 
@@ -96,7 +96,7 @@ def test_one_flipped_bit_or_a_missing_file_anywhere_is_found(copy: Path) -> None
         changed = bytearray(whole)
         changed[bit // 8] ^= 1 << bit % 8
         (step / name).write_bytes(changed)
-        assert find_damage(step) == f"{name} is not what was written (its checksum differs)"
+        assert find_damage(step) == f"{name} has a wrong checksum"
         (step / name).unlink()
         assert find_damage(step) == f"{name} is missing"
         (step / name).write_bytes(whole)
@@ -126,7 +126,7 @@ def test_training_goes_on_from_the_one_before_to_the_same_end(
     assert train(tiny_config, copy).finished
     said = capsys.readouterr().err
     assert "checkpoints/10 is damaged: inference" in said
-    assert f"going back to step 5; it lies in {copy / SET_ASIDE / '10'} now" in said
+    assert f"going back to step 5; the damaged one was moved to {copy / SET_ASIDE / '10'}" in said
     assert find_damage(copy / SET_ASIDE / "10") is not None
     assert same(restored(tiny_config, copy), restored(tiny_config, tiny_workdir))
 
@@ -148,7 +148,7 @@ def test_where_none_is_whole_nothing_is_begun_anew(tiny_config: Config, copy: Pa
     for step in ("5", "10"):
         truncate(copy / "checkpoints" / step)
     for attempt in (lambda: train(tiny_config, copy), lambda: load_model(copy)):
-        with pytest.raises(CheckpointError, match=r"no checkpoint in it is whole \(10: inference/.*; 5: inference/"):
+        with pytest.raises(CheckpointError, match=r"no checkpoint in it is intact \(10: inference/.*; 5: inference/"):
             attempt()
     assert sorted(path.name for path in (copy / "checkpoints").iterdir() if path.name.isdigit()) == ["10", "5"]
 
@@ -194,7 +194,7 @@ def test_workdir_that_cannot_be_written_is_one_line(tiny_config: Config, folder:
     with pytest.raises(WorkdirError) as caught:
         train(tiny_config, Path(folder))
     assert str(caught.value).startswith(f"{folder} cannot be written: ")
-    assert "; nothing is stored yet: make it writable, or give another --workdir" in str(caught.value)
+    assert "; no checkpoint is stored yet: make it writable, or use another --workdir" in str(caught.value)
 
 
 def test_full_disk_costs_nothing_but_the_steps_since_the_last_checkpoint(
@@ -211,7 +211,7 @@ def test_full_disk_costs_nothing_but_the_steps_since_the_last_checkpoint(
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     line = str(caught.value)
     assert line.startswith(f"{copy} cannot be written: File too large (")
-    assert "; the state of step 5 is stored: make room, then the same command goes on from there" in line
+    assert "; the last checkpoint, step 5, is valid: free disk space, then rerun the same command" in line
     assert "Traceback" not in capfd.readouterr().err
     assert sorted(path.name for path in (copy / "checkpoints").iterdir()) == ["5"]
     assert train(tiny_config, copy).finished

@@ -212,8 +212,8 @@ def test_too_many_skipped_in_a_row_stop_and_keep_the_batch(
     outcome = train(config, tmp_path)
     assert outcome.step == 7
     plant(monkeypatch, {2, 3, 6, 7, 8})
-    stop = (r"^step 8: recon_nll is nan; it is the last of 3 steps in a row that were skipped \(train\.max_skipped\); "
-            r"the last checkpoint, of step 7, is good; the batch is in .*bad_batch-8\.npz: look at it")  # fmt: skip
+    stop = (r"^step 8: recon_nll is nan; 3 consecutive steps were skipped \(train\.max_skipped\); "
+            r"the last checkpoint, step 7, is valid; the batch is in .*bad_batch-8\.npz: inspect it")  # fmt: skip
     with pytest.raises(TrainingError, match=stop):
         train(config, tmp_path)
     with np.load(tmp_path / "bad_batch-8.npz") as kept:

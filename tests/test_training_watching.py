@@ -98,12 +98,12 @@ def test_a_step_that_hangs_is_reported_once_with_all_stacks_and_the_training_goe
     assert train(with_train(tiny_config, steps=5, hang_after=1.5), tmp_path).finished
     ((report,),) = reports
     text, shown = report.read_text(), capsys.readouterr().err
-    assert re.match(r"no step was done for \d+ s \(train.hang_after=1.5\): step 3 was not handed to the devices", text)
+    assert re.match(r"no step finished for \d+ s \(train.hang_after=1.5\): step 3 was not dispatched", text)
     assert "thread MainThread:" in text
     assert "in wait_in_vain" in text
     assert "thread watchdog:" in text
     assert text.strip() in shown
-    assert re.search(r"^step \d is done after \d+ s: the training goes on$", shown, re.MULTILINE)
+    assert re.search(r"^step \d finished after \d+ s: training continues$", shown, re.MULTILINE)
 
 
 class Result:
@@ -125,7 +125,7 @@ def test_a_step_that_hangs_on_the_devices_is_told_apart(tmp_path: Path) -> None:
             time.sleep(0.01)
         result.ready = True
     (report,) = tmp_path.glob("hang-*.txt")
-    assert "step 7 was handed to the devices and is not done" in report.read_text()
+    assert "step 7 was dispatched to the devices and has not finished" in report.read_text()
 
 
 def test_the_first_step_may_take_longer(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_an_interrupted_training_leaves_the_trace_so_far(
     assert train(tiny_config, tmp_path, Span(3, 8)).step == 4
     assert list(tmp_path.glob("profile/plugins/profile/*/*.xplane.pb"))
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"profile=3:4: the training in .* goes on from step 4; take later steps"):
+    with pytest.raises(ValueError, match=r"profile=3:4: the training in .* resumes from step 4; choose later steps"):
         train(tiny_config, tmp_path, Span(3, 4))
 
 

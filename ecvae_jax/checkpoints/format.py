@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, and Orbax's many errors in one line."""
+"""The checkpoint format: its items, metadata, frozen part and density file; Orbax errors in one line."""
 
 from __future__ import annotations
 
@@ -25,50 +25,53 @@ from ecvae_jax.structure.scheme import get_scheme
 ITEMS = ("config", "inference", "training")
 """The parts of a checkpoint; an exported one lacks the last."""
 
+DENSITY_FILE = "density.npz"
+"""File in the folder of a step: a density of z, if one is stored."""
+
 _FORMAT = 1
 
 
-def facts_to_store(config: Config, records: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a checkpoint says of itself, as JSON."""
-    return {"format": _FORMAT, "config": json.loads(config.to_json()), "records": dict(records),
-            "scheme": _scheme(config), MARK: True}  # fmt: skip
+def metadata_to_store(config: Config, records: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the metadata of a checkpoint (item `config`) as JSON."""
+    return {
+        "format": _FORMAT,
+        "config": json.loads(config.to_json()),
+        "records": dict(records),
+        "scheme": _scheme(config),
+        MARK: True,
+    }
 
 
-def read_facts(manager: ocp.CheckpointManager, step: int, root: Path) -> dict[str, Any]:
-    """Returns what a checkpoint says of itself; its `config` may lack settings that are newer than it.
+def read_metadata(manager: ocp.CheckpointManager, step: int, root: Path) -> dict[str, Any]:
+    """Returns the metadata of a checkpoint; its `config` may lack settings that are newer than the checkpoint.
 
     Raises:
-        CheckpointError: it cannot be read, or another version of ecvae_jax wrote it.
+        CheckpointError: the metadata cannot be read, or another version of ecvae_jax wrote it.
     """
     with readable(root / str(step)):
-        facts = read_json(manager, step)
-        facts["config"] = {name: rename_old(name, values) for name, values in facts["config"].items()}
-        stored_format, config = facts["format"], facts["config"]
+        metadata = read_json(manager, step)
+        metadata["config"] = {name: rename_old(name, values) for name, values in metadata["config"].items()}
+        stored_format, config = metadata["format"], metadata["config"]
         unknown = unknown_settings(config)
     if stored_format != _FORMAT or unknown:
         what = f"it has {', '.join(unknown)}" if unknown else f"its format is {stored_format}"
         raise CheckpointError(
             f"checkpoint {root / str(step)} was written by another version of ecvae_jax: {what}, "
-            "which this version does not know; take the version that wrote it, or a newer one"
+            "which this version does not know; use the version that wrote it, or a newer one"
         )
     with readable(root / str(step)):
-        if facts["scheme"] != _scheme(Config.from_json(json.dumps(config))):
+        if metadata["scheme"] != _scheme(Config.from_json(json.dumps(config))):
             raise ValueError("its landmark scheme has other boundaries than this version of ecvae_jax draws")
-    return facts
+    return metadata
 
 
 def read_json(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    """Returns the item `config` as it was stored."""
+    """Returns the item `config` as stored."""
     return manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
 
 
-def _scheme(config: Config) -> dict[str, Any]:
-    """The landmark scheme as JSON: other boundaries would draw sketches that the network was not trained on."""
-    return json.loads(json.dumps(dataclasses.asdict(get_scheme(config.data.points))))
-
-
 def frozen_to_store(frozen: Frozen) -> dict[str, Any]:
-    """Returns the frozen part as a tree whose keys are those of the format, which outlive the names in the code."""
+    """Returns the frozen part as a tree with the keys of the format, which do not follow renames in the code."""
     clusters = {"centres": frozen.clusters.centers, "mean_shape": frozen.clusters.mean_shape}
     return {**frozen._asdict(), "clusters": clusters}
 
@@ -79,26 +82,57 @@ def read_frozen(stored: Mapping[str, Any]) -> Frozen:
     return Frozen(**{**stored, "clusters": clusters})
 
 
+def save_density(folder: Path, density: LowRankGaussian) -> None:
+    """Writes the density, as float16, into the folder of a step.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with (folder / DENSITY_FILE).open("wb") as file:
+        np.savez(file, mean=np.asarray(density.mean, np.float16), axes=np.asarray(density.axes, np.float16))
+
+
+def load_density(folder: Path, z_dim: int) -> LowRankGaussian | None:
+    """Returns the density (float32) stored in the folder of a step, or None if there is none.
+
+    Raises:
+        ValueError: the file is damaged, or has the shapes of another model.
+    """
+    path = folder / DENSITY_FILE
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            density = LowRankGaussian(*(jnp.asarray(stored[name], jnp.float32) for name in LowRankGaussian._fields))
+    except Exception as error:  # zip and NumPy raise many kinds; the user needs the file's name
+        raise ValueError(f"{DENSITY_FILE} is damaged") from error
+    if density.mean.shape != (z_dim,) or density.axes.ndim != 2 or density.axes.shape[1] != z_dim:
+        raise ValueError(
+            f"{DENSITY_FILE} has the shapes {density.mean.shape} and {density.axes.shape}, the model's z has {z_dim}"
+        )
+    return density
+
+
 @contextmanager
 def readable(folder: Path) -> Iterator[None]:
-    """Turns what goes wrong with reading a checkpoint inside the block into a CheckpointError of one line."""
+    """Turns any error of reading a checkpoint inside the block into a CheckpointError of one line."""
     try:
         yield
     except Exception as error:  # Orbax and TensorStore raise many kinds; the user needs the folder and one line
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(
-            f"checkpoint {folder} cannot be read: {lines[0]}; delete that folder to go back to the one before"
+            f"checkpoint {folder} cannot be read: {lines[0]}; delete that folder to use the previous checkpoint"
         ) from error
 
 
 @contextmanager
-def quiet_orbax(least: int = logging.ERROR) -> Iterator[None]:
-    """Keeps what Orbax tells below a level of importance off the terminal: each start of a manager is a warning."""
+def quiet_orbax(level: int = logging.ERROR) -> Iterator[None]:
+    """Hides Orbax's log records below `level` inside the block: every start of a manager logs a warning."""
 
     def keep(record: logging.LogRecord) -> bool:
-        return record.levelno >= least or "orbax" not in record.pathname
+        return record.levelno >= level or "orbax" not in record.pathname
 
-    # A filter, not the logger's level, which whoever loads TensorFlow sets as well.
+    # A filter, because importing TensorFlow resets the logger's level.
     logger = logging.getLogger("absl")
     logger.addFilter(keep)
     try:
@@ -106,32 +140,7 @@ def quiet_orbax(least: int = logging.ERROR) -> Iterator[None]:
     finally:
         logger.removeFilter(keep)
 
-FILE = "density.npz"
 
-
-def save_density(folder: Path, density: LowRankGaussian) -> None:
-    """Writes the density, as float16, into the folder of a step.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    with (folder / FILE).open("wb") as file:
-        np.savez(file, mean=np.asarray(density.mean, np.float16), axes=np.asarray(density.axes, np.float16))
-
-
-def load_density(folder: Path, z_dim: int) -> LowRankGaussian | None:
-    """Returns the density that is stored in the folder of a step, float32; none where there is none.
-
-    Raises:
-        ValueError: the file is damaged, or of another model.
-    """
-    if not (folder / FILE).is_file():
-        return None
-    try:
-        with np.load(folder / FILE, allow_pickle=False) as stored:
-            density = LowRankGaussian(*(jnp.asarray(stored[name], jnp.float32) for name in LowRankGaussian._fields))
-    except Exception as error:  # zip and NumPy raise many kinds; the user needs the file's name
-        raise ValueError(f"{FILE} is damaged") from error
-    if density.mean.shape != (z_dim,) or density.axes.ndim != 2 or density.axes.shape[1] != z_dim:
-        raise ValueError(f"{FILE} has the shapes {density.mean.shape} and {density.axes.shape} for a z of {z_dim}")
-    return density
+def _scheme(config: Config) -> dict[str, Any]:
+    """Returns the landmark scheme as JSON: other boundaries would draw sketches the network was not trained on."""
+    return json.loads(json.dumps(dataclasses.asdict(get_scheme(config.data.points))))

@@ -1,9 +1,9 @@
-"""Whether a checkpoint is what was written: a list of checksums in each, and the newest one that is whole.
+"""Integrity of checkpoints: checksums of every file, and the newest intact checkpoint.
 
-Orbax reads back an array with a flipped bit in it and says nothing (docs/faults.md has the count), so every checkpoint
-carries `checksums.json`, with the size and the SHA-256 of each file. It is written just before Orbax renames the
-finished folder to its final name: there is no complete checkpoint without it. Those of older versions of ecvae_jax have
-none, do not say that they had (`MARK`), and are taken as they are.
+Orbax restores an array with a flipped bit without an error (docs/faults.md has the count). Every checkpoint therefore
+has `checksums.json`, with the size and SHA-256 of each file. It is written just before Orbax renames the finished
+folder, so every complete checkpoint has it. Checkpoints of older versions lack both the file and the key `MARK`; they
+are accepted unchecked.
 """
 
 from __future__ import annotations
@@ -15,91 +15,93 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 MANIFEST = "checksums.json"
-
+"""File with the checksums of a checkpoint, in the folder of its step."""
 
 MARK = "checksums"
-"""Key in the facts of a checkpoint (item `config`) that says: it was written with a list of checksums."""
+"""Key in the metadata of a checkpoint: it was written with `MANIFEST`."""
 
 SET_ASIDE = "damaged_checkpoints"
 """Folder of a working directory to which damaged checkpoints are moved."""
 
-# Orbax writes these last, at the moment of the final renaming; nothing is read from them.
+# Orbax writes these last, during the final rename; they hold nothing that is read.
 _NOT_LISTED = ("_CHECKPOINT_METADATA", "commit_success.txt", MANIFEST)
 
-
-_FACTS = Path("config", "metadata")  # where Orbax puts the item `config`
+_METADATA = Path("config", "metadata")  # where Orbax puts the item `config`
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is not there, is damaged, cannot be read, or belongs to another experiment."""
+    """A checkpoint that is missing, damaged, unreadable, or of another experiment."""
 
 
 class Choice(NamedTuple):
-    """The newest whole checkpoint of a folder, and why newer ones are not it."""
+    """The newest intact checkpoint of a folder, and the damaged ones that are newer."""
 
     step: int | None
-    """None where the folder holds no checkpoint at all."""
+    """None if the folder holds no checkpoint."""
     damaged: dict[int, str]
-    """What is wrong, by step."""
+    """The damage, by step."""
 
     def lines(self, directory: Path) -> list[str]:
         """Returns a line for each damaged checkpoint."""
-        return [f"{directory / str(step)} is damaged: {damage}; going back to step {self.step}"
-                for step, damage in self.damaged.items()]  # fmt: skip
+        return [
+            f"{directory / str(step)} is damaged: {damage}; going back to step {self.step}"
+            for step, damage in self.damaged.items()
+        ]
 
 
 def write_manifest(folder: Path) -> None:
-    """Writes the sizes and checksums of all files of a checkpoint into it.
+    """Writes the sizes and checksums of all files of a checkpoint into its folder.
 
     Raises:
         OSError: the disk is full, or a file cannot be read.
     """
-    files = {file.relative_to(folder).as_posix(): _describe(file) for file in sorted(folder.rglob("*"))
-             if file.is_file() and file.relative_to(folder).as_posix() not in _NOT_LISTED}  # fmt: skip
+    paths = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
+    files = {name: _describe(file) for name, file in paths.items() if name not in _NOT_LISTED}
     (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=1) + "\n")
 
 
 def find_damage(folder: Path, items: Collection[str] | None = None) -> str | None:
-    """Returns what is wrong with a checkpoint, in a few words; None where it is whole.
+    """Returns the first damage found in the checkpoint of one step, in a few words, or None if it is intact.
 
     Args:
-        folder: of one step.
-        items: look at these items of it only; None: at all.
+        items: the items to check; None: all.
     """
     try:
         text = (folder / MANIFEST).read_text()
     except FileNotFoundError:
-        return _without_manifest(folder)
+        return _damage_without_manifest(folder)
     except (OSError, UnicodeDecodeError) as error:
         return f"{MANIFEST} cannot be read ({error})"
     try:
         files: dict[str, dict[str, Any]] = json.loads(text)["files"]
-        wanted = {name: (int(one["bytes"]), str(one["sha256"])) for name, one in files.items()
-                  if items is None or name.split("/")[0] in items}  # fmt: skip
+        expected = {
+            name: (int(entry["bytes"]), str(entry["sha256"]))
+            for name, entry in files.items()
+            if items is None or name.split("/")[0] in items
+        }
     except (ValueError, KeyError, TypeError, AttributeError):
-        return f"{MANIFEST} is no list of checksums any more"
-    for name, (size, checksum) in wanted.items():
-        file = folder / name
+        return f"{MANIFEST} is not a list of checksums"
+    for name, (size, checksum) in expected.items():
         try:
-            found = _describe(file)
+            found = _describe(folder / name)
         except FileNotFoundError:
             return f"{name} is missing"
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
         if found["bytes"] != size:
-            return f"{name} has {found['bytes']} bytes, {size} were written"
+            return f"{name} has {found['bytes']} bytes, expected {size}"
         if found["sha256"] != checksum:
-            return f"{name} is not what was written (its checksum differs)"
+            return f"{name} has a wrong checksum"
     return None
 
 
 def choose_checkpoint(directory: Path, items: Collection[str] | None = None) -> Choice:
-    """Returns the newest whole checkpoint of a folder of them. Nothing is changed.
+    """Returns the newest intact checkpoint of a folder of checkpoints; changes nothing.
 
-    Older ones are not looked at: that costs time, and they may be on their way to deletion.
+    Older ones are not checked: that takes time, and Orbax may be deleting them.
 
     Raises:
-        CheckpointError: there are checkpoints, and none is whole.
+        CheckpointError: the folder holds checkpoints, and none is intact.
     """
     damaged: dict[int, str] = {}
     for step in sorted(stored_steps(directory), reverse=True):
@@ -108,24 +110,24 @@ def choose_checkpoint(directory: Path, items: Collection[str] | None = None) -> 
             return Choice(step, damaged)
         damaged[step] = damage
     if damaged:
-        told = "; ".join(f"{step}: {damage}" for step, damage in damaged.items())
-        raise CheckpointError(f"{directory}: no checkpoint in it is whole ({told})")
+        causes = "; ".join(f"{step}: {damage}" for step, damage in damaged.items())
+        raise CheckpointError(f"{directory}: no checkpoint in it is intact ({causes})")
     return Choice(None, {})
 
 
 def set_damaged_aside(directory: Path) -> list[str]:
-    """Moves the checkpoints that are newer than the newest whole one into `SET_ASIDE`; returns a line for each.
+    """Moves the damaged checkpoints newer than the newest intact one into `SET_ASIDE`; returns a line for each.
 
-    They are kept: somebody may still get something out of them.
+    They are kept, because parts of them may be recoverable.
 
     Raises:
-        CheckpointError: there are checkpoints, and none is whole. Then nothing is moved, or the next start would begin
-            at step 0.
+        CheckpointError: the folder holds checkpoints, and none is intact. Nothing is moved then: the next start would
+            otherwise begin at step 0.
         OSError: the folder cannot be written.
     """
     choice = choose_checkpoint(directory)
     lines = []
-    for (step, _), line in zip(choice.damaged.items(), choice.lines(directory), strict=True):
+    for step, line in zip(choice.damaged, choice.lines(directory), strict=True):
         aside = directory.parent / SET_ASIDE / str(step)
         number = 1
         while aside.exists():
@@ -133,12 +135,12 @@ def set_damaged_aside(directory: Path) -> list[str]:
             aside = aside.with_name(f"{step}-{number}")
         aside.parent.mkdir(exist_ok=True)
         (directory / str(step)).rename(aside)
-        lines.append(f"{line}; it lies in {aside} now")
+        lines.append(f"{line}; the damaged one was moved to {aside}")
     return lines
 
 
 def stored_steps(directory: Path) -> list[int]:
-    """Returns the steps of the checkpoints in a folder; those that were never finished have other names."""
+    """Returns the steps of the complete checkpoints in a folder; unfinished ones have other names."""
     if not directory.is_dir():
         return []
     return [int(entry.name) for entry in directory.iterdir() if entry.name.isdigit() and entry.is_dir()]
@@ -150,10 +152,10 @@ def _describe(file: Path) -> dict[str, Any]:
         return {"bytes": opened.tell(), "sha256": checksum}
 
 
-def _without_manifest(folder: Path) -> str | None:
-    """A checkpoint without a list is an older one, or one of which the list was deleted."""
+def _damage_without_manifest(folder: Path) -> str | None:
+    """Returns the damage of a checkpoint without checksums, or None if an older version wrote it."""
     try:
-        facts = json.loads((folder / _FACTS).read_text())
+        metadata = json.loads((folder / _METADATA).read_text())
     except (OSError, ValueError):
-        return f"{MANIFEST} is missing, and {_FACTS.as_posix()} is missing or unreadable"
-    return f"{MANIFEST} is missing" if isinstance(facts, dict) and facts.get(MARK) else None
+        return f"{MANIFEST} is missing, and {_METADATA.as_posix()} is missing or unreadable"
+    return f"{MANIFEST} is missing" if isinstance(metadata, dict) and metadata.get(MARK) else None

@@ -1,8 +1,8 @@
-"""Orbax checkpoints: what is stored, when, and how it is read back.
+"""The Orbax checkpoints of a training: saved in the background, restored with their sharding.
 
-A checkpoint has three items: `config` (JSON: the experiment with its landmark scheme, facts about the records, the sums
-of the metrics since the last line of the log), `inference` (averaged parameters and the frozen part: all that synthesis
-reads) and `training` (parameters and optimizer state). `integrity` adds a list of checksums to it.
+A checkpoint has three items. `config` is JSON: the experiment with its landmark scheme, metadata of the records, and
+the sums of the metrics since the last log line. `inference` holds the averaged parameters and the frozen part, all that
+synthesis reads. `training` holds parameters and optimizer state. `integrity` adds checksums.
 """
 
 from __future__ import annotations
@@ -17,25 +17,22 @@ from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
+from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers as policies
 
 from ecvae_jax.agreement import run_on_host0
 from ecvae_jax.checkpoints.format import (
     ITEMS,
-    facts_to_store,
     frozen_to_store,
+    metadata_to_store,
     quiet_orbax,
-    read_facts,
     read_frozen,
     read_json,
+    read_metadata,
     readable,
 )
-from ecvae_jax.checkpoints.integrity import (
-    CheckpointError,
-    set_damaged_aside,
-    write_manifest,
-)
-from ecvae_jax.checkpoints.resume import check_continuation, check_same_records
+from ecvae_jax.checkpoints.integrity import CheckpointError, set_damaged_aside, write_manifest
+from ecvae_jax.checkpoints.resume import check_resume, check_same_records
 from ecvae_jax.config import Config
 from ecvae_jax.model.conditioning import Frozen
 
@@ -53,35 +50,35 @@ class Stored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one working directory, written in the background while training goes on."""
+    """The checkpoints of one working directory, written in the background during training."""
 
     def __init__(
         self, workdir: Path, config: Config, records: Mapping[str, Any], allowed: Collection[str] = ()
     ) -> None:
-        """Opens (and makes) the folder `workdir/checkpoints`; the newest whole checkpoint is then the latest one.
+        """Opens or creates `workdir/checkpoints`; moves damaged checkpoints aside, so the latest one is intact.
 
         Args:
-            workdir: of the training.
-            config: what it is to go on with.
-            records: facts to be stored with the model.
-            allowed: settings that may differ from the stored ones (see `continuation`).
+            records: metadata to store with the model.
+            allowed: settings, as section.field, that may differ from the stored ones (see `resume`).
 
         Raises:
-            CheckpointError: it holds checkpoints of another experiment, or none that is whole.
+            CheckpointError: the folder holds checkpoints of another experiment, or none that is intact.
         """
         self._config, self._records = config, dict(records)
         self.directory = (workdir / FOLDER).absolute()
         self._saving: int | None = None
         with ExitStack() as opened:
-            # What goes wrong in the background is raised, and told once, when it is waited for.
+            # Errors of the background thread are raised by `_wait`; Orbax would log them as well.
             opened.enter_context(quiet_orbax(logging.CRITICAL))
             self.notes: list[str] = run_on_host0(lambda: set_damaged_aside(self.directory))
-            """Lines about damaged checkpoints that were passed over, and about settings that are taken anew."""
+            """Lines about damaged checkpoints that were skipped, and about changed settings."""
             options = ocp.CheckpointManagerOptions(
-                save_decision_policy=policies.AnySavePolicy([
-                    policies.PreemptionCheckpointingPolicy(),
-                    policies.FixedIntervalPolicy(config.train.checkpoint_every),
-                ]),
+                save_decision_policy=policies.AnySavePolicy(
+                    [
+                        policies.PreemptionCheckpointingPolicy(),
+                        policies.FixedIntervalPolicy(config.train.checkpoint_every),
+                    ]
+                ),
                 preservation_policy=policies.LatestN(config.train.keep_checkpoints),
                 cleanup_tmp_directories=True,
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
@@ -89,40 +86,40 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=ITEMS)
             latest = self.latest_step
             if latest is not None:
-                facts = read_facts(self._manager, latest, self.directory)
-                self.notes += check_continuation(config, facts["config"], workdir, allowed)
-                check_same_records(self._records, facts["records"], workdir)
+                metadata = read_metadata(self._manager, latest, self.directory)
+                self.notes += check_resume(config, metadata["config"], workdir, allowed)
+                check_same_records(self._records, metadata["records"], workdir)
             self._open = opened.pop_all()
 
     @property
     def latest_step(self) -> int | None:
-        """The step of the newest complete checkpoint, if there is one."""
+        """The step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
     def is_due(self, step: int) -> bool:
-        """Returns whether a checkpoint is due at this step: the interval is full, or the machine is about to go."""
+        """Returns whether a checkpoint is due at this step: its interval has passed, or the host is preempted."""
         return self._manager.should_save(step)
 
     def save(self, step: int, stored: Stored, totals: Mapping[str, float]) -> None:
         """Copies the arrays off the devices and writes them in the background, atomically.
 
-        Does nothing if this step is stored already.
+        Does nothing if this step is already stored.
 
         Args:
-            step: training steps taken.
-            stored: arrays of the state.
-            totals: sums of the metrics since the last line of the log (`training.metrics`).
+            totals: sums of the metrics since the last log line (`training.metrics`).
 
         Raises:
-            Exception: the previous checkpoint could not be written.
+            Exception: writing the previous checkpoint failed.
         """
         if step in self._manager.all_steps():
             return
         self._wait()
         self._saving = step
         items = ocp.args.Composite(
-            config=ocp.args.JsonSave({**facts_to_store(self._config, self._records), "totals": dict(totals)}),
-            inference=ocp.args.StandardSave({"ema_params": stored.ema_params, "frozen": frozen_to_store(stored.frozen)}),
+            config=ocp.args.JsonSave({**metadata_to_store(self._config, self._records), "totals": dict(totals)}),
+            inference=ocp.args.StandardSave(
+                {"ema_params": stored.ema_params, "frozen": frozen_to_store(stored.frozen)}
+            ),
             training=ocp.args.StandardSave({"params": stored.params, "opt_state": stored.opt_state}),
         )
         self._manager.save(step, args=items, force=True)
@@ -134,7 +131,7 @@ class Checkpoints:
             abstract: `jax.ShapeDtypeStruct`s with the shardings to restore into.
 
         Raises:
-            CheckpointError: there is no checkpoint, or it cannot be read.
+            CheckpointError: no checkpoint exists, or it cannot be read.
         """
         step = self.latest_step
         if step is None:
@@ -152,10 +149,10 @@ class Checkpoints:
         return step, Stored(training["params"], inference["ema_params"], training["opt_state"], frozen), totals
 
     def close(self) -> None:
-        """Waits for the writing that is under way, then lets go of the folder.
+        """Waits for the running save, then closes the folder.
 
         Raises:
-            Exception: it failed.
+            Exception: the save failed.
         """
         with self._open:
             self._wait()
@@ -170,8 +167,8 @@ class Checkpoints:
             raise
 
     def _remove_unfinished(self) -> None:
-        """Frees a disk that may be full of what is of no use to anybody."""
-        for _ in range(20):  # other threads of Orbax may be writing into it for a moment yet
+        """Removes the unfinished checkpoint: the disk may be full."""
+        for _ in range(20):  # other threads of Orbax may still write into it
             folders = self._unfinished()
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -180,7 +177,7 @@ class Checkpoints:
             time.sleep(0.1)
 
     def _write_manifest(self) -> None:
-        """Called by Orbax on the first process, when all is written and the folder is to get its final name."""
+        """Called by Orbax on the first process, when all files are written, before the final rename."""
         for folder in self._unfinished():
             write_manifest(folder)
 
@@ -189,5 +186,5 @@ class Checkpoints:
 
 
 def placed(tree: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
-    """Returns shapes and types with a sharding: what Orbax restores into."""
+    """Returns `jax.ShapeDtypeStruct`s with the sharding: what Orbax restores into."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)

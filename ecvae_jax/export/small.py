@@ -1,4 +1,4 @@
-"""A checkpoint made small: what synthesis needs, in half precision."""
+"""`export_model`: a small checkpoint, with only what synthesis reads, in half precision."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from ecvae_jax.checkpoints.format import ITEMS, facts_to_store, frozen_to_store, quiet_orbax, save_density
+from ecvae_jax.checkpoints.format import ITEMS, frozen_to_store, metadata_to_store, quiet_orbax, save_density
 from ecvae_jax.checkpoints.integrity import CheckpointError, write_manifest
 from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.gaussian import LowRankGaussian
 
 
 def export_model(checkpoint: Path, out: Path, half: bool = True, density: LowRankGaussian | None = None) -> int:
-    """Writes the inference part of a checkpoint as a checkpoint of its own, whole or not at all; returns its bytes.
+    """Writes the inference part of a checkpoint as a new checkpoint, atomically; returns its size in bytes.
 
-    Of the records' folders only the names are kept: where they lay is nobody's business.
+    The records' folders are reduced to their names, so no path of this machine is published.
 
     Args:
         checkpoint: see `load_model`.
-        out: folder to be made.
-        half: store the parameters as float16; what `load_model` reads is float32 again.
-        density: of the training faces' appearances, to be stored with it; none: the one that is there, if any.
+        out: the new folder.
+        half: store the parameters as float16; `load_model` returns float32.
+        density: of the training faces' z, stored with the model; None: the checkpoint's own, if any.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or `out` exists.
@@ -39,15 +39,17 @@ def export_model(checkpoint: Path, out: Path, half: bool = True, density: LowRan
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as work:
         with quiet_orbax(), ocp.CheckpointManager(Path(work).absolute() / "c", item_names=ITEMS[:2]) as manager:
-            manager.save(model.step, args=ocp.args.Composite(
-                config=ocp.args.JsonSave(facts_to_store(config, model.records)),
+            items = ocp.args.Composite(
+                config=ocp.args.JsonSave(metadata_to_store(config, model.records)),
                 inference=ocp.args.StandardSave({"ema_params": params, "frozen": frozen_to_store(model.frozen)}),
-            ))  # fmt: skip
+            )
+            manager.save(model.step, args=items)
             manager.wait_until_finished()
         for mark in Path(work).rglob("commit_success.txt"):
-            mark.write_text("complete\n")  # Orbax writes where on this machine it was; that the file is there counts
-        if (kept := density or model.density) is not None:
-            save_density(Path(work) / "c" / str(model.step), kept)
+            mark.write_text("complete\n")  # Orbax writes a path of this machine into it, and reads only that it exists
+        stored_density = density or model.density
+        if stored_density is not None:
+            save_density(Path(work) / "c" / str(model.step), stored_density)
         write_manifest(Path(work) / "c" / str(model.step))
         (Path(work) / "c").rename(out)
     return sum(file.stat().st_size for file in out.rglob("*") if file.is_file())

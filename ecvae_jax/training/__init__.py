@@ -1,1 +1,1 @@
-"""Training: state and optimizer, one step for one device, its map over devices, checkpoints, the loop, the watch."""
+"""Training: state and optimizer, one step for one device, its map over devices, the loop, its log and monitors."""

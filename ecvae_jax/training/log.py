@@ -1,4 +1,4 @@
-"""What a training tells while it runs: a progress bar or lines, the curves and image grids."""
+"""The log of a training: progress on the terminal, curves in metrics.jsonl and TensorBoard."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ from ecvae_jax.data.host_tf import load_tensorflow
 from ecvae_jax.files import write_atomically
 from ecvae_jax.progress import duration, progress_bar
 
+METRICS = "metrics.jsonl"
+"""File of a working directory: one JSON object a log line, with `step` and the mean of every metric."""
+
 
 class Reporter:
-    """Progress on the terminal, `training.curves` in the working directory."""
+    """Progress on standard error (a bar on a terminal, else lines), and `Curves` in the working directory."""
 
     def __init__(self, config: TrainConfig, workdir: Path, start_step: int, writes: bool = True) -> None:
-        """Opens the files, and a bar where there is a terminal; tells nothing at all where not `writes`."""
+        """Opens the files, and a bar on a terminal; with `writes=False` every method does nothing."""
         self._config = config
         self._began = time.monotonic()
-        self._window = (start_step, self._began)
+        self._last = (start_step, self._began)
         self._bar: Any = None
         self._task: Any = None
         self._curves = Curves(workdir, start_step) if writes else None
@@ -56,22 +59,22 @@ class Reporter:
             self._bar.update(self._task, completed=step)
 
     def say(self, line: str) -> None:
-        """Prints a line, above the bar where there is one."""
+        """Prints a line, above the bar if there is one."""
         if self._bar is not None:
             self._bar.console.print(line, highlight=False, markup=False)
         elif self._curves is not None:
             print(line, file=sys.stderr, flush=True)
 
     def metrics(self, step: int, values: Mapping[str, float], readings: Mapping[str, float]) -> None:
-        """Writes the metrics of the steps since the last call, with their speed, and other `readings` beside them.
+        """Writes the mean metrics since the last call, their images per second, and other `readings`.
 
-        The line for people has the time that is left as well.
+        The printed line also has the remaining time.
         """
         if self._curves is None:
             return
         now = time.monotonic()
-        steps, seconds = step - self._window[0], now - self._window[1]
-        self._window = (step, now)
+        steps, seconds = step - self._last[0], now - self._last[1]
+        self._last = (step, now)
         speed = steps * self._config.batch_size / max(seconds, 1e-9)
         left = (self._config.steps - step) * self._config.batch_size / speed if speed else float("inf")
         self._curves.point(step, {**values, "images_per_second": speed, "seconds": seconds, **readings})
@@ -92,18 +95,15 @@ class Reporter:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the reporter was made."""
+        """Seconds since the reporter was created."""
         return time.monotonic() - self._began
-
-METRICS = "metrics.jsonl"
-"""Name of the file of metrics inside a working directory: a JSON object a line, with `step` and every metric's mean."""
 
 
 class Curves:
-    """Writes the points of a training that goes on from `start_step`."""
+    """Writer of the metrics of a training that starts after `start_step`."""
 
     def __init__(self, workdir: Path, start_step: int) -> None:
-        """Opens the files of `workdir`, and drops the points behind `start_step`."""
+        """Opens the files of `workdir`, and drops the points after `start_step`."""
         self._tf = load_tensorflow()
         folder = workdir / "tensorboard"
         _drop_events(self._tf, folder, start_step)
@@ -112,13 +112,13 @@ class Curves:
         self._lines = (workdir / METRICS).open("a")
 
     def point(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes one point of each curve; a value that is no finite number is null in the lines."""
+        """Writes one point of each curve; a NaN or infinite value becomes null in `METRICS`."""
         with self._writer.as_default(step):
             for name, value in values.items():
                 self._tf.summary.scalar(name, value)
         self._writer.flush()
-        plain = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._lines.write(json.dumps({"step": step, **plain}, allow_nan=False) + "\n")
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._lines.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
         self._lines.flush()
 
     def image(self, step: int, name: str, picture: UInt8[np.ndarray, "h w 3"]) -> None:
@@ -127,13 +127,13 @@ class Curves:
             self._tf.summary.image(name, picture[None])
 
     def close(self) -> None:
-        """Writes out what is still held."""
+        """Flushes and closes the files."""
         self._writer.close()
         self._lines.close()
 
 
 def _drop_lines(path: Path, start_step: int) -> None:
-    """Keeps the whole lines up to `start_step`."""
+    """Keeps the complete lines up to `start_step`."""
     if not path.exists():
         return
     text = path.read_bytes()
@@ -143,7 +143,7 @@ def _drop_lines(path: Path, start_step: int) -> None:
 
 
 def _is_kept(line: bytes, start_step: int) -> bool:
-    """A line without its end was being written when the training was killed: its step may be another's beginning."""
+    """Returns False for a line without its end too: a kill may have truncated its step number."""
     try:
         return line.endswith(b"\n") and json.loads(line)["step"] <= start_step
     except (ValueError, TypeError, KeyError):
@@ -151,19 +151,19 @@ def _is_kept(line: bytes, start_step: int) -> bool:
 
 
 def _drop_events(tf: Any, folder: Path, start_step: int) -> None:
-    """Tells TensorBoard that the events behind `start_step` are void.
+    """Marks the events after `start_step` as void for TensorBoard.
 
-    It knows a restart by a session's START event, which tf.summary does not write; without it the old points and the
-    new ones would be drawn as one zigzag.
+    TensorBoard detects a restart by the START event of a session, which tf.summary does not write. Without it the old
+    and the new points form one zigzag.
     """
     files = sorted(folder.glob("*tfevents*"))
     if not files:
         return
     event, session = tf.compat.v1.Event, tf.compat.v1.SessionLog
     version = event(wall_time=time.time(), file_version="brain.Event:2")
-    void = event(wall_time=time.time(), step=start_step + 1, session_log=session(status=session.START))
-    # TensorBoard reads files in the order of their names, which begin with the second they were made in: this one
-    # comes right behind the last.
+    restart = event(wall_time=time.time(), step=start_step + 1, session_log=session(status=session.START))
+    # TensorBoard reads files in the order of their names, which begin with the second of their creation: this name
+    # sorts directly after the last file.
     with tf.io.TFRecordWriter(f"{files[-1]}.restart") as writer:
-        for each in (version, void, void):  # the first START that it ever reads is none to TensorBoard, so twice
-            writer.write(each.SerializeToString())
+        for record in (version, restart, restart):  # TensorBoard ignores the first START that it reads, so write two
+            writer.write(record.SerializeToString())

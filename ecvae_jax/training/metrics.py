@@ -1,4 +1,4 @@
-"""The steps since the last line of the log: what a line, and a point of a curve in TensorBoard, is the mean of."""
+"""Means of the metrics between two log lines, and steps whose loss or gradient is not finite."""
 
 from __future__ import annotations
 
@@ -9,62 +9,56 @@ import numpy as np
 
 from ecvae_jax.objective import Terms
 
-_STEPS = "steps"
+_STEPS, _SKIPPED, _IN_A_ROW = "steps", "skipped", "skipped_in_a_row"
 
-
-_SKIPPED = "skipped"
-
-
-_IN_A_ROW = "skipped_in_a_row"
-
-# A term that is no number makes the sums no number that it enters, and these the gradient: causes are named first.
+# NaNs propagate from terms to loss to gradient, so the earliest one is reported.
 _CAUSES = (*(name for name in Terms._fields if name != "loss"), "elbo", "loss", "gradient_norm")
 
 
 class TrainingError(RuntimeError):
-    """A training that cannot go on: too many steps in a row had a term that is no number."""
+    """A training that cannot continue: too many consecutive steps had a NaN or infinite loss or gradient."""
 
 
 class SkippedStep:
-    """A step whose loss or gradient was not finite, and why."""
+    """A step whose loss or gradient was not finite, and the cause."""
 
     def __init__(self, step: int, values: Mapping[str, float]) -> None:
-        """Finds the first of the metrics that is not finite, causes before what follows from them."""
+        """Finds the first metric that is not finite, causes before effects."""
         self.step = step
         bad = [name for name in (*_CAUSES, *sorted(values)) if name in values and not math.isfinite(values[name])]
-        self.why = f"{bad[0]} is {values[bad[0]]}" if bad else "something was not finite"
+        self.why = f"{bad[0]} is {values[bad[0]]}" if bad else "a value was not finite"
 
     def __str__(self) -> str:
         return f"step {self.step}: {self.why}"
 
 
-class Window:
-    """Sums of the metrics of some steps, without those that were skipped, which are counted.
+class MetricAverages:
+    """Sums of the metrics since the last log line; skipped steps are counted, not summed.
 
-    They are stored in every checkpoint, and added up in the order of the steps, so that a training that was interrupted
-    between two lines has the same curve, to the last bit, as one that was not.
+    The sums are stored in every checkpoint and added in the order of the steps. A training interrupted between two log
+    lines therefore has the same curves, bit for bit, as an uninterrupted one.
     """
 
     def __init__(self, totals: Mapping[str, float]) -> None:
-        """Goes on from the `totals` of a checkpoint; an empty mapping begins a new window."""
+        """Resumes from the `totals` of a checkpoint; an empty mapping starts at zero."""
         self.totals: dict[str, float] = {_STEPS: 0.0, _SKIPPED: 0.0, _IN_A_ROW: 0.0, **totals}
         self.last_skipped: SkippedStep | None = None
-        """Of those that were added by this process."""
+        """The last skipped step that this process added."""
 
     @property
     def skipped(self) -> int:
-        """How many steps of the window were skipped."""
+        """Number of skipped steps."""
         return int(self.totals[_SKIPPED])
 
-    def next(self) -> Window:
-        """Returns an empty window that remembers how many steps at the end of this one were skipped in a row."""
-        return Window({_IN_A_ROW: self.totals[_IN_A_ROW]})
+    def next(self) -> MetricAverages:
+        """Returns empty sums that remember the number of consecutive skipped steps."""
+        return MetricAverages({_IN_A_ROW: self.totals[_IN_A_ROW]})
 
     def add(self, metrics: Sequence[Mapping[str, np.ndarray]], last_step: int, most: int) -> SkippedStep | None:
         """Adds the metrics of the steps up to `last_step`.
 
         Returns:
-            The step with which `most` steps in a row were skipped, if it came to that; what comes after is not added.
+            The step that was the `most`-th consecutive skipped one, or None; later steps are not added.
         """
         for step, arrays in enumerate(metrics, last_step - len(metrics) + 1):
             values = {name: float(array) for name, array in arrays.items()}
@@ -82,7 +76,7 @@ class Window:
         return None
 
     def means(self) -> dict[str, float]:
-        """Returns the mean of each metric over the window, and the number of skipped steps; {} where all were."""
+        """Returns the mean of each metric and the number of skipped steps; {} if every step was skipped."""
         steps = self.totals[_STEPS]
         if not steps:
             return {}

@@ -1,6 +1,6 @@
 """The map of the per-device step over all devices: `jax.shard_map` under `jit`, or `jax.pmap`.
 
-Both compile to the same program; shard_map is what JAX's notes recommend for new code, pmap is in maintenance mode.
+Both compile to the same program. JAX's notes recommend shard_map for new code; pmap is in maintenance mode.
 """
 
 from __future__ import annotations
@@ -19,38 +19,39 @@ from ecvae_jax.training.state import TrainState
 from ecvae_jax.training.step import AXIS, Metrics, StepProgram, TrainStep, step_function
 
 HostBatch = Mapping[str, np.ndarray]
+"""A host's share of a batch of `data.batches`."""
 
-# The TPU's compiler joins at most 256 arrays into one all-reduce, unless told otherwise; deep networks have more.
+# By default the TPU compiler combines at most 256 arrays into one all-reduce; deep networks have more.
 _ONE_ALL_REDUCE = {"xla_jf_crs_combiner_threshold_count": 65536}
 
 
 class MappedStep(Protocol):
-    """A step over all devices: a host's share of the batch goes in, state and metrics come out replicated."""
+    """A step over all devices: takes a host's share of the batch, returns replicated state and metrics."""
 
     def __call__(self, state: TrainState, batch: HostBatch) -> tuple[TrainState, Metrics]:
-        """Returns the next state and the metrics of this step. The state given is consumed."""
+        """Returns the next state and the metrics of this step; the buffers of `state` are donated."""
         ...
 
 
 def check_batch_size(batch_size: int) -> None:
-    """Raises ValueError where the global batch cannot be spread evenly over the devices."""
+    """Raises ValueError if the global batch is not a multiple of the number of devices."""
     devices = jax.device_count()
     if batch_size % devices:
         raise ValueError(
             f"train.batch_size={batch_size}: must be a multiple of the {devices} devices; "
-            f"take {max(1, batch_size // devices) * devices}"
+            f"use {max(1, batch_size // devices) * devices}"
         )
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
-    """Returns the mesh of all devices, or of those given, along the one axis `AXIS`."""
-    # Not jax.make_mesh, which may reorder devices: rows of a host's batch must lie where a single host has them.
+    """Returns the mesh of all devices, or of those given, with the single axis `AXIS`."""
+    # Not jax.make_mesh, which may reorder devices: the rows of the batch must have the order of a single host.
     ordered = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
     return jax.sharding.Mesh(np.array(ordered), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicated_sharding() -> NamedSharding:
-    """Returns the sharding of an array of which every device of every host holds a copy."""
+    """Returns the sharding of an array with a copy on every device of every host."""
     return NamedSharding(make_mesh(), PartitionSpec())
 
 
@@ -58,36 +59,31 @@ def replicate(tree: PyTree) -> PyTree:
     """Returns the tree with a copy of every array on each device of every host.
 
     Raises:
-        AssertionError: the hosts have not the same values.
+        AssertionError: the values differ between hosts.
     """
-    if jax.process_count() > 1:  # an array that lies on a device of this host cannot be put on another's
+    if jax.process_count() > 1:  # device_put cannot copy from a device of this host to those of another
         tree = jax.device_get(tree)
     return jax.device_put(tree, replicated_sharding())
 
 
 def over_hosts(tree: PyTree) -> PyTree:
-    """Returns replicated arrays as ones that all hosts share: what `pmap` gives back belongs to one host each."""
+    """Returns replicated arrays as global arrays of all hosts; `pmap` returns arrays local to a host."""
     if not all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree)) or jax.process_count() == 1:
         return tree
     return multihost_utils.host_local_array_to_global_array(on_one_device(tree), make_mesh(), PartitionSpec())
 
 
 def on_one_device(tree: PyTree) -> PyTree:
-    """Returns this host's first copy of replicated arrays: what a program that is not mapped can work with."""
+    """Returns this host's first copy of replicated arrays, for programs that are not mapped."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
 def map_step(step: TrainStep, kind: Literal["shard_map", "pmap"]) -> MappedStep:
-    """Returns the per-device step as one call over all devices; compiled once for all trainings of one program.
-
-    Args:
-        step: `make_train_step`'s; it averages over the axis `AXIS` itself.
-        kind: which of JAX's two maps.
-    """
+    """Returns the per-device step as one call over all devices; trainings of one program share its compilation."""
     return _shard_mapped(step) if kind == "shard_map" else _pmapped(step)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def shard_step(program: StepProgram, mesh: jax.sharding.Mesh) -> Any:
     """Returns the step as one jitted call `(state, batch, hyper)` over the mesh's devices; the state is donated."""
     options = _ONE_ALL_REDUCE if mesh.devices.flat[0].platform == "tpu" else None
@@ -96,7 +92,7 @@ def shard_step(program: StepProgram, mesh: jax.sharding.Mesh) -> Any:
         mesh=mesh,
         in_specs=(PartitionSpec(), PartitionSpec(AXIS), PartitionSpec()),
         out_specs=(PartitionSpec(), PartitionSpec()),
-        # The outputs are replicated because the step averages them, which the checker cannot see through optax's update.
+        # The step averages its outputs, so they are replicated; the checker cannot infer that through optax's update.
         check_vma=False,
     )
     return jax.jit(mapped, donate_argnums=0, compiler_options=options)
@@ -114,11 +110,10 @@ def _shard_mapped(step: TrainStep) -> MappedStep:
     return call
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _pmap_step(program: StepProgram) -> Any:
-    return jax.pmap(
-        step_function(program), axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, donate_argnums=0  # type: ignore[call-overload]
-    )
+    axes: Any = (None, 0, None)
+    return jax.pmap(step_function(program), axis_name=AXIS, in_axes=axes, out_axes=None, donate_argnums=0)
 
 
 def _pmapped(step: TrainStep) -> MappedStep:

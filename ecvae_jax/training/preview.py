@@ -1,9 +1,9 @@
-"""A training from first batch to last checkpoint: `train`."""
+"""Example batches of a training and their pictures: the first examples, predictions, the batch of a failed step."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,21 +20,18 @@ from ecvae_jax.images import save_png, sketch_image, tile, to_uint8
 from ecvae_jax.model.conditioning import Frozen, compiled_condition, make_condition
 from ecvae_jax.model.cvae import decode, encode
 from ecvae_jax.objective import Views
+from ecvae_jax.training.parallel import HostBatch
 from ecvae_jax.training.step import to_views
 
-HostBatch = Mapping[str, np.ndarray]
-
-
-# Faces in the picture that is drawn again and again during a training, and that initialization sees.
-_WATCHED = 16
+_EXAMPLES = 16  # in a picture, and for initialization
 
 
 def first_examples(config: Config, faces: Faces) -> HostBatch:
-    """Returns the first examples of step 0: what initialization and the watched pictures use."""
-    uncached = dataclasses.replace(config.data, cache=False)  # one batch is wanted, not every face decoded
+    """Returns the first examples of step 0, for initialization and for the pictures drawn during training."""
+    uncached = dataclasses.replace(config.data, cache=False)  # one batch does not need every face decoded
     size, train_config = config.model.image_size, config.train
     batch = next(training_batches(faces, uncached, size, train_config.batch_size, train_config.seed))
-    return {name: value[:_WATCHED] for name, value in batch.items()}
+    return {name: value[:_EXAMPLES] for name, value in batch.items()}
 
 
 def device_views(batch: HostBatch) -> Views:
@@ -43,13 +40,12 @@ def device_views(batch: HostBatch) -> Views:
 
 
 def draw_views(config: Config, frozen: Frozen, batch: HostBatch, params: PyTree | None) -> np.ndarray:
-    """Returns a picture of a batch, an example a column: source, its sketch, target, its sketch, and the prediction.
+    """Returns a picture (uint8 h w 3) of a batch, one example a column.
+
+    The rows are source, its sketch, target, its sketch, and the prediction with z at the mean of the posterior.
 
     Args:
-        config: the experiment.
-        frozen: the fixed part of the model.
-        batch: as the pipeline gives it.
-        params: parameters for the prediction (z at the posterior's mean), or none to leave it out.
+        params: for the prediction; None: without that row.
     """
     rows = [
         batch["source_image"],
@@ -74,31 +70,25 @@ def _predict(architecture: Architecture, params: PyTree, frozen: Frozen, views: 
     z = source.prior.transport(posterior.mean, target.prior)
     return decode(architecture, params, z, target, frozen.z_scale)
 
-_SHOWN = 16
 
+def save_bad_batch(batch: HostBatch, step: int, workdir: Path, draw: Callable[[HostBatch], np.ndarray]) -> Path:
+    """Writes this process's share of a batch as `bad_batch-STEP.npz`, and a PNG of up to 16 examples.
 
-def save_bad_batch(
-    batch: Mapping[str, np.ndarray], step: int, workdir: Path, draw: Callable[[Mapping[str, np.ndarray]], np.ndarray]
-) -> Path:
-    """Writes `bad_batch-STEP.npz`, this process's share of a batch as the pipeline gave it, and a PNG of 16 examples.
-
-    Examples with landmarks that are not finite come first in the picture, with such landmarks drawn at 0.
+    The picture shows examples with values that are not finite first, with those values replaced by 0.
 
     Args:
-        batch: as `data.pipeline` gives it.
-        step: the training step that it was for.
-        workdir: where to.
-        draw: makes a picture of a batch.
+        step: the training step of the batch.
+        draw: returns the picture of a batch.
 
     Returns:
-        The .npz file.
+        The path of the .npz file.
     """
     share = f"-process{jax.process_index()}" if jax.process_count() > 1 else ""
     path = workdir / f"bad_batch-{step}{share}.npz"
     arrays: dict[str, Any] = dict(batch)
     write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
-    whole = np.stack([np.isfinite(value).all(axis=tuple(range(1, value.ndim))) for value in batch.values()])
-    order = np.argsort(whole.all(axis=0), kind="stable")[:_SHOWN]
-    shown = {name: np.nan_to_num(value[order], posinf=0.0, neginf=0.0) for name, value in batch.items()}
-    save_png(draw(shown), path.with_suffix(".png"))
+    finite = np.stack([np.isfinite(value).all(axis=tuple(range(1, value.ndim))) for value in batch.values()])
+    order = np.argsort(finite.all(axis=0), kind="stable")[:_EXAMPLES]
+    examples = {name: np.nan_to_num(value[order], posinf=0.0, neginf=0.0) for name, value in batch.items()}
+    save_png(draw(examples), path.with_suffix(".png"))
     return path

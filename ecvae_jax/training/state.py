@@ -22,7 +22,7 @@ from ecvae_jax.objective import Views
 
 
 class TrainState(NamedTuple):
-    """What a step updates, and the frozen part, of which no step changes a bit."""
+    """The arrays that a step updates, and the frozen part, which stays bitwise unchanged."""
 
     step: Int[Array, ""]
     params: PyTree
@@ -32,10 +32,10 @@ class TrainState(NamedTuple):
 
 
 class Hyperparameters(NamedTuple):
-    """Constants of one training that the compiled step reads as arrays, so that trainings share its program."""
+    """Constants of one training, arguments of the compiled step, so that trainings share its program."""
 
     key_data: UInt32[Array | np.ndarray, " w"]
-    """Of the JAX key of `train.seed`."""
+    """Data of the JAX key of `train.seed`."""
     learning_rate: Float[Array | np.ndarray, ""]
     warmup_steps: Int[Array | np.ndarray, ""]
     decay_steps: Int[Array | np.ndarray, ""]
@@ -85,8 +85,7 @@ def learning_rate(
 def kl_weight(hyper: Hyperparameters, step: Int[Array, "*s"]) -> Float[Array, "*s"]:
     """Returns beta of a step: a linear rise from 0 over the first part of the training.
 
-    Deviation: the paper does not specify it; its ancestors ramp too (VUNet), since a full KL at the start switches z
-    off.
+    Deviation: the paper specifies no ramp. VUNet has one, since a full KL at the start makes the posterior collapse.
     """
     beta = jnp.asarray(hyper.beta)
     return jnp.where(hyper.beta_ramp_steps > 0, _linear(step, hyper.beta_ramp_steps, 0.0, beta), beta)
@@ -115,12 +114,11 @@ def make_optimizer(
 
 
 def init_state(config: Config, landmarks: np.ndarray, first: Views) -> TrainState:
-    """Returns the state before the first step; `train.seed` decides everything drawn here.
+    """Returns the state before the first step; all randomness comes from `train.seed`.
 
     Args:
-        config: settings.
-        landmarks: n p 2, crop units: the training faces, to fit clusters and the scale of z.
-        first: a batch of images, to bring the layers to unit variance (LSUV).
+        landmarks: n p 2, crop units: the training faces, which fit the clusters and the scale of z.
+        first: a batch that scales the layers to unit variance (LSUV).
 
     Raises:
         ValueError: fewer faces than clusters, or a first batch without variation.
@@ -138,14 +136,14 @@ def init_state(config: Config, landmarks: np.ndarray, first: Views) -> TrainStat
 
 
 def abstract_state(config: Config) -> TrainState:
-    """Returns the shapes and types of the state, as `jax.ShapeDtypeStruct`s; nothing is computed."""
+    """Returns the state as `jax.ShapeDtypeStruct`s; computes nothing."""
     params, frozen = abstract_arrays(config)
     opt_state = jax.eval_shape(lambda params: _init_optimizer(config, params), params)
     return TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, params, opt_state, frozen)  # type: ignore[arg-type]
 
 
 def stored_part(state: TrainState) -> Stored:
-    """Returns the arrays that a checkpoint holds beside the step."""
+    """Returns the arrays that a checkpoint stores beside the step."""
     return Stored(state.params, state.ema_params, state.opt_state, state.frozen)
 
 

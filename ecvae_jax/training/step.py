@@ -1,4 +1,4 @@
-"""One training step as seen by one device; `parallel` maps it over all of them."""
+"""One training step on one device; `parallel` maps it over all devices."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ecvae_jax.training.state import (
 )
 
 AXIS = "batch"
-"""Name of the mapped axis over which the batch is spread and gradients are averaged."""
+"""Name of the mapped axis that shards the batch and averages gradients."""
 
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
@@ -32,22 +32,23 @@ StepFunction = Callable[[TrainState, Batch, Hyperparameters], tuple[TrainState, 
 
 
 def to_views(batch: Batch) -> Views:
-    """Returns the host batch of `data.batches` as views with float images."""
+    """Returns a batch of `data.batches` as views with float images in [-1, 1]."""
     return Views(
         to_float(batch["source_image"]), batch["source_landmarks"], to_float(batch["image"]), batch["landmarks"]
     )
 
 
 def jitter_colors(key: Array, views: Views, strength: Float[Array, ""] | float) -> Views:
-    """Returns one example's views under another exposure and tint, both changed alike; images stay in [-1, 1].
+    """Returns the views of one example with random exposure and tint, the same for both; images stay in [-1, 1].
 
     Args:
-        key: JAX key.
-        views: of one example, without the batch axis.
+        views: without the batch axis.
         strength: see `data.color_jitter`.
     """
-    contrast, brightness, tint = (jax.random.uniform(one, shape, minval=-strength, maxval=strength) for one, shape in
-                                  zip(jax.random.split(key, 3), ((), (), (3,)), strict=True))  # fmt: skip
+    contrast, brightness, tint = (
+        jax.random.uniform(part_key, shape, minval=-strength, maxval=strength)
+        for part_key, shape in zip(jax.random.split(key, 3), ((), (), (3,)), strict=True)
+    )
     gain = jnp.exp(brightness + tint / 3)[None, None]
 
     def change(image: Float[Array, "h w 3"]) -> Float[Array, "h w 3"]:
@@ -58,7 +59,7 @@ def jitter_colors(key: Array, views: Views, strength: Float[Array, ""] | float) 
 
 
 class StepProgram(NamedTuple):
-    """What the compiled step depends on; trainings that share it share the program."""
+    """The static part of the compiled step; trainings with equal ones share the program."""
 
     architecture: Architecture
     schedule: Literal["cosine", "linear", "constant"]
@@ -68,9 +69,7 @@ class StepProgram(NamedTuple):
     @classmethod
     def of(cls, config: Config) -> StepProgram:
         """Returns the program of an experiment."""
-        return cls(
-            config.architecture, config.optim.schedule, config.optim.clip_norm > 0, config.data.color_jitter > 0
-        )
+        return cls(config.architecture, config.optim.schedule, config.optim.clip_norm > 0, config.data.color_jitter > 0)
 
 
 class TrainStep(NamedTuple):
@@ -85,19 +84,19 @@ class TrainStep(NamedTuple):
 
 
 def make_train_step(config: Config) -> TrainStep:
-    """Returns the step of an experiment (`step_function` with its constants)."""
+    """Returns the step of an experiment: its program and its hyperparameters."""
     return TrainStep(StepProgram.of(config), hyperparameters(config))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def step_function(program: StepProgram) -> StepFunction:
-    """Returns `(state, batch, hyper) -> (state, metrics)` for one device; the same function for the same program.
+    """Returns `(state, batch, hyper) -> (state, metrics)` for one device; equal programs get the same function.
 
-    Gradients, metrics and the likelihood's scale are averaged over the axis in float32. Noise is drawn for each image
-    from its place in the global batch, so the result does not depend on the number of devices.
+    Gradients, metrics and the likelihood's scale are averaged over the axis in float32. The noise of an image depends
+    on its index in the global batch, so the result does not depend on the number of devices.
 
     If a term or the gradient is NaN or infinite, the update is skipped: only the step counter and the schedule advance,
-    and the metric `skipped` is 1. All devices decide alike, since they look at averages.
+    and the metric `skipped` is 1. All devices decide alike, since they test averages.
     """
     architecture = program.architecture
 
@@ -106,14 +105,15 @@ def step_function(program: StepProgram) -> StepFunction:
         optimizer = make_optimizer(lambda count: rate, jnp.asarray(hyper.clip_norm) if program.clips else None)
         views = to_views(batch)
         images = views.image.shape[0]
-        places = jax.lax.axis_index(AXIS) * images + jnp.arange(images)
+        indices = jax.lax.axis_index(AXIS) * images + jnp.arange(images)
         step_key = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(hyper.key_data)), state.step)
-        keys = jax.vmap(lambda place: jax.random.split(jax.random.fold_in(step_key, place)))(places)
+        keys = jax.vmap(lambda index: jax.random.split(jax.random.fold_in(step_key, index)))(indices)
         noise = jax.vmap(lambda key: jax.random.normal(key, (architecture.model.z_dim,)))(keys[:, 0])
         beta = kl_weight(hyper, state.step)
         if program.jitters:
             jitter_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys[:, 0])
-            views = jax.vmap(lambda key, one: jitter_colors(key, one, jnp.asarray(hyper.color_jitter)))(jitter_keys, views)
+            strength = jnp.asarray(hyper.color_jitter)
+            views = jax.vmap(jitter_colors, in_axes=(0, 0, None))(jitter_keys, views, strength)
 
         def objective(params: PyTree) -> tuple[Float[Array, ""], Terms]:
             terms, _ = loss_terms(architecture, params, state.frozen, views, noise, keys[:, 1], beta, AXIS)
@@ -132,10 +132,10 @@ def step_function(program: StepProgram) -> StepFunction:
         finite = jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))
         metrics["skipped"] = 1.0 - finite
 
-        # A young average would remember the initial draw for 1/(1 - decay) steps: its decay grows with the step.
+        # With a constant decay the average would keep the initial draw for 1/(1 - decay) steps, so the decay ramps up.
         decay = jnp.minimum(hyper.ema_decay, (1.0 + state.step) / (10.0 + state.step))
 
-        def take(params: PyTree, ema_params: PyTree, opt_state: optax.OptState) -> tuple[PyTree, ...]:
+        def update(params: PyTree, ema_params: PyTree, opt_state: optax.OptState) -> tuple[PyTree, ...]:
             updates, opt_state = optimizer.update(gradient, opt_state, params)
             params = optax.apply_updates(params, updates)
             return params, optax.incremental_update(params, ema_params, 1.0 - decay), opt_state
@@ -143,9 +143,9 @@ def step_function(program: StepProgram) -> StepFunction:
         def skip(params: PyTree, ema_params: PyTree, opt_state: optax.OptState) -> tuple[PyTree, ...]:
             return params, ema_params, _advance_schedule(opt_state)
 
-        # jnp.where is as fast but needs memory for the old and the new state at once.
+        # jnp.where is as fast but needs memory for the old and the new state together.
         params, ema_params, opt_state = jax.lax.cond(
-            finite, take, skip, state.params, state.ema_params, state.opt_state
+            finite, update, skip, state.params, state.ema_params, state.opt_state
         )
         return TrainState(state.step + 1, params, ema_params, opt_state, state.frozen), metrics
 
@@ -153,11 +153,11 @@ def step_function(program: StepProgram) -> StepFunction:
 
 
 def _advance_schedule(opt_state: optax.OptState) -> optax.OptState:
-    """Returns the optimizer's state with only its schedule's counter advanced."""
+    """Returns the optimizer state with only the counter of its schedule advanced."""
 
-    def move(part: Any) -> Any:
+    def advance(part: Any) -> Any:
         if isinstance(part, optax.ScaleByScheduleState):
             return optax.ScaleByScheduleState(optax.safe_increment(part.count))
         return part
 
-    return jax.tree.map(move, opt_state, is_leaf=lambda part: isinstance(part, optax.ScaleByScheduleState))
+    return jax.tree.map(advance, opt_state, is_leaf=lambda part: isinstance(part, optax.ScaleByScheduleState))

@@ -1,8 +1,7 @@
-"""The process that a user starts on one of several hosts: it watches over another one, which trains.
+"""The parent process of a training on several hosts: it runs the training in a child process.
 
-When a host disappears, JAX's distributed runtime ends the processes of all others from within, with a text made for its
-developers; somebody must be left to say what happened, and to give the exit code by which a launcher tries again.
-Imports nothing heavy.
+When a host vanishes, JAX's distributed runtime aborts the processes of all others, with a message for its developers.
+The parent survives, prints what happened, and exits with the code on which launchers retry. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -21,19 +20,17 @@ ALONE, DETECTED = "one", "auto"
 """The values of `ecvae train --hosts` that name no address."""
 
 BY_HAND = re.compile(r"(\d+)/(\d+)@(\S+:\d+)")
-"""Its other values: INDEX/COUNT@ADDRESS:PORT."""
+"""Its other values: INDEX/COUNT@ADDRESS:PORT, INDEX from 0."""
 
 TRY_AGAIN = 75
-"""Exit code of a training that was stopped from outside and goes on by the same command (EX_TEMPFAIL of sysexits.h)."""
+"""Exit code of an interrupted training; the same command resumes it (EX_TEMPFAIL of sysexits.h)."""
 
-_CHILD = "ECVAE_WATCHED"
-
-
+_CHILD = "ECVAE_WATCHED"  # set in the child's environment
 _PARENT_DIED_SIGNAL = 1  # PR_SET_PDEATHSIG
 
 
 def check_hosts(hosts: str) -> None:
-    """Raises ValueError where `hosts` is neither "one", "auto" nor INDEX/COUNT@ADDRESS:PORT."""
+    """Raises ValueError if `hosts` is neither "one", "auto" nor INDEX/COUNT@ADDRESS:PORT."""
     if hosts in (ALONE, DETECTED):
         return
     found = BY_HAND.fullmatch(hosts)
@@ -44,28 +41,28 @@ def check_hosts(hosts: str) -> None:
 
 
 def is_supervised() -> bool:
-    """Returns whether this process is one that `supervise` started."""
+    """Returns whether `supervise` started this process."""
     return _CHILD in os.environ
 
 
 def supervise(arguments: Sequence[str]) -> tuple[int, bool]:
-    """Runs `ecvae` with the arguments in another process; returns its exit code, and whether it was ended from within.
+    """Runs `ecvae` with the arguments in a child process; returns its exit code, and whether it aborted.
 
-    Ctrl-C, SIGTERM and SIGHUP are handed on. The other process does not outlive this one.
+    Ctrl-C, SIGTERM and SIGHUP are forwarded. The child does not outlive this process.
     """
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "ecvae_jax", *arguments],
         env={**os.environ, _CHILD: "1"},
-        start_new_session=True,  # a terminal's Ctrl-C then reaches it once, from here
+        start_new_session=True,  # a terminal's Ctrl-C then reaches the child once, through `forward`
         preexec_fn=_die_with_parent,
     )
 
-    def hand_on(number: int, frame: FrameType | None) -> None:
+    def forward(number: int, frame: FrameType | None) -> None:
         with suppress(ProcessLookupError):
             process.send_signal(number)
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, hand_on) for number in numbers}
+    before = {number: signal.signal(number, forward) for number in numbers}
     try:
         code = process.wait()
     finally:
@@ -75,5 +72,5 @@ def supervise(arguments: Sequence[str]) -> tuple[int, bool]:
 
 
 def _die_with_parent() -> None:
-    with suppress(OSError, AttributeError):  # Linux alone has it
+    with suppress(OSError, AttributeError):  # only Linux has it
         ctypes.CDLL(None).prctl(_PARENT_DIED_SIGNAL, signal.SIGKILL)

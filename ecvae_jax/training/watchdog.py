@@ -1,4 +1,4 @@
-"""A thread that reports a training which makes no progress, with the stacks of all threads."""
+"""A thread that reports a training without progress, with the stacks of all threads."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ import jax
 from ecvae_jax.config import TrainConfig
 from ecvae_jax.training.supervisor import TRY_AGAIN
 
-_FIRST_STEP = 6  # times as long may the first step take: it compiles, on a large pod for many minutes
-_LOOKS = 10  # within train.hang_after
+_FIRST_STEP = 6  # factor on the timeout of the first step, which compiles: many minutes on a large pod
+_LOOKS = 10  # checks within train.hang_after
 
 
 class Watchdog:
-    """Looks at the results of the steps from aside: the training itself never waits for it.
+    """Observer of the results of the steps; the training never waits for it.
 
-    A step is done when its results are there, not when it was handed to the devices.
+    A step is done when its results are ready on the devices, not when it is dispatched.
     """
 
     def __init__(self, config: TrainConfig, workdir: Path, start_step: int) -> None:
-        """Does nothing yet, and never anything where `train.hang_after` is 0."""
+        """Prepares the thread; with `train.hang_after` = 0 it never starts."""
         self._after, self._exits, self._workdir = config.hang_after, config.hang_exit, workdir
         self._pending: deque[tuple[int, jax.Array]] = deque()
         self._dispatched = start_step
@@ -37,29 +37,29 @@ class Watchdog:
         self._tick = self._after / _LOOKS
 
     def __enter__(self) -> Watchdog:
-        """Starts looking."""
+        """Starts the thread."""
         self._looked = self._since = time.monotonic()
         if self._after:
             self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stops looking."""
+        """Stops the thread."""
         self._closing.set()
         if self._after:
             self._thread.join()
             faulthandler.cancel_dump_traceback_later()
 
     def dispatched(self, step: int, result: jax.Array) -> None:
-        """Notes that a step was handed to the devices, and one of its results."""
+        """Records a dispatched step, and one of its pending results."""
         self._dispatched = step
         if self._after:
             self._pending.append((step, result))
 
     def _watch(self) -> None:
         while not self._closing.wait(self._tick):
-            # Should native code never give the interpreter back, then this thread stands still as well: Python's C
-            # timer, which needs no interpreter, writes the stacks to standard error.
+            # If native code holds the GIL forever, this thread stops as well. Python's C timer needs no GIL: it then
+            # writes the stacks to standard error.
             faulthandler.dump_traceback_later(self._limit + self._after, file=2)
             self._look(time.monotonic())
 
@@ -68,7 +68,7 @@ class Watchdog:
         return self._after if self._any_done else self._after * _FIRST_STEP
 
     def _look(self, now: float) -> None:
-        # A process that was stopped (Ctrl-Z) did not hang.
+        # A process that was suspended (Ctrl-Z) did not hang.
         self._since += max(0.0, now - self._looked - 2 * self._tick)
         self._looked = now
         done = None
@@ -76,8 +76,8 @@ class Watchdog:
             done = self._pending.popleft()[0]
         if done is not None:
             if self._reported:
-                print(f"{_who()}step {done} is done after {now - self._since:.0f} s: the training goes on",
-                      file=sys.stderr, flush=True)  # fmt: skip
+                line = f"{_process()}step {done} finished after {now - self._since:.0f} s: training continues"
+                print(line, file=sys.stderr, flush=True)
             self._any_done, self._reported, self._since = True, False, now
         elif not self._reported and now - self._since >= self._limit:
             self._reported = True
@@ -85,18 +85,20 @@ class Watchdog:
 
     def _report(self, seconds: float) -> None:
         if self._pending:
-            where = f"step {self._pending[0][0]} was handed to the devices and is not done"
+            cause = f"step {self._pending[0][0]} was dispatched to the devices and has not finished"
         else:
-            where = f"step {self._dispatched + 1} was not handed to the devices: the host is busy or waits"
+            cause = f"step {self._dispatched + 1} was not dispatched: the host is busy or waiting"
         name = f"hang-{time.strftime('%Y%m%d-%H%M%S')}"
         if jax.process_count() > 1:
             name += f"-process{jax.process_index()}"
         path = self._workdir / f"{name}.txt"
-        then = f"exit code {TRY_AGAIN}" if self._exits else "the training is left alone"
-        line = (f"{_who()}no step was done for {seconds:.0f} s (train.hang_after={self._after:g}): {where}; {then}; "
-                f"all stacks: {path}")  # fmt: skip
+        action = f"exit code {TRY_AGAIN}" if self._exits else "the training is left running"
+        line = (
+            f"{_process()}no step finished for {seconds:.0f} s (train.hang_after={self._after:g}): {cause}; "
+            f"{action}; all stacks: {path}"
+        )
         text = f"{line}\n\n{_stacks()}"
-        print(text, file=sys.stderr, flush=True)  # first: the folder may be what hangs
+        print(text, file=sys.stderr, flush=True)  # before the file: its folder may be the cause of the hang
         try:
             path.write_text(text)
         except OSError as error:
@@ -105,12 +107,12 @@ class Watchdog:
             os._exit(TRY_AGAIN)
 
 
-def _who() -> str:
+def _process() -> str:
     return f"process {jax.process_index()}: " if jax.process_count() > 1 else ""
 
 
 def _stacks() -> str:
-    """The stack of every thread that Python knows, newest call last."""
+    """Returns the stacks of all Python threads, the main thread first, newest call last."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     frames = sorted(sys._current_frames().items(), key=lambda item: item[0] != threading.main_thread().ident)
     return "\n".join(

@@ -1,4 +1,4 @@
-"""The working directory of a training: one training at a time in it, and one line where it cannot be written."""
+"""The working directory of a training: locked for one training at a time; disk errors in one line."""
 
 from __future__ import annotations
 
@@ -16,28 +16,33 @@ from ecvae_jax.agreement import run_on_host0
 from ecvae_jax.checkpoints.integrity import stored_steps
 
 LOCK = "training.lock"
-"""File of a working directory that a running training holds locked; it says which process that is."""
+"""File of a working directory that a running training holds locked; it names the process."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # EFBIG: a limit on the size of files (ulimit -f)
+_DISK = _FULL | {
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ENOTDIR,
+    errno.EEXIST,
+}  # errors of a full, read-only or vanished disk
 
 
 class WorkdirError(RuntimeError):
     """A working directory that another training uses, or that cannot be written."""
 
 
-# What a full, read-only or vanished disk answers. EFBIG is a limit on the size of files (ulimit -f).
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE,
-         errno.ENOTDIR, errno.EEXIST}  # fmt: skip
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
 @contextmanager
 def lock_workdir(workdir: Path) -> Iterator[None]:
-    """Makes the folder, keeps it locked inside the block, and puts a disk's refusals into one line.
+    """Creates the folder, holds its lock inside the block, and turns disk errors into one line.
 
-    The lock is the system's: it ends with the process, however that ends, so a killed training blocks nobody. With
-    several processes the first one holds it.
+    The operating system releases the lock when the process ends, so a killed training blocks no other. With several
+    processes the first one holds it.
 
     Raises:
-        WorkdirError: another training is at work there, or the folder cannot be written.
+        WorkdirError: another training uses the folder, or it cannot be written.
         OtherProcessError: the same, in all processes but the first.
     """
     handle: int | None = None
@@ -63,27 +68,21 @@ def lock_workdir(workdir: Path) -> Iterator[None]:
 
 
 def disk_refusal(error: BaseException, workdir: Path) -> str | None:
-    """Returns the line for an error that says that the disk did not take what was written; None for any other."""
+    """Returns the message for a disk error at `workdir`, or None for any other error."""
     if isinstance(error, OSError):
         number = error.errno if error.filename is None or _concerns(Path(str(error.filename)), workdir) else None
     else:
-        # TensorStore and TensorFlow have error types of their own, and the system's words inside a long message.
+        # TensorStore and TensorFlow have their own error types, with the system's text inside a long message.
         number = next((code for code in _FULL | {errno.EROFS} if os.strerror(code) in str(error)), None)
     if number not in _DISK:
         return None
     steps = stored_steps(workdir / "checkpoints")
-    stored = f"the state of step {max(steps)} is stored" if steps else "nothing is stored yet"
+    stored = f"the last checkpoint, step {max(steps)}, is valid" if steps else "no checkpoint is stored yet"
     free = ""
     if number in _FULL and workdir.is_dir():
-        free = f" ({shutil.disk_usage(workdir).free / 1e6:.0f} MB are free there)"
-    cure = "make room" if number in _FULL else "make it writable, or give another --workdir"
-    return (f"{workdir} cannot be written: {os.strerror(number)}{free}; {stored}: {cure}, "
-            "then the same command goes on from there")  # fmt: skip
-
-
-def _concerns(path: Path, workdir: Path) -> bool:
-    path, workdir = path.absolute(), workdir.absolute()
-    return path.is_relative_to(workdir) or workdir.is_relative_to(path)
+        free = f" ({shutil.disk_usage(workdir).free / 1e6:.0f} MB free)"
+    cure = "free disk space" if number in _FULL else "make it writable, or use another --workdir"
+    return f"{workdir} cannot be written: {os.strerror(number)}{free}; {stored}: {cure}, then rerun the same command"
 
 
 def _lock(workdir: Path) -> int:
@@ -91,12 +90,12 @@ def _lock(workdir: Path) -> int:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        # Any other error: a file system without locks, such as a mounted bucket. There one has to take care oneself.
+        # Any other error: a file system without locks, such as a mounted bucket. The user must ensure it there.
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             owner = os.read(handle, 1000).decode(errors="replace").strip() or "another process"
             os.close(handle)
             raise WorkdirError(
-                f"{workdir} is being trained by {owner}: wait for it, stop it, or give another --workdir"
+                f"{workdir} is being trained by {owner}: wait for it, stop it, or use another --workdir"
             ) from None
     owner = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
     try:
@@ -106,3 +105,8 @@ def _lock(workdir: Path) -> int:
         os.close(handle)
         raise
     return handle
+
+
+def _concerns(path: Path, workdir: Path) -> bool:
+    path, workdir = path.absolute(), workdir.absolute()
+    return path.is_relative_to(workdir) or workdir.is_relative_to(path)
