@@ -16,17 +16,17 @@ GROUP_CHANNELS = 8
 ORTHONORMAL = nn.initializers.orthogonal()
 
 
-def fold(maps: Float[Array, "b h w c"], patch: int) -> Float[Array, "b h/p w/p p*p*c"]:
+def fold(maps: Float[Array, "b h w c"], patch: int) -> Float[Array, "b h//{patch} w//{patch} {patch}*{patch}*c"]:
     """Returns the maps with each square of `patch` pixels moved into channels (space to depth)."""
     return einops.rearrange(maps, "b (h i) (w j) c -> b h w (i j c)", i=patch, j=patch)
 
 
-def unfold(maps: Float[Array, "b h w p*p*c"], patch: int) -> Float[Array, "b h*p w*p c"]:
+def unfold(maps: Float[Array, "b h w f"], patch: int) -> Float[Array, "b h*{patch} w*{patch} f//{patch}**2"]:
     """Returns the inverse of `fold` (depth to space, a sub-pixel layer)."""
     return einops.rearrange(maps, "b h w (i j c) -> b (h i) (w j) c", i=patch, j=patch)
 
 
-def double(maps: Float[Array, "b h w c"]) -> Float[Array, "b 2h 2w c"]:
+def double(maps: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
     """Returns the maps at twice the resolution, nearest neighbor."""
     return einops.repeat(maps, "b h w c -> b (h i) (w j) c", i=2, j=2)
 
@@ -79,6 +79,6 @@ class Down(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 f"]:
+    def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h//2 w//2 f"]:
         """Returns the maps at half the resolution, with `features` channels."""
         return Conv(self.features, kernel=1, dtype=self.dtype)(fold(maps, 2))
