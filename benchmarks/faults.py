@@ -1,4 +1,4 @@
-"""Kills a training again and again, and holds what it comes to against one that nobody disturbed.
+"""Kills a training repeatedly and compares its result with an uninterrupted one.
 
     python benchmarks/faults.py [--kills 50] [--sigterms 5] [--seed 0] [--steps 600] [--folder DIR]
 
@@ -52,7 +52,7 @@ class Tally:
 
 
 def small_experiment(folder: Path, steps: int, every: int) -> tuple[Config, Path]:
-    """Returns an experiment with a checkpoint every so many steps, and its file; programs are kept in the folder."""
+    """Returns an experiment with a checkpoint every `every` steps, and its file; the folder caches programs."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
@@ -69,7 +69,7 @@ def small_experiment(folder: Path, steps: int, every: int) -> tuple[Config, Path
 
 
 def train(arguments: list[str], log: Path) -> None:
-    """What the process of a run does: the command, with what it says in a file."""
+    """Runs the command with its messages in a file."""
     with log.open("w") as file:
         os.dup2(file.fileno(), 2)
     sys.exit(ecvae(["train", *arguments]))
@@ -89,11 +89,11 @@ class Run:
         self.process.start()
 
     def said(self) -> str:
-        """What the process has written so far."""
+        """Returns the log so far."""
         return self.log.read_text()
 
     def last_step(self) -> int:
-        """The last step that it told of: it tells of every one."""
+        """Returns the last logged step; every step is logged."""
         return last_step(self.said(), self.before)
 
     def wait_for(self, what: str) -> bool:
@@ -107,7 +107,7 @@ class Run:
         return False
 
     def is_saving(self) -> bool:
-        """Whether there is a half-written checkpoint of this run: one that is left is removed before the first step."""
+        """Returns whether this run is writing a checkpoint; leftovers are removed before the first step."""
         return self.last_step() > self.before and half_written(self.workdir, self.began)
 
     def end(self, number: int) -> float:
@@ -122,7 +122,7 @@ class Run:
 
 
 def half_written(workdir: Path, since: float) -> bool:
-    """Whether there is a half-written checkpoint that was touched since a time."""
+    """Returns whether a half-written checkpoint was touched since a time."""
     for folder in (workdir / "checkpoints").glob("*.orbax-checkpoint-tmp"):
         try:
             if folder.stat().st_mtime > since:
@@ -133,7 +133,7 @@ def half_written(workdir: Path, since: float) -> bool:
 
 
 def last_step(said: str, before: int) -> int:
-    """The last step that a log tells of, in which every step has a line; `before` where it tells of none."""
+    """Returns the last step of a log that has a line for each; `before` without one."""
     steps = re.findall(r"^step (\d+)/", said, re.MULTILINE)
     return int(steps[-1]) if steps else before
 
@@ -175,10 +175,10 @@ def disturb(run: Run, rng: random.Random, startup: float, sigterm: bool, tally: 
 
 
 def check_resumed(run: Run, tally: Tally) -> None:
-    """Holds what a run that came to its first line said against what was stored when it began."""
-    said = re.search(r"going on from step (\d+)", run.said())
+    """Checks the step that a run resumed from against the one stored when it began."""
+    said = re.search(r"(?:resum\w+ at|resum\w+ from|\w+ on from) step (\d+)", run.said())
     if run.before and said is not None and int(said[1]) != run.before:
-        tally.different.append(f"went on from step {said[1]}, {run.before} was stored")
+        tally.different.append(f"resumed from step {said[1]}, {run.before} was stored")
     failed = re.search(r"^ecvae: error: .*", run.said(), re.MULTILINE)
     if failed is not None or "Traceback" in run.said():
         tally.different.append(failed[0] if failed else run.said()[-500:])
@@ -219,7 +219,7 @@ def main() -> int:
     folder = options.folder or Path(temporary.name)
     config, file = small_experiment(folder, options.steps, EVERY)
 
-    set_cpu_flags()  # in vain once JAX is imported, as it is in the process that the runs are forked from
+    set_cpu_flags()  # no effect once JAX is imported, as in the process the runs are forked from
     command = [sys.executable, "-m", "ecvae_jax", "train", str(file), "--workdir", str(folder / "undisturbed")]
     subprocess.run(command, check=True)
     expected = results(config, folder / "undisturbed")

@@ -5,7 +5,7 @@
 As `benchmarks/faults.py`, with `ecvae train --hosts INDEX/COUNT@ADDRESS:PORT` in several processes on this machine.
 One host drawn by chance is ended by SIGKILL once all have met: while they compile, between two steps, or in the middle
 of a save; a few times by SIGTERM. The others must end by themselves with exit code 75, "try again"; the time that they
-need is told. Then all are started again, until the training is done. At the end every array of the state and every
+need is printed. Then all are started again, until the training is done. At the end every array of the state and every
 point of the curves must be those of the undisturbed training, bit for bit.
 """
 
@@ -73,7 +73,7 @@ class Hosts:
         return self.logs[index].read_text()
 
     def last_step(self) -> int:
-        """The last step that was told of."""
+        """Returns the last logged step."""
         return last_step(self.said(), self.before)
 
     def is_saving(self) -> bool:

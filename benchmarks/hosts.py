@@ -4,7 +4,7 @@
 
 Trains the same small experiment on the embedded heads as 1 process × 1 device, 1 × 8 and 2 × 4, each by shard_map and
 by pmap; prints the loss of some steps and the largest relative difference of any step's loss to that of 1 × 1. Then
-every layout's checkpoint of the middle is gone on with in every other layout (by shard_map), and the same is printed of
+every layout's middle checkpoint resumes in every other layout (by shard_map), and the same is printed of
 the last step. The processes are those of `launch/local_multiprocess.sh`. Times are not measured: on one machine they
 say nothing.
 """
@@ -77,7 +77,7 @@ def main() -> None:
             values = " | ".join(f"{found[step]:.3f}" for step in shown)
             print(f"| {name(layout)} | {parallel} | {values} | {apart:.1e} |", flush=True)
 
-    print(f"\n| stored at step {half} in | gone on with in | loss, step {options.steps} | difference to 1 × 1 |")
+    print(f"\n| stored at step {half} in | resumed in | loss, step {options.steps} | difference to 1 × 1 |")
     print("|---|---|---|---|")
     for written in LAYOUTS:
         for layout in LAYOUTS:

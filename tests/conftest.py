@@ -9,9 +9,10 @@ from pathlib import Path
 
 from support.processes import environment
 
-# Two devices: the maps over devices are tested on any machine. Eight take tens of seconds to compile and run on two
-# cores; the tests that need them start a process (test_training_devices.py).
-os.environ.update(environment(devices=2), JAX_PLATFORMS=os.environ.get("JAX_PLATFORMS", "cpu"))
+# Two devices: the maps over devices are tested on any machine. Eight cost tens of seconds a training on two cores, so
+# only .ci/run takes them, for the tests marked `devices`.
+os.environ.update(environment(devices=int(os.environ.get("ECVAE_TEST_DEVICES", "2"))))
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jaxtyping
 from support.shapes import check_shapes

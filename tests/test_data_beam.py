@@ -111,6 +111,7 @@ def test_several_files_a_split_have_the_same_faces_in_the_same_order(tmp_path: P
     assert (tmp_path / "beam" / "report.csv").read_bytes() == (tmp_path / "plain" / "report.csv").read_bytes()
 
 
+@pytest.mark.slow
 @needs_beam
 def test_a_killed_preparation_goes_on_with_the_lots_that_are_missing(tmp_path: Path):
     make_photos(tmp_path / "photos", people=40, shots=3)

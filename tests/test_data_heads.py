@@ -149,6 +149,7 @@ def test_normals_are_unit_and_point_outwards(head):
     assert normals[nose, 2] > 0.5
 
 
+@pytest.mark.slow
 def test_the_same_seed_writes_the_same_bytes(root: Path, renderer: str, tmp_path: Path):
     people = {"train": (0, 1), "test": (220, 221)}
     for name in ("first", "second"):
@@ -159,6 +160,7 @@ def test_the_same_seed_writes_the_same_bytes(root: Path, renderer: str, tmp_path
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes(), file
 
 
+@pytest.mark.slow
 def test_one_person_is_rendered_again_as_embedded(root: Path, renderer: str, tmp_path: Path):
     from ecvae_jax.data.faces import load_faces
 
@@ -178,6 +180,7 @@ def test_one_person_is_rendered_again_as_embedded(root: Path, renderer: str, tmp
     assert np.abs(again.images(range(len(again))).astype(int) - faces.images(indices)).mean() < 1.0
 
 
+@pytest.mark.slow
 def test_a_contact_sheet_has_a_row_for_each_person(root: Path, renderer: str, tmp_path: Path):
     file = tmp_path / "sheets" / "heads.png"
     arguments = ["--sheet", str(file), "--people", "1,3", "--landmarks", "--assets", str(root)]

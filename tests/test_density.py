@@ -119,7 +119,7 @@ def test_an_export_keeps_the_density_in_half_precision(
     assert np.array_equal(again.axes, stored.axes)
 
 
-def test_a_damaged_density_is_told(exported: Path, tmp_path: Path) -> None:
+def test_a_damaged_density_is_reported(exported: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(exported, tmp_path / "copy")
     (file,) = copy.rglob(FILE)
     file.write_bytes(file.read_bytes()[:100])

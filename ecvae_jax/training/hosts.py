@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 from ecvae_jax.training.supervisor import ALONE, BY_HAND, check_hosts
 
 SILENCE = 30
-"""Seconds without a sign of life after which a host counts as lost; the others then stop."""
+"""Seconds without a heartbeat after which a host counts as lost and the others stop; ECVAE_HOST_TIMEOUT changes it."""
 
 _PATIENCE = 300  # seconds for all hosts to come up: a pod's do not start together
 
@@ -47,10 +47,11 @@ def join_hosts(hosts: str) -> None:
         return
     found = BY_HAND.fullmatch(hosts)
     address, count, index = (found[3], int(found[2]), int(found[1])) if found else (None, None, None)
+    silence = int(os.environ.get("ECVAE_HOST_TIMEOUT", SILENCE))
     try:
         jax.distributed.initialize(
             address, count, index,
-            initialization_timeout=_PATIENCE, heartbeat_timeout_seconds=SILENCE, shutdown_timeout_seconds=SILENCE,
+            initialization_timeout=_PATIENCE, heartbeat_timeout_seconds=silence, shutdown_timeout_seconds=silence,
         )  # fmt: skip
     except (ValueError, RuntimeError) as error:
         said = " ".join(str(error).split())

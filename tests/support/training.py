@@ -16,6 +16,7 @@ from ecvae_jax.checkpoints.store import Checkpoints
 from ecvae_jax.config import Config
 from ecvae_jax.training import loop
 
+
 def assert_same(first: Any, second: Any) -> None:
     """Raises where two trees differ in structure, type or a single bit of a leaf."""
     chex.assert_trees_all_equal(jax.device_get(first), jax.device_get(second), strict=True)
