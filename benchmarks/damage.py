@@ -1,9 +1,9 @@
-"""Flips bits of a checkpoint, one at a time: what Orbax notices by itself when it reads it, and what the checksums do.
+"""Flips bits of a checkpoint, one at a time, and counts what Orbax alone and what the checksums detect.
 
     python benchmarks/damage.py [--trials 4] [--seed 0]
 
 Every file of a small checkpoint has one random bit flipped `--trials` times. "silent" is a state that was read without
-an error and is another one than was stored.
+an error and differs from the stored one.
 """
 
 from __future__ import annotations

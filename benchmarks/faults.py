@@ -2,12 +2,10 @@
 
     python benchmarks/faults.py [--kills 50] [--sigterms 5] [--seed 0] [--steps 600] [--folder DIR]
 
-A small real training, `ecvae train` in a process of its own on rendered heads, is killed by SIGKILL at random moments:
-while it starts, between two steps, and in the middle of a save. Then the same command is given again, until the
-training is done, and with a new training where that comes before the last kill. A few times SIGTERM is sent instead. At
-the end parameters, optimizer state and every point of every curve must be those of the undisturbed training, bit for
-bit. The undisturbed one is the plain command; the others are forked from a process that has imported the libraries,
-which halves the time of a start.
+SIGKILL ends a small training on rendered heads at random moments: at its start, between steps, during a save. The same
+command resumes it until it is done; more kills take another training. A few times SIGTERM is sent instead. Parameters,
+optimizer state and every point of every curve must equal the uninterrupted training's, bit for bit. That one is the
+plain command; the others are forked from a process that has imported the libraries, which halves a start.
 """
 
 from __future__ import annotations
@@ -88,13 +86,13 @@ class Run:
         self.process = context.Process(target=train, args=([str(config), "--workdir", str(workdir)], log))
         self.process.start()
 
-    def said(self) -> str:
+    def text(self) -> str:
         """Returns the log so far."""
         return self.log.read_text()
 
     def last_step(self) -> int:
         """Returns the last logged step; every step is logged."""
-        return last_step(self.said(), self.before)
+        return last_step(self.text(), self.before)
 
     def wait_for(self, what: str) -> bool:
         """Waits for the first step ("training") or a half-written checkpoint ("saving"); False where it ended first."""
@@ -132,9 +130,9 @@ def half_written(workdir: Path, since: float) -> bool:
     return False
 
 
-def last_step(said: str, before: int) -> int:
+def last_step(text: str, before: int) -> int:
     """Returns the last step of a log that has a line for each; `before` without one."""
-    steps = re.findall(r"^step (\d+)/", said, re.MULTILINE)
+    steps = re.findall(r"^step (\d+)/", text, re.MULTILINE)
     return int(steps[-1]) if steps else before
 
 
@@ -176,12 +174,12 @@ def disturb(run: Run, rng: random.Random, startup: float, sigterm: bool, tally: 
 
 def check_resumed(run: Run, tally: Tally) -> None:
     """Checks the step that a run resumed from against the one stored when it began."""
-    said = re.search(r"(?:resum\w+ at|resum\w+ from|\w+ on from) step (\d+)", run.said())
-    if run.before and said is not None and int(said[1]) != run.before:
-        tally.different.append(f"resumed from step {said[1]}, {run.before} was stored")
-    failed = re.search(r"^ecvae: error: .*", run.said(), re.MULTILINE)
-    if failed is not None or "Traceback" in run.said():
-        tally.different.append(failed[0] if failed else run.said()[-500:])
+    resumed = re.search(r"(?:resum\w+ at|resum\w+ from|\w+ on from) step (\d+)", run.text())
+    if run.before and resumed is not None and int(resumed[1]) != run.before:
+        tally.different.append(f"resumed from step {resumed[1]}, {run.before} was stored")
+    failed = re.search(r"^ecvae: error: .*", run.text(), re.MULTILINE)
+    if failed is not None or "Traceback" in run.text():
+        tally.different.append(failed[0] if failed else run.text()[-500:])
 
 
 def results(config: Config, workdir: Path) -> dict[str, bytes]:

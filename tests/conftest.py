@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,19 +15,20 @@ from support.processes import environment
 os.environ.update(environment(devices=int(os.environ.get("ECVAE_TEST_DEVICES", "2"))))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import jaxtyping
-from support.shapes import check_shapes
-
-# Every array of the package is checked against the shape of its annotation, in this process and not in those it starts.
-jaxtyping.install_import_hook("ecvae_jax", f"{check_shapes.__module__}.{check_shapes.__name__}")
-
 from ecvae_jax.cli.runtime import set_cpu_flags, use_compilation_cache
 
+assert "jax" not in sys.modules, "its settings come too late"
 set_cpu_flags()
 # Many tests train the same small model: it is compiled once for all workers and the processes they start.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _CACHE = tempfile.TemporaryDirectory(prefix="ecvae-tests-", ignore_cleanup_errors=True)
     use_compilation_cache(_CACHE.name)
+
+import jaxtyping
+from support.shapes import check_shapes
+
+# Modules imported from here on check every array against its annotated shape. The hook imports JAX.
+jaxtyping.install_import_hook("ecvae_jax", f"{check_shapes.__module__}.{check_shapes.__name__}")
 
 import jax
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, Union, get_args, get_origin
 
 import beartype
-import jax
 import numpy as np
 from jaxtyping import AbstractArray
 
@@ -28,6 +27,8 @@ def check_shapes(function: Callable[..., Any], *_: object, **__: object) -> Call
 
 
 def _with_numpy(hint: Any) -> Any:
+    import jax  # not earlier: conftest.py sets its flags after this module is imported
+
     if isinstance(hint, type) and issubclass(hint, AbstractArray) and hint.array_type is jax.Array:
         return hint.dtype[jax.Array | np.ndarray, hint.dim_str]
     if get_origin(hint) in (Union, types.UnionType):
