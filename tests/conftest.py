@@ -81,9 +81,7 @@ def tiny_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shared_folder(
         tmp_path_factory,
         "tiny_records",
-        lambda out: write_records(
-            out, {"train": records("train", TINY_FACES), "test": records("test", 48)}, metadata
-        ),
+        lambda out: write_records(out, {"train": records("train", TINY_FACES), "test": records("test", 48)}, metadata),
     )
 
 
