@@ -1,9 +1,9 @@
-"""Flips bits of a checkpoint, one at a time: what Orbax notices by itself when it reads it, and what the checksums do.
+"""Flips bits of a checkpoint, one at a time, and counts what Orbax alone and what the checksums detect.
 
     python benchmarks/damage.py [--trials 4] [--seed 0]
 
 Every file of a small checkpoint has one random bit flipped `--trials` times. "silent" is a state that was read without
-an error and is another one than was stored.
+an error and differs from the stored one.
 """
 
 from __future__ import annotations
@@ -66,15 +66,15 @@ def main() -> None:
                 bad[bit // 8] ^= 1 << bit % 8
                 file.write_bytes(bad)
                 try:
-                    told = "harmless" if read(config, workdir) == whole else "silent"
+                    outcome = "harmless" if read(config, workdir) == whole else "silent"
                 except Exception:
-                    told = "noticed"
-                tally[name, told] += 1
-                unnoticed += told != "harmless" and find_damage(step) is None
+                    outcome = "noticed"
+                tally[name, outcome] += 1
+                unnoticed += outcome != "harmless" and find_damage(step) is None
             file.write_bytes(good)
-    for (name, told), count in sorted(tally.items()):
-        print(f"{name:<45} {told:<9} {count}")
-    sums = Counter({told: sum(count for (_, one), count in tally.items() if one == told) for _, told in tally})
+    for (name, outcome), count in sorted(tally.items()):
+        print(f"{name:<45} {outcome:<9} {count}")
+    sums = Counter({outcome: sum(count for (_, one), count in tally.items() if one == outcome) for _, outcome in tally})
     print(f"Orbax: {dict(sums)}; of the noticed and the silent ones the checksums missed {unnoticed}")
 
 

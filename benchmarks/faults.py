@@ -1,13 +1,11 @@
-"""Kills a training again and again, and holds what it comes to against one that nobody disturbed.
+"""Kills a training repeatedly and compares its result with an uninterrupted one.
 
     python benchmarks/faults.py [--kills 50] [--sigterms 5] [--seed 0] [--steps 600] [--folder DIR]
 
-A small real training, `ecvae train` in a process of its own on rendered heads, is killed by SIGKILL at random moments:
-while it starts, between two steps, and in the middle of a save. Then the same command is given again, until the
-training is done, and with a new training where that comes before the last kill. A few times SIGTERM is sent instead. At
-the end parameters, optimizer state and every point of every curve must be those of the undisturbed training, bit for
-bit. The undisturbed one is the plain command; the others are forked from a process that has imported the libraries,
-which halves the time of a start.
+SIGKILL ends a small training on rendered heads at random moments: at its start, between steps, during a save. The same
+command resumes it until it is done; more kills take another training. A few times SIGTERM is sent instead. Parameters,
+optimizer state and every point of every curve must equal the uninterrupted training's, bit for bit. That one is the
+plain command; the others are forked from a process that has imported the libraries, which halves a start.
 """
 
 from __future__ import annotations
@@ -52,7 +50,7 @@ class Tally:
 
 
 def small_experiment(folder: Path, steps: int, every: int) -> tuple[Config, Path]:
-    """Returns an experiment with a checkpoint every so many steps, and its file; programs are kept in the folder."""
+    """Returns an experiment with a checkpoint every `every` steps, and its file; the folder caches programs."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
@@ -69,7 +67,7 @@ def small_experiment(folder: Path, steps: int, every: int) -> tuple[Config, Path
 
 
 def train(arguments: list[str], log: Path) -> None:
-    """What the process of a run does: the command, with what it says in a file."""
+    """Runs the command with its messages in a file."""
     with log.open("w") as file:
         os.dup2(file.fileno(), 2)
     sys.exit(ecvae(["train", *arguments]))
@@ -88,13 +86,13 @@ class Run:
         self.process = context.Process(target=train, args=([str(config), "--workdir", str(workdir)], log))
         self.process.start()
 
-    def said(self) -> str:
-        """What the process has written so far."""
+    def text(self) -> str:
+        """Returns the log so far."""
         return self.log.read_text()
 
     def last_step(self) -> int:
-        """The last step that it told of: it tells of every one."""
-        return last_step(self.said(), self.before)
+        """Returns the last logged step; every step is logged."""
+        return last_step(self.text(), self.before)
 
     def wait_for(self, what: str) -> bool:
         """Waits for the first step ("training") or a half-written checkpoint ("saving"); False where it ended first."""
@@ -107,7 +105,7 @@ class Run:
         return False
 
     def is_saving(self) -> bool:
-        """Whether there is a half-written checkpoint of this run: one that is left is removed before the first step."""
+        """Returns whether this run is writing a checkpoint; leftovers are removed before the first step."""
         return self.last_step() > self.before and half_written(self.workdir, self.began)
 
     def end(self, number: int) -> float:
@@ -122,7 +120,7 @@ class Run:
 
 
 def half_written(workdir: Path, since: float) -> bool:
-    """Whether there is a half-written checkpoint that was touched since a time."""
+    """Returns whether a half-written checkpoint was touched since a time."""
     for folder in (workdir / "checkpoints").glob("*.orbax-checkpoint-tmp"):
         try:
             if folder.stat().st_mtime > since:
@@ -132,9 +130,9 @@ def half_written(workdir: Path, since: float) -> bool:
     return False
 
 
-def last_step(said: str, before: int) -> int:
-    """The last step that a log tells of, in which every step has a line; `before` where it tells of none."""
-    steps = re.findall(r"^step (\d+)/", said, re.MULTILINE)
+def last_step(text: str, before: int) -> int:
+    """Returns the last step of a log that has a line for each; `before` without one."""
+    steps = re.findall(r"^step (\d+)/", text, re.MULTILINE)
     return int(steps[-1]) if steps else before
 
 
@@ -175,13 +173,13 @@ def disturb(run: Run, rng: random.Random, startup: float, sigterm: bool, tally: 
 
 
 def check_resumed(run: Run, tally: Tally) -> None:
-    """Holds what a run that came to its first line said against what was stored when it began."""
-    said = re.search(r"resuming from step (\d+)", run.said())
-    if run.before and said is not None and int(said[1]) != run.before:
-        tally.different.append(f"went on from step {said[1]}, {run.before} was stored")
-    failed = re.search(r"^ecvae: error: .*", run.said(), re.MULTILINE)
-    if failed is not None or "Traceback" in run.said():
-        tally.different.append(failed[0] if failed else run.said()[-500:])
+    """Checks the step that a run resumed from against the one stored when it began."""
+    resumed = re.search(r"(?:resum\w+ at|resum\w+ from|\w+ on from) step (\d+)", run.text())
+    if run.before and resumed is not None and int(resumed[1]) != run.before:
+        tally.different.append(f"resumed from step {resumed[1]}, {run.before} was stored")
+    failed = re.search(r"^ecvae: error: .*", run.text(), re.MULTILINE)
+    if failed is not None or "Traceback" in run.text():
+        tally.different.append(failed[0] if failed else run.text()[-500:])
 
 
 def results(config: Config, workdir: Path) -> dict[str, bytes]:
@@ -220,7 +218,7 @@ def main() -> int:
     folder = options.folder or Path(temporary.name)
     config, file = small_experiment(folder, options.steps, EVERY)
 
-    set_platform_flags()  # in vain once JAX is imported, as it is in the process that the runs are forked from
+    set_platform_flags()  # no effect once JAX is imported, as in the process the runs are forked from
     command = [sys.executable, "-m", "ecvae_jax", "train", str(file), "--workdir", str(folder / "undisturbed")]
     subprocess.run(command, check=True)
     expected = results(config, folder / "undisturbed")

@@ -1,12 +1,12 @@
-"""Kills one of several hosts again and again, and holds what the training comes to against an undisturbed one.
+"""Kills one of several hosts repeatedly and compares the training with an uninterrupted one.
 
     python benchmarks/host_faults.py [--kills 12] [--sigterms 3] [--hosts 2] [--devices 4] [--seed 0] [--steps 200]
 
 As `benchmarks/faults.py`, with `ecvae train --hosts INDEX/COUNT@ADDRESS:PORT` in several processes on this machine.
-One host drawn by chance is ended by SIGKILL once all have met: while they compile, between two steps, or in the middle
-of a save; a few times by SIGTERM. The others must end by themselves with exit code 75, "try again"; the time that they
-need is told. Then all are started again, until the training is done. At the end every array of the state and every
-point of the curves must be those of the undisturbed training, bit for bit.
+SIGKILL ends a random host once all are connected: while they compile, between steps, or during a save; a few times
+SIGTERM does. The others must exit with code 75, "try again"; their time is printed. Then all start again, until the
+training is done. Every array of the state and every point of the curves must equal the uninterrupted training's, bit
+for bit.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ class Hosts:
                 environment = {**os.environ, "XLA_FLAGS": flags}
                 self.processes.append(subprocess.Popen(command, env=environment, stdout=file, stderr=file))
 
-    def said(self, index: int = 0) -> str:
+    def text(self, index: int = 0) -> str:
         """What a host has written so far; the first one tells of the steps."""
         return self.logs[index].read_text()
 
     def last_step(self) -> int:
-        """The last step that was told of."""
-        return last_step(self.said(), self.before)
+        """Returns the last logged step."""
+        return last_step(self.text(), self.before)
 
     def is_saving(self) -> bool:
         """Whether there is a half-written checkpoint of this run: one that is left is removed before the first step."""
@@ -84,7 +84,7 @@ class Hosts:
         """Whether all have met and compile, have taken a step, or save."""
         if what == "saving":
             return self.is_saving()
-        return self.last_step() > self.before if what == "training" else "device(s) of " in self.said()
+        return self.last_step() > self.before if what == "training" else "device(s) of " in self.text()
 
     def wait_for(self, what: str) -> bool:
         """Waits for a moment; returns False where a host ended before."""
@@ -155,7 +155,7 @@ def main() -> int:
 
     alone = start(folder / "undisturbed", 0)
     if set(dict(alone.codes()).values()) != {0}:
-        sys.exit(f"the undisturbed training failed:\n{alone.said()[-2000:]}")
+        sys.exit(f"the undisturbed training failed:\n{alone.text()[-2000:]}")
     expected = results(config, folder / "undisturbed")
     number = 0
 
@@ -174,7 +174,7 @@ def main() -> int:
             ended = max(kills, sigterms) > 0 and disturb(hosts, rng, sent, tally)
             if not ended:
                 codes = dict(hosts.codes())
-                tally.different += [f"exit codes {codes}: {hosts.said()[-500:]}"] if any(codes.values()) else []
+                tally.different += [f"exit codes {codes}: {hosts.text()[-500:]}"] if any(codes.values()) else []
             print(f"{time.monotonic() - began:6.0f} s  {sum(tally.kills.values())} kills {dict(tally.kills)}, "
                   f"{len(tally.leaving['SIGTERM'])} SIGTERM; step {stored(workdir)} is stored", flush=True)  # fmt: skip
         tally.trainings += 1

@@ -1,12 +1,11 @@
-"""One training in several layouts of processes and devices: do the losses agree, and the checkpoints fit?
+"""Compares one training in several layouts of processes and devices: losses and checkpoints.
 
     python benchmarks/hosts.py --folder runs/hosts [--steps 20]
 
-Trains the same small experiment on the embedded heads as 1 process × 1 device, 1 × 8 and 2 × 4, each by shard_map and
-by pmap; prints the loss of some steps and the largest relative difference of any step's loss to that of 1 × 1. Then
-every layout's checkpoint of the middle is gone on with in every other layout (by shard_map), and the same is printed of
-the last step. The processes are those of `launch/local_multiprocess.sh`. Times are not measured: on one machine they
-say nothing.
+Trains one small experiment on the embedded heads as 1 process × 1 device, 1 × 8 and 2 × 4, each by shard_map and by
+pmap. Prints losses and the largest relative difference of any step's loss to that of 1 × 1. Every layout's middle
+checkpoint then resumes in every other layout (by shard_map), with the same output for the last step. The processes are
+those of `launch/local_multiprocess.sh`. Times on one machine mean nothing and are not measured.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ def main() -> None:
             values = " | ".join(f"{found[step]:.3f}" for step in shown)
             print(f"| {name(layout)} | {parallel} | {values} | {apart:.1e} |", flush=True)
 
-    print(f"\n| stored at step {half} in | gone on with in | loss, step {options.steps} | difference to 1 × 1 |")
+    print(f"\n| stored at step {half} in | resumed in | loss, step {options.steps} | difference to 1 × 1 |")
     print("|---|---|---|---|")
     for written in LAYOUTS:
         for layout in LAYOUTS:

@@ -1,10 +1,10 @@
-"""Images per second of training steps with and without what watches them (`ecvae_jax.training.monitor`), on CPUs.
+"""Images per second of training steps with and without `ecvae_jax.training.monitor`, on CPUs.
 
     python benchmarks/watching.py [--rounds 15]
 
-A small model, whose steps take some tens of milliseconds, so that what a step costs beside its arithmetic shows. Both
-run by turns in one process, with the same compiled step; the median of the ratios within a round is what can be trusted
-on a shared machine. Where that machine is busy, look at the ratio of CPU time: of all threads, the watchdog's too.
+The model is small, with steps of some tens of milliseconds, so that overhead shows. Both variants alternate in one
+process with the same compiled step. On a shared machine trust the median of the ratios within a round; on a busy one
+the ratio of CPU time, which includes the watchdog's thread.
 """
 
 from __future__ import annotations

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-# Eight devices on any machine, so that the maps over devices are tested everywhere.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+from support.processes import environment
+
+# Two devices: the maps over devices are tested on any machine. Eight cost tens of seconds a training on two cores, so
+# only .ci/run takes them, for the tests marked `devices`.
+os.environ.update(environment(devices=int(os.environ.get("ECVAE_TEST_DEVICES", "2"))))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from ecvae_jax.cli.runtime import set_platform_flags, use_compilation_cache
 
+assert "jax" not in sys.modules, "its settings come too late"
 set_platform_flags()
-# Many tests train the same small model: it is compiled once for all of them, and for the processes they start.
-_CACHE = tempfile.TemporaryDirectory(prefix="ecvae-tests-", ignore_cleanup_errors=True)
-use_compilation_cache(_CACHE.name)
+# Many tests train the same small model: it is compiled once for all workers and the processes they start.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _CACHE = tempfile.TemporaryDirectory(prefix="ecvae-tests-", ignore_cleanup_errors=True)
+    use_compilation_cache(_CACHE.name)
+
+import jaxtyping
+from support.shapes import check_shapes
+
+# Modules imported from here on check every array against its annotated shape. The hook imports JAX.
+jaxtyping.install_import_hook("ecvae_jax", f"{check_shapes.__module__}.{check_shapes.__name__}")
 
 import jax
 
@@ -23,6 +36,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 import numpy as np
 import pytest
+from support.shared import shared_folder
 
 from ecvae_jax.config import (
     ClusterConfig,
@@ -36,6 +50,14 @@ from ecvae_jax.config import (
 )
 
 TINY_FACES = 96
+
+
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """Turns the check of shapes off, for a test that gives wrong ones and expects the package's own message."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")
@@ -55,9 +77,12 @@ def tiny_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
 
     metadata = {**load_faces("rendered", "train").metadata, "source": "tests"}
-    out = tmp_path_factory.mktemp("records") / "tiny"
-    write_records(out, {"train": records("train", TINY_FACES), "test": records("test", 48)}, metadata)
-    return out
+
+    return shared_folder(
+        tmp_path_factory,
+        "tiny_records",
+        lambda out: write_records(out, {"train": records("train", TINY_FACES), "test": records("test", 48)}, metadata),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -76,12 +101,13 @@ def tiny_config(tiny_records: Path) -> Config:
 
 @pytest.fixture(scope="session")
 def tiny_workdir(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished training of `tiny_config`, checkpoints at 5 and 10: to be read; who changes something takes a copy."""
+    """A finished training of `tiny_config` with checkpoints at 5 and 10. All workers read it: change only a copy."""
     from ecvae_jax.training.loop import train
 
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    assert train(tiny_config, folder).finished
-    return folder
+    def make(folder: Path) -> None:
+        assert train(tiny_config, folder).finished
+
+    return shared_folder(tmp_path_factory, "tiny_workdir", make)
 
 
 @pytest.fixture(scope="session")

@@ -109,6 +109,7 @@ def test_least_recently_used_entries_are_pruned_first(tmp_path: Path) -> None:
     _prune(tmp_path / "missing", most_bytes=25)
 
 
+@pytest.mark.slow
 def test_trainings_are_bitwise_the_same_compiled_or_read_from_the_cache(tiny_config: Config, tmp_path: Path) -> None:
     experiment = tmp_path / "config.json"
     experiment.write_text(tiny_config.to_json())

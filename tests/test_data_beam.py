@@ -67,6 +67,7 @@ def test_several_files_per_split_are_the_same_bytes(tmp_path: Path, monkeypatch:
     assert faces.names == sorted(faces.names)
 
 
+@pytest.mark.slow
 @needs_beam
 def test_a_killed_preparation_resumes_with_the_missing_lots(tmp_path: Path):
     make_photos(tmp_path / "photos", people=40, shots=3)

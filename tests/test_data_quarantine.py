@@ -67,6 +67,7 @@ def command(tmp_path: Path, processes: int, more: str = "", *options: str) -> li
     return [sys.executable, "-c", code]
 
 
+@pytest.mark.slow
 @needs_beam
 def test_a_photo_that_kills_does_not_reach_the_workers_of_beam(tmp_path: Path):
     make_photos(tmp_path / "photos", people=4)
@@ -74,6 +75,7 @@ def test_a_photo_that_kills_does_not_reach_the_workers_of_beam(tmp_path: Path):
     assert reasons(tmp_path / "out") == EXPECTED
 
 
+@pytest.mark.slow
 def test_where_there_is_one_process_it_dies_once_and_the_next_call_rejects_what_kills(tmp_path: Path):
     make_photos(tmp_path / "photos", people=4)
     died = subprocess.run(command(tmp_path, 1), check=False, capture_output=True)

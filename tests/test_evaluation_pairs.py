@@ -172,7 +172,9 @@ def test_photos_are_found_by_dlib(model: Model, heads: Faces, tmp_path: Path) ->
         (tmp_path / folder / "inner").mkdir(parents=True)
         Image.fromarray(heads.image(index)).save(tmp_path / folder / "inner" / "anna.png")
     config = model.config
-    of_68 = dataclasses.replace(model, config=dataclasses.replace(config, data=dataclasses.replace(config.data, points=68)))
+    of_68 = dataclasses.replace(
+        model, config=dataclasses.replace(config, data=dataclasses.replace(config.data, points=68))
+    )
     found = folder_pairs(of_68, tmp_path / "a", tmp_path / "b")
     assert found.names == ["inner/anna"]
     assert found.facts["detector"].startswith("dlib-68")

@@ -83,7 +83,9 @@ def test_records_without_tags_are_refused(tiny_records: Path) -> None:
 def test_the_latent_space_is_that_of_the_prior(model: Model, tiny_records: Path) -> None:
     faces = load_faces(tiny_records, "test")
     space = latent_space(model, faces)
-    condition = make_condition(model.architecture, model.params, model.frozen, faces.landmarks[[face.index for face in space.shown]])
+    condition = make_condition(
+        model.architecture, model.params, model.frozen, faces.landmarks[[face.index for face in space.shown]]
+    )
     np.testing.assert_allclose(space.weights, condition.cluster_weights, atol=1e-5)
     np.testing.assert_allclose(space.means, space.weights @ space.components, atol=1e-5)
     np.testing.assert_allclose(space.stddev, condition.reference.stddev[:, 0], rtol=1e-5)

@@ -43,7 +43,7 @@ def test_the_figure_shows_every_level_width_and_z(name: str) -> None:
         f"{config.data.points} × 2",
         f"{config.prior.kind} prior",
         f"$σ_k$ = {config.prior.stddev:g}",
-        f"{model.image_size} × {model.image_size} × {sketch_channels(config)}",
+        f"{model.image_size} × {model.image_size} × {sketch_channels(config.architecture)}",
     ):
         assert number in everything
     assert ("face frame" in everything) == (model.frame == "face")
@@ -59,7 +59,7 @@ def test_a_z_without_places_is_one_vector_and_a_standard_prior_has_no_means() ->
 
 
 def test_the_parameters_are_those_of_the_network(tiny_config: Config) -> None:
-    params = init_params(jax.random.key(0), tiny_config, sketch_channels(tiny_config))
+    params = init_params(jax.random.key(0), tiny_config.architecture)
     counted = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert sum(parameter_counts(tiny_config).values()) == counted
 

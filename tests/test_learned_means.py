@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.training import assert_same, before_step, restored
 
 from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.checkpoints.store import Checkpoints
@@ -30,7 +31,7 @@ from ecvae_jax.model.model import Model
 from ecvae_jax.objective import Terms, loss_terms
 from ecvae_jax.synthesis.batches import move, sample
 from ecvae_jax.training import loop
-from ecvae_jax.training.loop import restore_state, train
+from ecvae_jax.training.loop import train
 from ecvae_jax.training.preview import device_views, draw_views, first_examples
 from ecvae_jax.training.state import TrainState
 
@@ -51,13 +52,6 @@ def workdir(learned: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def state(learned: Config, workdir: Path) -> TrainState:
     return restored(learned, workdir)
-
-
-def restored(config: Config, workdir: Path) -> TrainState:
-    checkpoints = Checkpoints(workdir, config, {})
-    state = jax.device_get(restore_state(checkpoints, config)[0])
-    checkpoints.close()
-    return state
 
 
 @pytest.mark.parametrize("posterior", ["relative", "plain"])
@@ -84,7 +78,7 @@ def test_means_are_pulled_by_the_picture_and_by_the_kl_of_a_plain_posterior_alon
     assert pull("recon_nll", params, fixed) == 0.0
 
 
-def test_parameters_and_frozen_part_are_as_they_were_where_means_are_fixed(tiny_config: Config) -> None:
+def test_parameters_and_frozen_part_are_unchanged_where_means_are_fixed(tiny_config: Config) -> None:
     frozen = init_frozen(jax.random.key(0), tiny_config, load_faces(tiny_config.data.records, "train").landmarks)
     params = {"structure": jnp.ones(3)}
     assert add_learned_means(tiny_config, params, frozen) is params
@@ -95,8 +89,7 @@ def test_training_moves_the_means_and_keeps_the_frozen_ones(learned: Config, sta
     faces = load_faces(learned.data.records, "train")
     first = device_views(first_examples(learned, faces))
     fixed = loop.init_state(with_settings(learned, {"prior.learned": False}), faces.landmarks, first)
-    for ours, theirs in zip(jax.tree.leaves(state.frozen), jax.tree.leaves(fixed.frozen), strict=True):
-        assert np.array_equal(ours, theirs)
+    assert_same(state.frozen, fixed.frozen)
     assert state.params.keys() - fixed.params.keys() == {LEARNED_MEANS}
     moved = np.abs(state.params[LEARNED_MEANS] - state.frozen.cluster_means).max(axis=1)
     assert (moved > 1e-3).all()
@@ -116,8 +109,10 @@ def test_a_loaded_model_has_the_averaged_means_in_its_prior(
     halved = np.asarray(state.ema_params[LEARNED_MEANS]).astype(np.float16)
     assert np.array_equal(means_of(load_model(tmp_path / "small")), halved.astype(np.float32))
     landmarks = load_faces(learned.data.records, "test").landmarks[[0, 20]]
-    weights = np.asarray(make_condition(learned.architecture, None, state.frozen, jnp.asarray(landmarks)).cluster_weights)
-    # z of 0 lies at -m(c)/σ(c) in the first prior: carried to the second, at m(c') - m(c) σ(c')/σ(c).
+    weights = np.asarray(
+        make_condition(learned.architecture, None, state.frozen, jnp.asarray(landmarks)).cluster_weights
+    )
+    # z = 0 is at -m(c)/σ(c) in the first prior; the second has it at m(c') - m(c) σ(c')/σ(c).
     means = weights @ np.asarray(state.ema_params[LEARNED_MEANS])
     stddev = 0.1 * np.sqrt((weights**2).sum(axis=1))
     expected = means[1] - means[0] * stddev[1] / stddev[0]
@@ -135,27 +130,14 @@ def test_the_pictures_of_a_training_are_drawn_with_the_trained_means(learned: Co
     assert not np.array_equal(drawn, draw_views(fixed, state.frozen, batch, state.ema_params))
 
 
-def test_an_interrupted_training_of_them_goes_on_bit_for_bit(
+def test_an_interrupted_training_of_them_resumes_bit_for_bit(
     learned: Config, state: TrainState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    map_step = loop.map_step
-
-    def interrupting(step, kind):
-        mapped, calls = map_step(step, kind), []
-
-        def call(state, batch):
-            calls.append(1)
-            if len(calls) == 2:
-                os.kill(os.getpid(), signal.SIGINT)
-            return mapped(state, batch)
-
-        return call
-
-    monkeypatch.setattr(loop, "map_step", interrupting)
+    before_step(monkeypatch, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
     assert train(learned, tmp_path).step == 2
     monkeypatch.undo()
     assert train(learned, tmp_path).finished
-    assert all(map(np.array_equal, jax.tree.leaves(state), jax.tree.leaves(restored(learned, tmp_path))))
+    assert_same(state, restored(learned, tmp_path))
 
 
 def test_fixed_and_trained_means_are_two_experiments(learned: Config, workdir: Path) -> None:

@@ -45,10 +45,10 @@ def output_variances(config: Config, params, inputs) -> dict[str, float]:
 
 def test_every_layer_has_unit_variance_afterwards(tiny_config: Config, batch_inputs) -> None:
     raw = init_params(jax.random.key(0), tiny_config.architecture)
-    before = output_variances(tiny_config, raw, batch_inputs)
+    before = output_variances(tiny_config.architecture, raw, batch_inputs)
     assert max(abs(v - 1) for v in before.values()) > 0.2
     scaled = init_unit_variance(tiny_config.architecture, raw, *batch_inputs)
-    after = output_variances(tiny_config, scaled, batch_inputs)
+    after = output_variances(tiny_config.architecture, scaled, batch_inputs)
     kernels = sum(path[-1].key == "kernel" for path, _ in jax.tree_util.tree_leaves_with_path(raw))
     assert len(after) == kernels  # every layer was measured
     np.testing.assert_allclose(list(after.values()), 1.0, rtol=1e-3)

@@ -45,6 +45,7 @@ def test_a_set_scale_is_taken_and_a_perfect_image_has_a_finite_nll(error: jax.Ar
 
 def ssim_by_definition(first: np.ndarray, second: np.ndarray) -> float:
     """Wang et al.'s formula at every place where the whole 7-pixel window lies inside, in float64 by SciPy."""
+
     def smooth(maps: np.ndarray) -> np.ndarray:
         for axis in (0, 1):
             maps = ndimage.gaussian_filter1d(maps, 1.5, axis=axis, radius=3)
@@ -88,9 +89,7 @@ def model(tiny_config: Config, tiny_batch: dict[str, np.ndarray]):
 
 @pytest.mark.parametrize("kind", ["equilibrium", "mixture", "standard"])
 def test_terms_add_up_for_every_prior(tiny_config: Config, model, kind: str) -> None:
-    config = dataclasses.replace(
-        tiny_config, prior=PriorConfig(kind=kind), objective=ObjectiveConfig(ssim_weight=0.0)
-    )
+    config = dataclasses.replace(tiny_config, prior=PriorConfig(kind=kind), objective=ObjectiveConfig(ssim_weight=0.0))
     terms, image = loss_terms(config.architecture, *model, 0.25)
     assert isinstance(terms, Terms)
     assert image.shape == (8, 32, 32, 3)

@@ -18,7 +18,11 @@ import pytest
 from ecvae_jax.cli.main import main
 from ecvae_jax.config import Config
 
-needs_compiler = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu")
+
+def needs_compiler(test: Any) -> Any:
+    """Marks a test that compiles for a TPU: slow, and skipped without libtpu."""
+    missing = importlib.util.find_spec("libtpu") is None
+    return pytest.mark.slow(pytest.mark.skipif(missing, reason="needs the extra tpu")(test))
 
 
 @pytest.fixture(autouse=True)

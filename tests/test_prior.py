@@ -279,6 +279,7 @@ def test_make_prior_returns_the_prior_of_its_kind():
     assert equilibrium.reference is equilibrium
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_wrong_inputs_are_named():
     weights, cluster_means, stddev, posterior = clusters(9)
     with pytest.raises(ValueError, match=r"prior kind='gmm'.*'equilibrium'"):

@@ -37,7 +37,7 @@ def test_two_processes_decide_alike() -> None:
     environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
     both = [subprocess.Popen([sys.executable, "-c", CODE, str(rank), str(port)], env=environment, text=True,
                              stdout=subprocess.PIPE) for rank in (0, 1)]  # fmt: skip
-    told = [process.communicate(timeout=240)[0].splitlines() for process in both]
-    first, second = ([line for line in lines if not line.startswith("[Gloo]")] for lines in told)
+    outputs = [process.communicate(timeout=240)[0].splitlines() for process in both]
+    first, second = ([line for line in lines if not line.startswith("[Gloo]")] for lines in outputs)
     assert first == ["decided ['seen by 0', None, 3]", "ValueError process 0 saw a fire"]
     assert second == ["decided ['seen by 0', None, 3]", "OtherProcessError process 0 saw a fire"]

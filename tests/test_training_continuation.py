@@ -1,4 +1,4 @@
-"""What a training may go on with: the same settings, those that its user asks to change, never what is built in."""
+"""A training resumes with the same settings or with changes its user allows, never with another network."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def stored() -> dict[str, Any]:
     return json.loads(BEGUN.to_json())
 
 
-def test_the_same_settings_go_on_without_a_word() -> None:
+def test_the_same_settings_resume_without_a_message() -> None:
     assert check_resume(BEGUN, stored(), RUN, ()) == []
     assert check_resume(given(train={"log_every": 3, "max_skipped": 9}), stored(), RUN, ()) == []
 
 
-def test_all_that_differs_is_told_a_line_each() -> None:
+def test_every_difference_is_a_line() -> None:
     other = given(optim={"learning_rate": 0.001}, train={"steps": 9, "seed": 3}, model={"widths": (32, 64)})
     with pytest.raises(CheckpointError, match="run holds a training with 4 other settings, stored") as caught:
         check_resume(other, stored(), RUN, ())

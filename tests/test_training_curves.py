@@ -1,4 +1,4 @@
-"""The curves of a training that was killed and goes on: every point once, as if nothing had happened."""
+"""The curves of a killed and resumed training: every point once, as without the kill."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_point_at_the_checkpoint_is_kept_however_often_it_is_killed(tmp_path
     assert steps_in_tensorboard(tmp_path, "loss") == [2, 4, 6, 8, 10]
 
 
-def test_a_training_without_a_checkpoint_begins_its_curves_anew(tmp_path: Path) -> None:
+def test_a_training_without_a_checkpoint_restarts_its_curves(tmp_path: Path) -> None:
     write(tmp_path, 0, (2, 4))
     write_again(tmp_path, 0, (2,), value=3.0)
     assert lines(tmp_path) == [{"step": 2, "loss": 3.0}]
@@ -76,6 +76,6 @@ def test_a_line_that_was_not_finished_is_taken_away(tmp_path: Path, torn: str) -
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_no_number_is_null(tmp_path: Path, value: float) -> None:
+def test_nan_and_infinity_are_null(tmp_path: Path, value: float) -> None:
     write(tmp_path, 0, (2,), value)
     assert lines(tmp_path) == [{"step": 2, "loss": None}]

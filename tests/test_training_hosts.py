@@ -1,20 +1,20 @@
-"""One training on two hosts, here two processes with four devices each: same numbers, stopped, one of them lost."""
+"""One training on two hosts, here two processes: same numbers, interrupted, one of them lost."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
+from support.processes import LONG, Forked, environment, wait_until
+from support.shared import shared_folder
+from support.training import assert_close, assert_same
 
 from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.cli.main import main
@@ -24,16 +24,9 @@ from ecvae_jax.training.supervisor import TRY_AGAIN, check_hosts
 
 ROOT = Path(__file__).parent.parent
 STEPS, STORED = 16, 8
-# A host that waits for another one in vain must not hang a test for ever; on a loaded machine starting takes minutes.
-LONG = 500
 
 
-def environment() -> dict[str, str]:
-    flags = " ".join(f for f in os.environ["XLA_FLAGS"].split() if "host_platform_device_count" not in f)
-    return {**os.environ, "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=4"}
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def experiment(tiny_config: Config) -> Config:
     # A constant learning rate: a longer training then has the same beginning.
     return dataclasses.replace(
@@ -43,148 +36,144 @@ def experiment(tiny_config: Config) -> Config:
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def config_file(experiment: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("config") / "tiny.json"
     path.write_text(experiment.to_json())
     return path
 
 
-@pytest.fixture(scope="module")
+def of_two() -> dict[str, str]:
+    """Returns the environment of one of two hosts, which have the devices of this process together."""
+    return environment(devices=jax.device_count() // 2, ECVAE_HOST_TIMEOUT="10")
+
+
+@pytest.fixture(scope="session")
 def undisturbed(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished training of two processes with four devices each, started by the launch script."""
-    workdir = tmp_path_factory.mktemp("hosts") / "run"
+    """A finished training of two processes, started by the launch script."""
     script = ROOT / "launch" / "local_multiprocess.sh"
-    shown = subprocess.run(
-        ["bash", str(script), "2", "4", str(config_file), "--workdir", str(workdir)],
-        env={**os.environ, "ECVAE_READY_PYTHON": sys.executable, "XLA_FLAGS": ""},
-        capture_output=True, text=True, timeout=LONG,
-    )  # fmt: skip
-    assert shown.returncode == 0, shown.stderr[-3000:]
-    assert "8 cpu device(s) of 2 hosts" in shown.stderr
-    told = (workdir / "host-1.log").read_text()
-    assert "step 4/" not in told  # host 0 alone writes
-    assert "trained to step 16" in told
+
+    def make(workdir: Path) -> None:
+        shown = subprocess.run(
+            ["bash", str(script), "2", str(jax.device_count() // 2), str(config_file), "--workdir", str(workdir)],
+            env=environment(("XLA_FLAGS",), ECVAE_READY_PYTHON=sys.executable),
+            capture_output=True,
+            text=True,
+            timeout=LONG,
+        )
+        assert shown.returncode == 0, shown.stderr[-3000:]
+        assert f"{jax.device_count()} cpu device(s) of 2 hosts" in shown.stderr
+
+    workdir = shared_folder(tmp_path_factory, "two_hosts", make)
+    log = (workdir / "host-1.log").read_text()
+    assert "step 4/" not in log  # host 0 alone writes
+    assert "trained to step 16" in log
     assert len(list((workdir / "tensorboard").iterdir())) == 1
     return workdir
 
 
-def start_hosts(arguments: list[str], folder: Path, code: str = "") -> list[subprocess.Popen[bytes]]:
-    """Two processes that train together; `code` runs in them before `ecvae` does and knows which one it is, `index`."""
+def arguments_of_hosts(arguments: list[str]) -> list[list[str]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    started = []
-    for index in range(2):
-        words = ["train", *arguments, "--hosts", f"{index}/2@127.0.0.1:{port}"]
-        # With code of its own the process that is started has to train itself instead of watching over another one.
-        before = f"index = {index}\n{code}\n"
-        command = ["-c", f"{before}import sys\nfrom ecvae_jax.cli import main\nsys.exit(main({words!r}))"]
-        watched = {"ECVAE_WATCHED": "1"} if code else {}
-        with (folder / f"host-{index}.log").open("wb") as log:
-            started.append(
-                subprocess.Popen(
-                    [sys.executable, *(command if code else ["-m", "ecvae_jax", *words])],
-                    env={**environment(), **watched},
-                    stderr=log,
-                    stdout=log,
-                )
-            )
-    return started
+    return [["train", *arguments, "--hosts", f"{index}/2@127.0.0.1:{port}"] for index in range(2)]
 
 
-def wait_for(folder: Path, hosts: list[subprocess.Popen[bytes]], logs: Path) -> None:
-    deadline = time.monotonic() + LONG
-    while not folder.is_dir():
-        assert all(host.poll() is None for host in hosts), (logs / "host-0.log").read_text()[-3000:]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def fork_hosts(arguments: list[str], folder: Path, code: str, **variables: str) -> list[Forked]:
+    """Returns two forked processes that train together; `code` runs before `ecvae` and knows its host, `index`."""
+    return [
+        Forked(
+            f"index = {index}\n{code}\nimport sys\nfrom ecvae_jax.cli.main import main\nsys.exit(main({words!r}))",
+            folder / f"host-{index}.log",
+            # The process trains itself instead of supervising another one.
+            {**of_two(), "ECVAE_WATCHED": "1", **variables},
+        )
+        for index, words in enumerate(arguments_of_hosts(arguments))
+    ]
 
 
-def end_with(hosts: list[subprocess.Popen[bytes]], logs: Path, expected: int) -> None:
-    """Waits for the hosts; what they said is shown where one ends with another code than the expected one."""
-    codes = [host.wait(LONG) for host in hosts]
-    said = "\n".join((logs / f"host-{index}.log").read_text()[-3000:] for index in range(len(hosts)))
-    assert codes == [expected] * len(hosts), said
+def end_with(hosts: list[Forked], expected: int) -> None:
+    """Waits for the hosts; their logs are shown where an exit code is not the expected one."""
+    codes = [host.wait() for host in hosts]
+    assert codes == [expected] * len(hosts), "\n".join(host.text()[-3000:] for host in hosts)
 
 
-def close(first, second) -> None:
-    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4)
-
-
-def same(first, second) -> bool:
-    return all(map(np.array_equal, jax.tree.leaves(first), jax.tree.leaves(second)))
-
-
-def test_a_checkpoint_of_two_hosts_goes_on_in_one_process(
+def test_a_checkpoint_of_two_hosts_resumes_in_one_process(
     experiment: Config, undisturbed: Path, tmp_path: Path
 ) -> None:
-    """And both have come to the same, to rounding: eight devices in one process, or four in each of two."""
+    """Both end alike, up to rounding: all devices in one process, or half of them in each of two."""
     copy = shutil.copytree(undisturbed, tmp_path / "run")
     shutil.rmtree(copy / "checkpoints" / str(STEPS))
     outcome = train(experiment, copy)
     assert outcome.finished
-    close(load_model(copy).params, load_model(undisturbed).params)
+    assert_close(load_model(copy).params, load_model(undisturbed).params)
     alone = tmp_path / "alone"
     assert train(experiment, alone).finished
-    close(load_model(alone / "checkpoints" / str(STORED)).params,
-          load_model(undisturbed / "checkpoints" / str(STORED)).params)  # fmt: skip
-    assert same(load_model(alone).frozen, load_model(undisturbed).frozen)
+    stored = Path("checkpoints") / str(STORED)
+    assert_close(load_model(alone / stored).params, load_model(undisturbed / stored).params)
+    assert_same(load_model(alone).frozen, load_model(undisturbed).frozen)
 
 
-def test_a_signal_to_one_host_stops_both_and_both_go_on_to_the_same_bits(
-    config_file: Path, undisturbed: Path, tmp_path: Path
+# Seconds by which host 0 is late, and the timeout: in real time beyond the 30 s of JAX's connections and heartbeats.
+@pytest.mark.parametrize(
+    ("late", "end", "timeout"), [(1, 13, "10"), pytest.param(45, 35, "30", marks=pytest.mark.slow)]
+)
+def test_a_signal_to_one_host_stops_both_and_both_resume_to_the_same_bits(
+    config_file: Path, undisturbed: Path, tmp_path: Path, late: int, end: int, timeout: str
 ) -> None:
     workdir = tmp_path / "run"
     arguments = [str(config_file), "--workdir", str(workdir)]
-    # The first host reads the faces for longer than the others wait for it by default.
+    # Host 0 reads the faces for longer than the others wait by default.
     slowly = (
         "import time\n"
         "import ecvae_jax.training.loop as loop\n"
         "load_faces = loop.load_faces\n"
-        "loop.load_faces = lambda *given: (time.sleep(0 if index else 35), load_faces(*given))[1]\n"
+        f"loop.load_faces = lambda *given: (time.sleep(0 if index else {late}), load_faces(*given))[1]\n"
         "map_step = loop.map_step\n"
         "def slow(step, kind):\n"
         "    mapped = map_step(step, kind)\n"
-        "    return lambda state, batch: (time.sleep(0.5), mapped(state, batch))[1]\n"
+        "    return lambda *given: (time.sleep(0.4), mapped(*given))[1]\n"
         "loop.map_step = slow"
     )
-    hosts = start_hosts(arguments, tmp_path, slowly)
-    wait_for(workdir / "checkpoints" / str(STORED), hosts, tmp_path)
+    hosts = fork_hosts(arguments, tmp_path, slowly, ECVAE_HOST_TIMEOUT=timeout)
+    wait_until((workdir / "checkpoints" / str(STORED)).is_dir, *hosts)
     hosts[1].send_signal(signal.SIGTERM)
-    end_with(hosts, tmp_path, TRY_AGAIN)
+    end_with(hosts, TRY_AGAIN)
     stopped = load_model(workdir).step
     assert STORED <= stopped < STEPS
-    for index in range(2):
-        assert f"interrupted at step {stopped} of {STEPS}" in (tmp_path / f"host-{index}.log").read_text()
-    # The first host comes later than the others wait for it by default: to the first step, and to the end.
+    for host in hosts:
+        assert f"interrupted at step {stopped} of {STEPS}" in host.text()
+    # Host 0 is late for the first step, and at the end later than the heartbeat's timeout.
     dawdling = (
         "import time\n"
         "import ecvae_jax.training.loop as loop\n"
         "def after(seconds, work):\n"
         "    return lambda *given: (time.sleep(0 if index else seconds), work(*given))[1]\n"
-        "loop.first_examples, loop.peak_memory = after(45, loop.first_examples), after(35, loop.peak_memory)"
+        f"loop.first_examples, loop.peak_memory = after({late}, loop.first_examples), after({end}, loop.peak_memory)"
     )
-    hosts = start_hosts(arguments, tmp_path, dawdling)
-    end_with(hosts, tmp_path, 0)
-    assert same(load_model(workdir).params, load_model(undisturbed).params)
+    hosts = fork_hosts(arguments, tmp_path, dawdling, ECVAE_HOST_TIMEOUT=timeout)
+    end_with(hosts, 0)
+    assert_same(load_model(workdir).params, load_model(undisturbed).params)
 
 
 def test_a_lost_host_stops_the_other_with_a_message(config_file: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """By pmap, whose numbers until then are those of shard_map."""
+    """By pmap, whose numbers until then are those of shard_map; the processes are those a user starts."""
     workdir = tmp_path / "run"
     arguments = [str(config_file), "--workdir", str(workdir), "--train.parallel", "pmap", "--train.steps", "100000",
                  "--train.keep-checkpoints", "100000"]  # fmt: skip
-    hosts = start_hosts(arguments, tmp_path)
-    wait_for(workdir / "checkpoints" / str(STORED), hosts, tmp_path)
+    hosts = []
+    for index, words in enumerate(arguments_of_hosts(arguments)):
+        with (tmp_path / f"host-{index}.log").open("wb") as log:
+            command = [sys.executable, "-m", "ecvae_jax", *words]
+            hosts.append(subprocess.Popen(command, env=of_two(), stderr=log, stdout=log))
+    wait_until((workdir / "checkpoints" / str(STORED)).is_dir, *hosts)
     hosts[1].kill()
     assert hosts[0].wait(LONG) == TRY_AGAIN
     last = (tmp_path / "host-0.log").read_text().strip().splitlines()[-1]
     assert last.startswith("ecvae: error: another host of this training was lost")
     assert str(workdir) in last
     stored = Path("checkpoints") / str(STORED)
-    close(load_model(workdir / stored).params, load_model(undisturbed / stored).params)
+    assert_close(load_model(workdir / stored).params, load_model(undisturbed / stored).params)
 
 
 @pytest.mark.parametrize(
@@ -199,14 +188,13 @@ def test_hosts_that_cannot_be_read_are_wrong_usage(hosts: str, words: str, capsy
     with pytest.raises(ValueError, match="hosts="):
         check_hosts(hosts)
     assert main(["train", "--hosts", hosts]) == 2
-    said = capsys.readouterr().err.strip()
-    assert words in said
-    assert "\n" not in said
+    shown = capsys.readouterr().err.strip()
+    assert words in shown
+    assert "\n" not in shown
 
 
 def test_no_hosts_to_detect_is_one_line(tmp_path: Path) -> None:
-    clusters = ("SLURM", "OMPI", "JAX_COORD")
-    clean = {name: value for name, value in environment().items() if not name.startswith(clusters)}
+    clean = environment(("SLURM", "OMPI", "JAX_COORD"))
     command = [sys.executable, "-m", "ecvae_jax", "train", "--workdir", str(tmp_path / "run"), "--hosts", "auto"]
     shown = subprocess.run(command, env=clean, capture_output=True, text=True, timeout=LONG)
     assert shown.returncode == 1

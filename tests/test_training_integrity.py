@@ -1,4 +1,4 @@
-"""Damaged checkpoints: recognized, named, passed over and kept; another training at work; a disk that takes nothing."""
+"""Damaged checkpoints: detected, named, skipped and kept; a locked workdir; a full disk."""
 
 from __future__ import annotations
 
@@ -7,39 +7,25 @@ import logging
 import os
 import resource
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
+from support.processes import Forked, wait_until
+from support.training import assert_same, restored
 
 from ecvae_jax.checkpoints.integrity import MANIFEST, SET_ASIDE, choose_checkpoint, find_damage, set_damaged_aside
 from ecvae_jax.checkpoints.load import load_model
-from ecvae_jax.checkpoints.store import CheckpointError, Checkpoints
+from ecvae_jax.checkpoints.store import CheckpointError
 from ecvae_jax.config import Config
-from ecvae_jax.training.loop import restore_state, train
+from ecvae_jax.training.loop import train
 from ecvae_jax.training.workdir import LOCK, WorkdirError, lock_workdir
 
 
 @pytest.fixture
 def copy(tiny_workdir: Path, tmp_path: Path) -> Path:
     return shutil.copytree(tiny_workdir, tmp_path / "copy")
-
-
-def restored(config: Config, workdir: Path):
-    checkpoints = Checkpoints(workdir, config, {})
-    try:
-        return [np.asarray(leaf) for leaf in jax.tree.leaves(restore_state(checkpoints, config)[0])]
-    finally:
-        checkpoints.close()
-
-
-def same(first, second) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def largest(folder: Path) -> Path:
@@ -59,7 +45,7 @@ def flip(step: Path) -> None:
 
 
 def half_delete(step: Path) -> None:
-    """As `rm -r` or a removal of old checkpoints leaves it when it is killed: the list of checksums is gone as well."""
+    """The state after a killed `rm -r` or removal of old checkpoints: the checksums are missing too."""
     shutil.rmtree(step / "inference" / "d")
     (step / MANIFEST).unlink()
 
@@ -119,7 +105,7 @@ def test_synthesis_takes_the_one_before_and_names_the_damaged_one(
     assert step.is_dir()  # reading changes nothing
 
 
-def test_training_goes_on_from_the_one_before_to_the_same_end(
+def test_training_resumes_from_the_one_before_to_the_same_end(
     tiny_config: Config, tiny_workdir: Path, copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flip(copy / "checkpoints" / "10")
@@ -128,7 +114,7 @@ def test_training_goes_on_from_the_one_before_to_the_same_end(
     assert "checkpoints/10 is damaged: inference" in said
     assert f"going back to step 5; the damaged one was moved to {copy / SET_ASIDE / '10'}" in said
     assert find_damage(copy / SET_ASIDE / "10") is not None
-    assert same(restored(tiny_config, copy), restored(tiny_config, tiny_workdir))
+    assert_same(restored(tiny_config, copy), restored(tiny_config, tiny_workdir))
 
 
 def test_damaged_ones_are_kept_under_names_of_their_own(copy: Path) -> None:
@@ -144,7 +130,7 @@ def test_damaged_ones_are_kept_under_names_of_their_own(copy: Path) -> None:
     assert choose_checkpoint(folder).step == 5
 
 
-def test_where_none_is_whole_nothing_is_begun_anew(tiny_config: Config, copy: Path) -> None:
+def test_where_none_is_whole_nothing_is_overwritten(tiny_config: Config, copy: Path) -> None:
     for step in ("5", "10"):
         truncate(copy / "checkpoints" / step)
     for attempt in (lambda: train(tiny_config, copy), lambda: load_model(copy)):
@@ -161,7 +147,7 @@ def test_checkpoint_of_an_older_version_has_no_list_and_is_taken(copy: Path, tin
     (step / "config" / "metadata").write_text(json.dumps(facts))
     model = load_model(copy)
     assert model.step == 10
-    assert same(jax.tree.leaves(model.params), jax.tree.leaves(load_model(tiny_workdir).params))
+    assert_same(model.params, load_model(tiny_workdir).params)
 
 
 def test_second_training_in_a_workdir_is_refused(tiny_config: Config, copy: Path) -> None:
@@ -175,21 +161,20 @@ def test_second_training_in_a_workdir_is_refused(tiny_config: Config, copy: Path
 
 def test_lock_of_a_killed_training_is_gone(tmp_path: Path) -> None:
     holding = (
-        "import sys, time; from pathlib import Path; from ecvae_jax.training.workdir import lock_workdir\n"
+        "import time; from pathlib import Path; from ecvae_jax.training.workdir import lock_workdir\n"
         f"with lock_workdir(Path({str(tmp_path)!r})):\n    print('held', flush=True); time.sleep(600)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", holding], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        with pytest.raises(WorkdirError, match=f"by process {process.pid} on"), lock_workdir(tmp_path):
-            pass
-        process.send_signal(signal.SIGKILL)
+    process = Forked(holding, tmp_path / "log")
+    wait_until(lambda: process.text() == "held\n", process)
+    with pytest.raises(WorkdirError, match=f"by process {process.pid} on"), lock_workdir(tmp_path):
+        pass
+    process.kill()
     assert (tmp_path / LOCK).read_text().startswith(f"process {process.pid} ")
     with lock_workdir(tmp_path):
         assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} ")
 
 
-@pytest.mark.parametrize("folder", ["/sys/kernel", "/sys/kernel/run"])  # there nobody can make files, not even root
+@pytest.mark.parametrize("folder", ["/sys/kernel", "/sys/kernel/run"])  # even root cannot make files here
 def test_workdir_that_cannot_be_written_is_one_line(tiny_config: Config, folder: str) -> None:
     with pytest.raises(WorkdirError) as caught:
         train(tiny_config, Path(folder))
@@ -200,7 +185,7 @@ def test_workdir_that_cannot_be_written_is_one_line(tiny_config: Config, folder:
 def test_full_disk_costs_nothing_but_the_steps_since_the_last_checkpoint(
     tiny_config: Config, tiny_workdir: Path, copy: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The system refuses to let any file grow beyond 90 kB, as a full disk would; Orbax has larger ones to write."""
+    """A file may not grow beyond 90 kB, as on a full disk; Orbax writes larger ones."""
     shutil.rmtree(copy / "checkpoints" / "10")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, hard))
@@ -215,4 +200,4 @@ def test_full_disk_costs_nothing_but_the_steps_since_the_last_checkpoint(
     assert "Traceback" not in capfd.readouterr().err
     assert sorted(path.name for path in (copy / "checkpoints").iterdir()) == ["5"]
     assert train(tiny_config, copy).finished
-    assert same(restored(tiny_config, copy), restored(tiny_config, tiny_workdir))
+    assert_same(restored(tiny_config, copy), restored(tiny_config, tiny_workdir))

@@ -1,14 +1,11 @@
-"""What looks at a training: the watchdog, the trace, the clock of the compiler, the memory."""
+"""The observers of a training: watchdog, trace, compile clock, memory."""
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import json
 import os
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,38 +13,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
+from support.processes import Forked
+from support.training import MEASURED, before_step, with_train
 
 from ecvae_jax.cli.main import main
 from ecvae_jax.config import Config, Span, TrainConfig
-from ecvae_jax.training import loop
 from ecvae_jax.training import watchdog as watchdog_module
 from ecvae_jax.training.log import METRICS
 from ecvae_jax.training.loop import train
 from ecvae_jax.training.watchdog import Watchdog
-
-TIMES = {"seconds", "images_per_second", "compile_seconds", "peak_memory_gib"}
-
-
-def with_train(config: Config, **settings: Any) -> Config:
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, **settings))
-
-
-def before_call(monkeypatch: pytest.MonkeyPatch, number: int, act: Any) -> None:
-    """Has `act` called before a training's step of that number is handed to the devices."""
-    map_step = loop.map_step
-
-    def mapping(step, kind):
-        mapped, calls = map_step(step, kind), []
-
-        def call(state, batch):
-            calls.append(1)
-            if len(calls) == number:
-                act()
-            return mapped(state, batch)
-
-        return call
-
-    monkeypatch.setattr(loop, "map_step", mapping)
 
 
 def points(workdir: Path) -> list[dict[str, float]]:
@@ -55,10 +29,10 @@ def points(workdir: Path) -> list[dict[str, float]]:
 
 
 class KilledError(BaseException):
-    """Ends a training as abruptly as can be done inside a process."""
+    """Ends a training as abruptly as possible inside a process."""
 
 
-def test_metrics_of_a_killed_and_continued_training_are_those_of_an_undisturbed_one(
+def test_metrics_of_a_killed_and_resumed_training_are_those_of_an_uninterrupted_one(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = with_train(tiny_config, log_every=2)
@@ -67,22 +41,22 @@ def test_metrics_of_a_killed_and_continued_training_are_those_of_an_undisturbed_
     def kill() -> None:
         raise KilledError
 
-    before_call(monkeypatch, 10, kill)
+    before_step(monkeypatch, 10, kill)
     with pytest.raises(KilledError):
         train(config, tmp_path / "broken")
     assert [point["step"] for point in points(tmp_path / "broken")] == [2, 4, 6, 8]
     monkeypatch.undo()
-    train(config, tmp_path / "broken")  # from the checkpoint of step 5: steps 6 and 8 are told again
+    train(config, tmp_path / "broken")  # from the checkpoint of step 5: steps 6 and 8 are repeated
     whole, broken = points(tmp_path / "whole"), points(tmp_path / "broken")
     assert [point["step"] for point in whole] == [2, 4, 6, 8, 10]
-    assert set(whole[0]) > TIMES
+    assert set(whole[0]) > MEASURED
     for each in (*whole, *broken):
-        for name in TIMES:
+        for name in MEASURED:
             assert each.pop(name) >= 0
     assert whole == broken
 
 
-def test_a_step_that_hangs_is_reported_once_with_all_stacks_and_the_training_goes_on(
+def test_a_step_that_hangs_is_reported_once_with_all_stacks_and_the_training_continues(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reports: list[list[Path]] = []
@@ -90,10 +64,10 @@ def test_a_step_that_hangs_is_reported_once_with_all_stacks_and_the_training_goe
     def wait_in_vain() -> None:
         while not list(tmp_path.glob("hang-*.txt")):
             time.sleep(0.01)
-        time.sleep(2.5)  # longer than another report would take
+        time.sleep(2.5)  # longer than a second report would take
         reports.append(list(tmp_path.glob("hang-*.txt")))
 
-    before_call(monkeypatch, 3, wait_in_vain)
+    before_step(monkeypatch, 3, wait_in_vain)
     monkeypatch.setattr(watchdog_module, "_FIRST_STEP", 10_000)  # a busy machine compiles for long
     assert train(with_train(tiny_config, steps=5, hang_after=1.5), tmp_path).finished
     ((report,),) = reports
@@ -107,7 +81,7 @@ def test_a_step_that_hangs_is_reported_once_with_all_stacks_and_the_training_goe
 
 
 class Result:
-    """A step's result on devices that are under way for as long as the test wants."""
+    """A step's result that is not ready until the test wants it."""
 
     ready = False
 
@@ -115,7 +89,7 @@ class Result:
         return self.ready
 
 
-def test_a_step_that_hangs_on_the_devices_is_told_apart(tmp_path: Path) -> None:
+def test_a_step_that_hangs_on_the_devices_is_named(tmp_path: Path) -> None:
     with Watchdog(TrainConfig(hang_after=0.2), tmp_path, 5) as watchdog:
         watchdog.dispatched(6, jax.block_until_ready(jnp.ones(())))
         result: Any = Result()
@@ -142,28 +116,28 @@ def test_a_training_that_makes_progress_is_not_reported(tiny_config: Config, tmp
     assert not list(tmp_path.rglob("hang-*"))
 
 
-def run_watchdog(workdir: Path, settings: str, hang: str) -> subprocess.CompletedProcess[str]:
+def run_watchdog(workdir: Path, settings: str, hang: str) -> Forked:
     code = (
         "import ctypes, time, jax\nfrom pathlib import Path\nfrom ecvae_jax.config import TrainConfig\n"
         "from ecvae_jax.training.watchdog import Watchdog\n"
         f"with Watchdog(TrainConfig({settings}), Path({str(workdir)!r}), 0) as watchdog:\n"
         f"    watchdog.dispatched(1, jax.block_until_ready(jax.numpy.ones(())))\n    {hang}\n"
     )
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    return Forked(code, workdir / "log")
 
 
-def test_a_hung_training_leaves_with_its_own_exit_code_where_that_is_wanted(tmp_path: Path) -> None:
-    ended = run_watchdog(tmp_path, "hang_after=0.3, hang_exit=True", "time.sleep(1000)")
-    assert ended.returncode == 75
-    assert "exit code 75" in ended.stderr
+def test_a_hung_training_exits_with_its_own_code_where_that_is_wanted(tmp_path: Path) -> None:
+    process = run_watchdog(tmp_path, "hang_after=0.3, hang_exit=True", "time.sleep(1000)")
+    assert process.wait() == 75
+    assert "exit code 75" in process.text()
     assert len(list(tmp_path.glob("hang-*.txt"))) == 1
 
 
-def test_native_code_that_never_gives_the_interpreter_back_is_reported(tmp_path: Path) -> None:
+def test_native_code_that_holds_the_interpreter_lock_is_reported(tmp_path: Path) -> None:
     # PyDLL keeps the interpreter's lock during the call.
-    ended = run_watchdog(tmp_path, "hang_after=0.5", "time.sleep(0.2); ctypes.PyDLL(None).sleep(5)")
-    assert ended.returncode == 0
-    assert 'File "<string>", line 7 in <module>' in ended.stderr
+    process = run_watchdog(tmp_path, "hang_after=0.5", "time.sleep(0.2); ctypes.PyDLL(None).sleep(2)")
+    assert process.wait() == 0
+    assert 'File "<string>", line 7 in <module>' in process.text()
 
 
 def test_a_trace_holds_the_steps_that_were_asked_for(
@@ -180,7 +154,7 @@ def test_a_trace_holds_the_steps_that_were_asked_for(
 def test_an_interrupted_training_leaves_the_trace_so_far(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before_call(monkeypatch, 4, lambda: os.kill(os.getpid(), 2))
+    before_step(monkeypatch, 4, lambda: os.kill(os.getpid(), 2))
     assert train(tiny_config, tmp_path, Span(3, 8)).step == 4
     assert list(tmp_path.glob("profile/plugins/profile/*/*.xplane.pb"))
     monkeypatch.undo()

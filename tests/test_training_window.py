@@ -44,7 +44,7 @@ def test_the_cause_is_named_before_what_follows_from_it() -> None:
     assert str(failed) == "step 1: gradient_norm is nan"
 
 
-def test_totals_of_an_older_checkpoint_are_gone_on_with() -> None:
+def test_totals_of_an_older_checkpoint_are_continued() -> None:
     window = MetricAverages({"steps": 2.0, "loss": 6.0})
     assert window.add([{"loss": np.float32(6.0), "skipped": np.float32(0.0)}], 3, most=1) is None
     assert window.means() == {"loss": pytest.approx(4.0), "skipped": 0.0}

@@ -97,7 +97,7 @@ def _numbers(model: Model, report: Report) -> dict[str, float | None]:
     likelihood, samples, pairs = report.sections["likelihood"], report.sections["samples"], report.pairs
     condition = condition_of(model, pairs.target_landmarks)
     kl, nats = likelihood["kl"], likelihood["recon_nll"]
-    if not condition.prior.has_closed_kl:
+    if isinstance(condition.prior, GaussianMixture):
         kl = _mixture_kl(model, pairs, condition.prior)
     return {
         "sample_frechet": samples.get("frechet_dlib128"),

@@ -49,7 +49,11 @@ class _Drawing:
         self.face = config.model.frame == "face"
 
     def draw(self, below: str) -> Any:
-        counts, points, maps = parameter_counts(self.config), self.config.data.points, sketch_channels(self.config.architecture)
+        counts, points, maps = (
+            parameter_counts(self.config),
+            self.config.data.points,
+            sketch_channels(self.config.architecture),
+        )
         size, patch = self.model.image_size, self.model.patch
         millions = {name: f"{count / 1e6:.2f} M parameters" for name, count in counts.items()}
         self._text((_DOWN + _UP) / 2, 24, "Appearance encoder  q( z | x, c )", 13, bold=True)

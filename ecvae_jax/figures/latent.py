@@ -62,11 +62,11 @@ def latent_space(model: Model, faces: Faces) -> LatentSpace:
     posterior = np.asarray(encode(model, faces.images(rows, config.model.image_size), landmarks[rows]).mean)
     weights = np.asarray(condition_of(model, landmarks[rows]).cluster_weights)
     shown_weights = condition_of(model, landmarks[[face.index for face in shown]]).cluster_weights
-    means = weights @ np.asarray(frozen.cluster_means)
+    means = weights @ np.asarray(means_of_clusters)
     center = means.mean(axis=0)
     _, lengths, axes = np.linalg.svd(means - center, full_matrices=False)
     plane = axes[:2].T
-    prior = equilibrium_prior(shown_weights, frozen.cluster_means, frozen.cluster_stddev)
+    prior = equilibrium_prior(shown_weights, means_of_clusters, frozen.cluster_stddev)
     return LatentSpace(
         (np.asarray(means_of_clusters) - center) @ plane,
         np.asarray(frozen.cluster_stddev),
@@ -79,8 +79,6 @@ def latent_space(model: Model, faces: Faces) -> LatentSpace:
         faces.images([face.index for face in shown], config.model.image_size),
         float((lengths[:2] ** 2).sum() / (lengths**2).sum()),
     )
-
-
 
 
 def draw_latent(model: Model, faces: Faces, note: str) -> Any:

@@ -16,7 +16,11 @@ _DRAW = {"2": draw_latent, "3a": draw_emotions, "3b": draw_poses}
 
 
 def write_figure(
-    which: Literal["2", "3a", "3b", "model"], checkpoint: Path | None, out: Path, records: str = "rendered", split: str = "test"
+    which: Literal["2", "3a", "3b", "model"],
+    checkpoint: Path | None,
+    out: Path,
+    records: str = "rendered",
+    split: str = "test",
 ) -> str:
     """Writes the figure as a PNG, atomically; returns a line for the user.
 

@@ -16,21 +16,18 @@ GROUP_CHANNELS = 8
 ORTHONORMAL = nn.initializers.orthogonal()
 
 
-def fold(maps: Float[Array, "b h w c"], patch: int) -> Float[Array, "b h2 w2 c2"]:
-    """Returns the maps with each square of `patch` pixels moved into channels (space to depth).
-
-    h2 = h / patch, w2 = w / patch, c2 = patch² · c.
-    """
+def fold(maps: Float[Array, "b h w c"], patch: int) -> Float[Array, "b h//{patch} w//{patch} {patch}*{patch}*c"]:
+    """Returns the maps with each square of `patch` pixels moved into channels (space to depth)."""
     return einops.rearrange(maps, "b (h i) (w j) c -> b h w (i j c)", i=patch, j=patch)
 
 
-def unfold(maps: Float[Array, "b h2 w2 c2"], patch: int) -> Float[Array, "b h w c"]:
+def unfold(maps: Float[Array, "b h w f"], patch: int) -> Float[Array, "b h*{patch} w*{patch} f//{patch}**2"]:
     """Returns the inverse of `fold` (depth to space, a sub-pixel layer)."""
     return einops.rearrange(maps, "b h w (i j c) -> b (h i) (w j) c", i=patch, j=patch)
 
 
-def double(maps: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Returns the maps at twice the resolution, nearest neighbor: h2 = 2h, w2 = 2w."""
+def double(maps: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
+    """Returns the maps at twice the resolution, nearest neighbor."""
     return einops.repeat(maps, "b h w c -> b (h i) (w j) c", i=2, j=2)
 
 
@@ -82,6 +79,6 @@ class Down(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 f"]:
-        """Returns the maps at half the resolution, h2 = h / 2 and w2 = w / 2, with `features` channels."""
+    def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h//2 w//2 f"]:
+        """Returns the maps at half the resolution, with `features` channels."""
         return Conv(self.features, kernel=1, dtype=self.dtype)(fold(maps, 2))

@@ -15,6 +15,7 @@ import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ecvae_jax.config import ModelConfig
@@ -79,7 +80,7 @@ class FaceFrame(NamedTuple):
 
 
 def make_frame(
-    config: ModelConfig, mean_shape: Float[Array, "p 2"], landmarks: Float[Array, "b p 2"]
+    config: ModelConfig, mean_shape: Float[Array | np.ndarray, "p 2"], landmarks: Float[Array, "b p 2"]
 ) -> PictureFrame | FaceFrame:
     """Returns the frame of a batch of faces.
 

@@ -59,7 +59,9 @@ def draw_views(config: Config, frozen: Frozen, batch: HostBatch, params: PyTree 
 
 
 def _sketches(config: Config, frozen: Frozen, landmarks: np.ndarray) -> np.ndarray:
-    return sketch_image(np.asarray(compiled_condition(config.architecture, None, frozen, jnp.asarray(landmarks)).sketch))
+    return sketch_image(
+        np.asarray(compiled_condition(config.architecture, None, frozen, jnp.asarray(landmarks)).sketch)
+    )
 
 
 @partial(jax.jit, static_argnums=0)
