@@ -100,7 +100,7 @@ def test_synthesis_takes_the_one_before_and_names_the_damaged_one(
     (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("ecvae_jax")]
     assert line.startswith(f"{step} is damaged: ")
     assert line.endswith("; going back to step 5")
-    with pytest.raises(CheckpointError, match=rf"10 is damaged: {words}; take another step's folder"):
+    with pytest.raises(CheckpointError, match=rf"10 is damaged: {words}; use another step's folder"):
         load_model(step)
     assert step.is_dir()  # reading changes nothing
 

@@ -39,7 +39,7 @@ def check_batch_size(batch_size: int) -> None:
     if batch_size % devices:
         raise ValueError(
             f"train.batch_size={batch_size}: must be a multiple of the {devices} devices; "
-            f"use {max(1, batch_size // devices) * devices}"
+            f"take {max(1, batch_size // devices) * devices}"
         )
 
 
