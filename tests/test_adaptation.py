@@ -93,6 +93,7 @@ def test_settings_out_of_range_raise(name: str, value: float) -> None:
         dataclasses.replace(AdaptConfig(), **{name: value})
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_other_sizes_raise(model: Model, faces) -> None:
     images, landmarks = faces
     with pytest.raises(ValueError, match="the model reads uint8"):

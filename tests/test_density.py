@@ -128,7 +128,7 @@ def test_a_damaged_density_raises(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"10 cannot be read: density\.npz is damaged"):
         load_model(copy)
     np.savez(file, mean=np.zeros(7), axes=np.zeros((2, 7)))
-    with pytest.raises(CheckpointError, match=r"shapes \(7,\) and \(2, 7\) for a z of 32"):
+    with pytest.raises(CheckpointError, match=r"shapes \(7,\) and \(2, 7\), the model's z has 32"):
         load_model(copy)
 
 
@@ -160,7 +160,7 @@ def test_the_commands_fit_store_and_draw(
     assert "drawn from the prior" in capsys.readouterr().err
     assert np.abs(own - np.asarray(Image.open(tmp_path / "prior.png"))).mean() > 2
     assert main(["info", str(tmp_path / "small")]) == 0
-    assert "density     of the training faces' appearances, rank 31" in capsys.readouterr().out
+    assert "density      fitted to the training faces' appearances, rank 31" in capsys.readouterr().out
 
 
 def test_both_kinds_of_samples_are_evaluated(model: Model, fitted: LowRankGaussian, tiny_config: Config) -> None:

@@ -116,6 +116,7 @@ def test_kernel_distance_is_its_definition() -> None:
     assert kernel_distance(x, y, gamma=0.5) == pytest.approx(expected)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("function", [frechet_distance, kernel_distance])
 def test_sets_that_cannot_be_compared_are_refused(function) -> None:
     with pytest.raises(ValueError, match=r"features \[1, 3\] and \[4, 3\]: must be two sets of at least 2 rows"):

@@ -86,7 +86,7 @@ def test_collectives_of_a_real_program(fused: int) -> None:
     assert {one.kind for one in found} == {"all-reduce"}
     assert {one.devices for one in found} == {jax.device_count()}
     assert sum(one.arrays for one in found) == fused
-    assert sum(one.bytes for one in found) == sum(4 * columns for _, columns in shapes)
+    assert sum(one.bytes for one in found) == sum(4 * rows // jax.device_count() * columns for rows, columns in shapes)
 
 
 def test_a_real_program_without_exchange_has_none_and_moves_its_arrays() -> None:

@@ -122,6 +122,7 @@ def test_convert_returns_equal_or_fewer_points():
         convert_landmarks(narrow, 98)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_wrong_inputs_are_named():
     with pytest.raises(ValueError, match=r"points=106.*68, 98"):
         get_scheme(106)

@@ -134,6 +134,7 @@ def test_a_model_is_a_pytree_with_a_static_config(model: Model, faces) -> None:
     assert drawn.sketch.shape == (2, 32, 32, 15)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

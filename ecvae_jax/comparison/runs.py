@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from ecvae_jax import __version__
 from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.comparison.measures import measure_run
@@ -22,6 +20,7 @@ from ecvae_jax.config import Config
 from ecvae_jax.data.faces import Faces, load_faces
 from ecvae_jax.evaluation.scoring import Measures, load_measures
 from ecvae_jax.files import write_text
+from ecvae_jax.progress import duration
 from ecvae_jax.training.loop import train
 
 RUNS = "runs"
@@ -85,15 +84,13 @@ def complete(runs: Sequence[Run], base: Config, workdir: Path, scoring: Scoring)
         _say(f"{len(runs) - len(missing)} of {len(runs)} runs are already done")
     began = time.monotonic()
     for number, run in enumerate(missing):
-        if number and run.training != missing[number - 1].training:
-            jax.clear_caches()  # otherwise the compiled programs of dozens of trainings stay in memory
         start = time.monotonic()
         _say(f"[{len(runs) - len(missing) + number + 1}/{len(runs)}] {run.variant.name}, seed {run.seed}")
         scores = _complete_one(run, base, folder, scoring)
         done[run.name] = scores
         spent = time.monotonic() - began
         left = spent / sum(weights[: number + 1]) * sum(weights[number + 1 :])
-        _say(f"    {_glance(scores)}; {_duration(time.monotonic() - start)}, about {_duration(left)} left")
+        _say(f"    {_glance(scores)}; {duration(time.monotonic() - start)}, about {duration(left)} left")
     return {name: scores for name, scores in done.items() if scores is not None}
 
 
@@ -152,13 +149,6 @@ def _glance(scores: dict[str, Any]) -> str:
     values = scores["values"]
     psnr, ssim = (sum(values[key]) / len(values[key]) for key in ("transfer_psnr", "transfer_ssim"))
     return f"transfer {psnr:.2f} dB, SSIM {ssim:.4f}"
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def _say(line: str) -> None:

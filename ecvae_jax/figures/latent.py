@@ -11,6 +11,7 @@ from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import Faces
 from ecvae_jax.evaluation.pairs import evenly_spaced
 from ecvae_jax.figures.choose import Face, choose_yaws, format_yaw, tagged_faces
+from ecvae_jax.model.conditioning import cluster_means
 from ecvae_jax.model.model import Model, condition_of
 from ecvae_jax.prior import equilibrium_prior
 from ecvae_jax.synthesis.batches import encode
