@@ -2,9 +2,9 @@
 
     python benchmarks/cpu.py [--rounds 3] [--image-size 64]
 
-"plain" is JAX as it comes, "flag" adds the XLA flag, "both" the memory setting as well, which is what the command
-`ecvae` does. They run by turns, each in a process of its own (XLA reads its flags once); the median of the ratios
-within a round is what can be trusted on a shared machine.
+"plain" has JAX's defaults. "flag" adds the XLA flag. "both" adds the memory setting too, as the command `ecvae` does.
+The variants alternate, each in a separate process, because XLA reads its flags once. On a shared machine only the
+median of the ratios within a round is reliable.
 """
 
 from __future__ import annotations

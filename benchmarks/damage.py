@@ -28,7 +28,7 @@ from ecvae_jax.training.loop import restore_state, train
 
 
 def read(config: Config, workdir: Path) -> list[bytes]:
-    """The state and totals as Orbax gives them, whatever the checksums say."""
+    """Returns the bytes of state and totals as Orbax restores them, without a check of the checksums."""
     checkpoint.set_damaged_aside = lambda directory: []
     opened = checkpoint.Checkpoints(workdir, config, {})
     try:
@@ -56,7 +56,7 @@ def main() -> None:
         workdir = Path(folder) / "run"
         step = workdir / "checkpoints" / str(train(config, workdir).step)
         whole = read(config, workdir)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # Orbax' threads print a traceback for each failure
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # threads of Orbax print a traceback for each failure
         for file in sorted(path for path in step.rglob("*") if path.is_file()):
             good = file.read_bytes()
             name = re.sub(r"/[0-9a-f]{32}$", "/*", file.relative_to(step).as_posix())
@@ -75,7 +75,7 @@ def main() -> None:
     for (name, outcome), count in sorted(tally.items()):
         print(f"{name:<45} {outcome:<9} {count}")
     sums = Counter({outcome: sum(count for (_, one), count in tally.items() if one == outcome) for _, outcome in tally})
-    print(f"Orbax: {dict(sums)}; of the noticed and the silent ones the checksums missed {unnoticed}")
+    print(f"Orbax: {dict(sums)}; the checksums missed {unnoticed} of the noticed and silent ones")
 
 
 if __name__ == "__main__":

@@ -95,8 +95,8 @@ def bench_prepare(photos: int, detector: str, rounds: int) -> None:
             whole.add(alone, many)
             between = [(photos * a - start * b) / (photos - start) for a, b in zip(many, first, strict=True)]
             running.add(alone, Cost(*between))
-        whole.tell()
-        running.tell()
+        whole.print_summary()
+        running.print_summary()
 
 
 def bench_box(source: Path | None, photos: int, detector: str, box: str, rounds: int) -> None:
@@ -131,7 +131,7 @@ def bench_box(source: Path | None, photos: int, detector: str, box: str, rounds:
             parts.add(searched, one_process(known, jobs))
             bound.add(searched, least(known, jobs))
         for ratios in (whole, parts, bound):
-            ratios.tell()
+            ratios.print_summary()
 
 
 def face_in_photo(worker: FaceWorker, jobs: list[FaceJob]) -> list[np.ndarray | None]:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", TF_ENABLE_ONEDNN_OPTS="0")  # as the command has them, before it imports
+os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", TF_ENABLE_ONEDNN_OPTS="0")  # as the command sets them before its imports
 
 from ecvae_jax.cli.main import main as ecvae
 from ecvae_jax.cli.runtime import set_platform_flags
@@ -36,17 +36,17 @@ EVERY = 20  # steps between two checkpoints
 
 @dataclass
 class Tally:
-    """What happened so far."""
+    """Counts of the events so far."""
 
     kills: Counter[str] = field(default_factory=Counter)
-    """By the moment: starting, training, saving."""
+    """Kills by their moment: starting, training, saving."""
     repeated: list[int] = field(default_factory=list)
-    """Steps that had been taken and were taken again, one number a kill."""
+    """Steps repeated after each kill."""
     leaving: list[float] = field(default_factory=list)
     """Seconds from SIGTERM to the end of the process."""
     trainings: int = 0
     different: list[str] = field(default_factory=list)
-    """What was not as in the undisturbed training."""
+    """Differences to the uninterrupted training, a line each."""
 
 
 def small_experiment(folder: Path, steps: int, every: int) -> tuple[Config, Path]:
@@ -67,14 +67,14 @@ def small_experiment(folder: Path, steps: int, every: int) -> tuple[Config, Path
 
 
 def train(arguments: list[str], log: Path) -> None:
-    """Runs the command with its messages in a file."""
+    """Runs `ecvae train` with its messages in the file `log`."""
     with log.open("w") as file:
         os.dup2(file.fileno(), 2)
     sys.exit(ecvae(["train", *arguments]))
 
 
 class Run:
-    """`ecvae train` in a process of its own."""
+    """`ecvae train` in a separate process."""
 
     def __init__(self, config: Path, workdir: Path, log: Path) -> None:
         self.workdir, self.log = workdir, log
@@ -95,7 +95,7 @@ class Run:
         return last_step(self.text(), self.before)
 
     def wait_for(self, what: str) -> bool:
-        """Waits for the first step ("training") or a half-written checkpoint ("saving"); False where it ended first."""
+        """Waits for the first step ("training") or a half-written checkpoint ("saving"); False if it ends first."""
         while self.process.exitcode is None:
             if what == "saving" and self.is_saving():
                 return True
@@ -137,12 +137,13 @@ def last_step(text: str, before: int) -> int:
 
 
 def stored(workdir: Path) -> int:
+    """Returns the step of the last checkpoint; 0 without one."""
     folder = workdir / "checkpoints"
     return max((int(p.name) for p in folder.iterdir() if p.name.isdigit()), default=0) if folder.is_dir() else 0
 
 
-def disturb(run: Run, rng: random.Random, startup: float, sigterm: bool, tally: Tally) -> bool:
-    """Ends the process at some moment; returns False where it was done before."""
+def interrupt(run: Run, rng: random.Random, startup: float, sigterm: bool, tally: Tally) -> bool:
+    """Ends the process at a random moment; returns False if it was done before."""
     what = "training" if sigterm else rng.choice(["starting", "training", "saving"])
     if what == "starting":
         time.sleep(rng.uniform(0.0, startup))
@@ -174,7 +175,7 @@ def disturb(run: Run, rng: random.Random, startup: float, sigterm: bool, tally: 
 
 def check_resumed(run: Run, tally: Tally) -> None:
     """Checks the step that a run resumed from against the one stored when it began."""
-    resumed = re.search(r"(?:resum\w+ at|resum\w+ from|\w+ on from) step (\d+)", run.text())
+    resumed = re.search(r"resuming from step (\d+)", run.text())
     if run.before and resumed is not None and int(resumed[1]) != run.before:
         tally.different.append(f"resumed from step {resumed[1]}, {run.before} was stored")
     failed = re.search(r"^ecvae: error: .*", run.text(), re.MULTILINE)
@@ -183,7 +184,7 @@ def check_resumed(run: Run, tally: Tally) -> None:
 
 
 def results(config: Config, workdir: Path) -> dict[str, bytes]:
-    """The bytes of everything that a training leaves: the arrays of its state, and the points of its curves."""
+    """Returns the bytes of a training's results by name: the arrays of its state, and the points of its curves."""
     import jax
     import numpy as np
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -199,7 +200,7 @@ def results(config: Config, workdir: Path) -> dict[str, bytes]:
     events = EventAccumulator(str(workdir / "tensorboard"), size_guidance={"tensors": 0})
     events.Reload()
     for name in events.Tags()["tensors"]:
-        if name not in ("images_per_second", "seconds", "compile_seconds", "peak_memory_gib"):  # the process's own
+        if name not in ("images_per_second", "seconds", "compile_seconds", "peak_memory_gib"):  # differ by process
             points = {point.step: point.tensor_proto.SerializeToString() for point in events.Tensors(name)}
             found |= {f"{name} at {step}": value for step, value in points.items()}
     return found
@@ -211,7 +212,7 @@ def main() -> int:
     parser.add_argument("--sigterms", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--folder", type=Path, help="for what the runs leave; a temporary one otherwise")
+    parser.add_argument("--folder", type=Path, help="folder for the runs; default: a temporary one")
     options = parser.parse_args()
     rng, tally, began = random.Random(options.seed), Tally(), time.monotonic()
     temporary = tempfile.TemporaryDirectory(prefix="ecvae-faults-")
@@ -219,20 +220,20 @@ def main() -> int:
     config, file = small_experiment(folder, options.steps, EVERY)
 
     set_platform_flags()  # no effect once JAX is imported, as in the process the runs are forked from
-    command = [sys.executable, "-m", "ecvae_jax", "train", str(file), "--workdir", str(folder / "undisturbed")]
+    command = [sys.executable, "-m", "ecvae_jax", "train", str(file), "--workdir", str(folder / "uninterrupted")]
     subprocess.run(command, check=True)
-    expected = results(config, folder / "undisturbed")
+    expected = results(config, folder / "uninterrupted")
     startup, number = 10.0, 0
     sigterms = options.sigterms
     while sum(tally.kills.values()) < options.kills or len(tally.leaving) < sigterms:
-        workdir = folder / f"disturbed-{tally.trainings}"
+        workdir = folder / f"interrupted-{tally.trainings}"
         while True:
             number += 1
             enough = sum(tally.kills.values()) >= options.kills and len(tally.leaving) >= sigterms
             run = Run(file, workdir, folder / f"run-{number}.log")
             start = time.monotonic()
             sigterm = len(tally.leaving) < sigterms and (number % 6 == 0 or sum(tally.kills.values()) >= options.kills)
-            ended = not enough and disturb(run, rng, startup, sigterm, tally)
+            ended = not enough and interrupt(run, rng, startup, sigterm, tally)
             run.process.join()
             if ended and run.last_step() > run.before:
                 startup = time.monotonic() - start
@@ -251,10 +252,10 @@ def main() -> int:
     kills = ", ".join(f"{count} while {moment}" for moment, count in sorted(tally.kills.items()))
     print(f"{sum(tally.kills.values())} kills ({kills}) in {tally.trainings} trainings of {options.steps} steps, a "
           f"checkpoint every {EVERY}; {number} starts; {time.monotonic() - began:.0f} s")  # fmt: skip
-    print(f"steps taken again: {sum(tally.repeated)} in all, at most {max(tally.repeated, default=0)} after one kill")
+    print(f"repeated steps: {sum(tally.repeated)} in all, at most {max(tally.repeated, default=0)} after one kill")
     slowest = max(tally.leaving, default=0)
-    print(f"{len(tally.leaving)} SIGTERM: left with the state stored after at most {slowest:.1f} s")
-    print(f"bitwise as undisturbed ({len(expected)} arrays and points): {'no' if tally.different else 'yes'}")
+    print(f"{len(tally.leaving)} SIGTERM: state stored and process ended after at most {slowest:.1f} s")
+    print(f"bitwise equal to uninterrupted ({len(expected)} arrays and points): {'no' if tally.different else 'yes'}")
     print("\n".join(tally.different[:20]))
     return bool(tally.different)
 

@@ -30,15 +30,15 @@ from faults import half_written, last_step, results, small_experiment, stored
 from ecvae_jax.training.supervisor import TRY_AGAIN
 
 EVERY = 10  # steps between two checkpoints
-MOST = 600.0  # seconds after which a host that has not ended hangs
+TIMEOUT = 600.0  # seconds after which a running host counts as hanging
 
 
 @dataclass
 class Tally:
-    """What happened so far."""
+    """Counts of the events so far."""
 
     kills: Counter[str] = field(default_factory=Counter)
-    """By the moment that was aimed at: compiling, training, saving."""
+    """Kills by the intended moment: compiling, training, saving."""
     of: Counter[int] = field(default_factory=Counter)
     """Kills by the index of the host."""
     leaving: dict[str, list[float]] = field(default_factory=lambda: {"SIGKILL": [], "SIGTERM": []})
@@ -46,11 +46,11 @@ class Tally:
     repeated: int = 0
     trainings: int = 0
     different: list[str] = field(default_factory=list)
-    """What was not as it has to be."""
+    """Differences to the uninterrupted training and wrong exit codes, a line each."""
 
 
 class Hosts:
-    """`ecvae train` on several hosts, each a process of this machine with devices of its own."""
+    """`ecvae train` on several hosts, each a process of this machine with its own virtual devices."""
 
     def __init__(self, config: Path, workdir: Path, logs: Path, hosts: int, devices: int) -> None:
         self.workdir, self.before, self.began = workdir, stored(workdir), time.time()
@@ -69,7 +69,7 @@ class Hosts:
                 self.processes.append(subprocess.Popen(command, env=environment, stdout=file, stderr=file))
 
     def text(self, index: int = 0) -> str:
-        """What a host has written so far; the first one tells of the steps."""
+        """Returns a host's log so far; host 0 logs the steps."""
         return self.logs[index].read_text()
 
     def last_step(self) -> int:
@@ -77,17 +77,19 @@ class Hosts:
         return last_step(self.text(), self.before)
 
     def is_saving(self) -> bool:
-        """Whether there is a half-written checkpoint of this run: one that is left is removed before the first step."""
+        """Returns whether this run is writing a checkpoint; leftovers are removed before the first step."""
         return self.last_step() > self.before and half_written(self.workdir, self.began)
 
     def reached(self, what: str) -> bool:
-        """Whether all have met and compile, have taken a step, or save."""
+        """Returns whether the hosts are connected and compile ("compiling"), have taken a step, or save."""
         if what == "saving":
             return self.is_saving()
-        return self.last_step() > self.before if what == "training" else "device(s) of " in self.text()
+        if what == "training":
+            return self.last_step() > self.before
+        return "device(s) of " in self.text() or "resuming from step" in self.text()
 
     def wait_for(self, what: str) -> bool:
-        """Waits for a moment; returns False where a host ended before."""
+        """Waits until `reached`; returns False if a host ends first."""
         while all(process.poll() is None for process in self.processes):
             if self.reached(what):
                 return True
@@ -95,8 +97,8 @@ class Hosts:
         return False
 
     def codes(self) -> Iterator[tuple[int, int | None]]:
-        """Waits for every host and gives its index and exit code, None where it hangs (it is killed then)."""
-        deadline = time.monotonic() + MOST
+        """Yields each host's index and exit code; a host that hangs is killed and has the code None."""
+        deadline = time.monotonic() + TIMEOUT
         for index, process in enumerate(self.processes):
             try:
                 yield index, process.wait(max(deadline - time.monotonic(), 1.0))
@@ -105,8 +107,8 @@ class Hosts:
                 yield index, None
 
 
-def disturb(hosts: Hosts, rng: random.Random, number: signal.Signals, tally: Tally) -> bool:
-    """Ends a host at some moment and waits for the others; returns False where the training was done before."""
+def interrupt(hosts: Hosts, rng: random.Random, number: signal.Signals, tally: Tally) -> bool:
+    """Ends a host at a random moment and waits for the others; returns False if the training was done before."""
     what = "training" if number == signal.SIGTERM else rng.choice(["compiling", "training", "saving"])
     if not hosts.wait_for(what):
         return False
@@ -118,11 +120,11 @@ def disturb(hosts: Hosts, rng: random.Random, number: signal.Signals, tally: Tal
     hosts.processes[victim].send_signal(number)
     codes = dict(hosts.codes())
     if all(code in (0, -number) for code in codes.values()) and 0 in codes.values():
-        return False  # it came after the last step
+        return False  # the signal came after the last step
     tally.leaving[number.name].append(time.monotonic() - began)
     due = {index: -number if index == victim and number == signal.SIGKILL else TRY_AGAIN for index in codes}
     if codes != due:
-        tally.different.append(f"{number.name} to host {victim} while {what}: exit codes {codes}, due are {due}")
+        tally.different.append(f"{number.name} to host {victim} while {what}: exit codes {codes}, expected {due}")
     kept = stored(hosts.workdir)
     if number == signal.SIGTERM:
         tally.different += [f"SIGTERM after step {last}: only step {kept} is stored"] if kept < last else []
@@ -135,7 +137,7 @@ def disturb(hosts: Hosts, rng: random.Random, number: signal.Signals, tally: Tal
 
 
 def main() -> int:
-    """Trains, kills, and prints the tally; returns 1 where anything is not as it has to be."""
+    """Trains, kills, and prints the tally; returns 1 if there are differences."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=12)
     parser.add_argument("--sigterms", type=int, default=3)
@@ -143,7 +145,7 @@ def main() -> int:
     parser.add_argument("--devices", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--folder", type=Path, help="for what the runs leave; a temporary one otherwise")
+    parser.add_argument("--folder", type=Path, help="folder for the runs; default: a temporary one")
     options = parser.parse_args()
     rng, tally, began = random.Random(options.seed), Tally(), time.monotonic()
     temporary = tempfile.TemporaryDirectory(prefix="ecvae-host-faults-")
@@ -153,17 +155,17 @@ def main() -> int:
     def start(workdir: Path, number: int) -> Hosts:
         return Hosts(file, workdir, folder / f"run-{number}", options.hosts, options.devices)
 
-    alone = start(folder / "undisturbed", 0)
+    alone = start(folder / "uninterrupted", 0)
     if set(dict(alone.codes()).values()) != {0}:
-        sys.exit(f"the undisturbed training failed:\n{alone.text()[-2000:]}")
-    expected = results(config, folder / "undisturbed")
+        sys.exit(f"the uninterrupted training failed:\n{alone.text()[-2000:]}")
+    expected = results(config, folder / "uninterrupted")
     number = 0
 
     def missing() -> tuple[int, int]:
         return options.kills - sum(tally.kills.values()), options.sigterms - len(tally.leaving["SIGTERM"])
 
     while max(missing()) > 0 and not tally.different:
-        workdir = folder / f"disturbed-{tally.trainings}"
+        workdir = folder / f"interrupted-{tally.trainings}"
         ended = True
         while ended and not tally.different:
             number += 1
@@ -171,7 +173,7 @@ def main() -> int:
             kills, sigterms = missing()
             terminate = sigterms > 0 and (number % 4 == 0 or kills <= 0)
             sent = signal.SIGTERM if terminate else signal.SIGKILL
-            ended = max(kills, sigterms) > 0 and disturb(hosts, rng, sent, tally)
+            ended = max(kills, sigterms) > 0 and interrupt(hosts, rng, sent, tally)
             if not ended:
                 codes = dict(hosts.codes())
                 tally.different += [f"exit codes {codes}: {hosts.text()[-500:]}"] if any(codes.values()) else []
@@ -190,8 +192,8 @@ def main() -> int:
           f"{time.monotonic() - began:.0f} s")  # fmt: skip
     for name, seconds in tally.leaving.items():
         print(f"{len(seconds)} {name}: all hosts had ended after at most {max(seconds, default=0):.1f} s")
-    print(f"steps taken again: {tally.repeated}")
-    print(f"bitwise as undisturbed ({len(expected)} arrays and points): {'no' if tally.different else 'yes'}")
+    print(f"repeated steps: {tally.repeated}")
+    print(f"bitwise equal to uninterrupted ({len(expected)} arrays and points): {'no' if tally.different else 'yes'}")
     print("\n".join(tally.different[:20]))
     return bool(tally.different)
 

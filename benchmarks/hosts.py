@@ -46,13 +46,14 @@ def losses(workdir: Path) -> dict[int, float]:
 
 
 def name(layout: tuple[int, int]) -> str:
+    """Returns "processes × devices"."""
     return f"{layout[0]} × {layout[1]}"
 
 
 def main() -> None:
     """Trains, and prints two tables in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--folder", type=Path, required=True, help="folder to be made")
+    parser.add_argument("--folder", type=Path, required=True, help="folder to create")
     parser.add_argument("--steps", type=int, default=20, help="steps of each training")
     options = parser.parse_args()
     half = options.steps // 2

@@ -114,7 +114,7 @@ def main() -> None:
     spread: dict[str, list[list[float]]] = {}
     for folder in sorted((options.workdir / "runs").iterdir()):
         if not (folder / "scores.json").is_file() or not (folder / "checkpoints").is_dir():
-            continue  # unfinished, or without a training of this variant
+            continue  # unfinished, or a variant scored from another one's training
         model = load_model(folder)
         faces = load_faces(model.config.data.records, "test")
         chosen = evenly_spaced(len(faces), options.faces).tolist()

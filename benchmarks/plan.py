@@ -1,9 +1,10 @@
-"""The table of docs/plan.md: the paper's configuration over 8, 64 and 256 chips, weak and strong.
+"""Prints the scaling table of docs/measurements/tpu.md: the paper's configuration on 8, 64 and 256 chips.
 
     python benchmarks/plan.py [--generation v5e] [--weak 32] [--strong 256] [--out plans] [--at bound]
 
-Runs `ecvae plan configs/paper_256.py --json` once for each row, one after the other (about two CPU minutes and 3 GB
-each), and keeps the JSON files in the folder --out: what is there already is not compiled again. Needs the extra tpu.
+Runs `ecvae plan configs/paper_256.py --json` for each row in sequence. A row takes about two CPU minutes and 3 GB.
+Weak scaling fixes the images a chip, strong scaling the images in all. The folder --out keeps the JSON files. A row
+with a file there is not compiled again. Needs the extra tpu.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def main() -> None:
     parser.add_argument("--weak", type=int, default=32, help="images a chip")
     parser.add_argument("--strong", type=int, default=256, help="images over all chips")
     parser.add_argument("--out", type=Path, default=Path("plans"), help="folder of the plans")
-    parser.add_argument("--at", default="bound", choices=["bound", "expected"], help="full peak, or the efficiency")
+    parser.add_argument("--at", default="bound", choices=["bound", "expected"], help="full peak, or the assumed share")
     options = parser.parse_args()
     print("| chips | images a step | a chip | memory a chip, GiB | all-reduces a step | chip's own work, ms | "
           "all-reduces, ms | images/s | own work's share | of linear from 8 |")  # fmt: skip
@@ -43,7 +44,7 @@ def main() -> None:
 
 
 def make(out: Path, topology: str, per_chip: int) -> dict[str, Any]:
-    """Returns a plan as JSON, from the folder where it is there already."""
+    """Returns a plan as JSON, from its file in `out` if it exists."""
     file = out / f"{topology.replace(':', '-')}-{per_chip}.json"
     if not file.is_file():
         command = [sys.executable, "-m", "ecvae_jax", "plan", str(CONFIG), "--topology", topology,
@@ -65,6 +66,7 @@ def row(plan: dict[str, Any], at: str, linear: float) -> str:
 
 
 def size(count: int) -> str:
+    """Returns bytes as text, in B or MB."""
     return f"{count} B" if count < 1000 else f"{count / 1e6:.1f} MB"
 
 

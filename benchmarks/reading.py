@@ -90,7 +90,7 @@ def bench_pipeline(rounds: int, side: int) -> None:
         for _ in range(rounds):
             plain = timed(lambda: int(decode_all(data)), len(jpegs))
             ratios.add(plain, timed(lambda: [next(batches) for _ in range(len(jpegs) // 32)], len(jpegs)))
-    ratios.tell()
+    ratios.print_summary()
 
 
 def bench_epochs(epochs: int) -> None:

@@ -1,11 +1,11 @@
-"""The three priors side by side, on the rendered heads at 64 px: a small budget that many trainings fit into.
+"""The three priors trained alike, on the rendered heads at 64 px, with a small budget for many trainings.
 
     ecvae compare configs/comparison.py --workdir runs/comparison
 
-12,000 images a training, a fourth of what configs/demo.py sees: where that takes five minutes, a training here takes
-between one and two. Scoring takes seconds with --metrics pixels; with all, dlib looks at 1,200 pictures of each
-training, 0.1 s of one core each (measured).
-17 trainings a seed, three seeds; --variants standard,mixture compares the three priors alone.
+A training reads 12,000 images, a quarter of those of configs/demo.py, and takes one to two minutes where that one takes
+five. Scoring takes seconds with --metrics pixels. With all, dlib also measures 1,200 images of each training, at 0.1 s
+of one core each. A seed has 17 trainings, and the default is three seeds. --variants standard,mixture compares only the
+three priors.
 """
 
 from ecvae_jax.config import Config, OptimConfig, TrainConfig

@@ -1,10 +1,10 @@
-"""The paper's setting: 256×256, self-reconstruction only, its ancestors' prior (K = 80; d = 150 becomes 256).
+"""The paper's setting: 256×256, self-reconstruction only, K = 80 clusters. The latent size of 150 becomes 256.
 
     ecvae prepare multipie:DIR records/multipie          # or a folder of photos
     ecvae train configs/paper_256.py --workdir runs/paper --data.records records/multipie --data.points 68
 
-Hardware: one or more GPUs or a TPU slice; the batch is global and is spread over them. Not yet trained to the end by
-us: the paper gives no number of steps, and no score to expect.
+Hardware: one or more GPUs or a TPU slice. The batch is global and is split over the devices. The paper states neither
+the length of training nor a score. We have not run this experiment to its end.
 """
 
 from ecvae_jax.config import ClusterConfig, Config, DataConfig, ModelConfig, ObjectiveConfig, OptimConfig, TrainConfig

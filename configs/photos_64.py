@@ -1,7 +1,9 @@
-"""Photographs with dlib's 68 points at 64 px: what trains on one machine without an accelerator.
+"""Photographs with dlib's 68 points at 64 px, on one machine without an accelerator.
 
-ecvae prepare PHOTOS records/photos --size 64
-ecvae train configs/photos_64.py --workdir runs/photos --data.records records/photos
+    ecvae prepare PHOTOS records/photos --size 64
+    ecvae train configs/photos_64.py --workdir runs/photos --data.records records/photos
+
+Scores: docs/measurements/photos.md.
 """
 
 from ecvae_jax.config import Config, DataConfig, TrainConfig

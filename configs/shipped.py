@@ -1,10 +1,16 @@
-"""The model that comes with the package (`ecvae_jax/pretrained`): 128 px, 68 points, z in the face frame.
+"""The bundled model (`ecvae_jax/pretrained`): 128 px, 68 points, z in the face frame.
 
-Faces: the embedded rendered heads; the Face Research Lab London Set (DeBruine & Jones 2017, CC BY 4.0, doi
-10.6084/m9.figshare.5047666), a neutral and a smiling photo of each person; a MultiPIE-like tree rendered from its
-neutral photos (five cameras, three expressions, three lights), once with dlib's landmarks and once with its own; and
-people morphed between two of these. Nine people of the London Set are kept for test and three for validation, in all of
-the folders (`assign_splits` goes by name): 018 032 094 096 119 120 121 125 127, and 031 067 104.
+Training faces:
+
+- the embedded rendered heads;
+- the Face Research Lab London Set (DeBruine & Jones 2017, CC BY 4.0, doi 10.6084/m9.figshare.5047666), a neutral and a
+  smiling photo of each person;
+- a MultiPIE-like tree rendered from its neutral photos (five cameras, three expressions, three lights), once with
+  dlib's landmarks and once with its own;
+- morphs of two of these people.
+
+All folders hold out the same people of the London Set, since `assign_splits` hashes names. Test: 018 032 094 096 119
+120 121 125 127. Validation: 031 067 104.
 
     ecvae prepare LONDON records/london --size 128 --validation 0.05 --test 0.15
     ecvae prepare multipie:TREE records/views --size 128 --validation 0.05 --test 0.15 --landmarks none
@@ -15,14 +21,14 @@ the folders (`assign_splits` goes by name): 018 032 094 096 119 120 121 125 127,
     ecvae train configs/shipped.py --workdir runs/shipped
     ecvae export runs/shipped ecvae_jax/pretrained --density 64
 
-Hardware: 2 cores of a CPU, 30 to 36 images/s; 80 minutes, beside other work. Expected: docs/evaluation.md.
+Hardware: 2 CPU cores, busy with other work; 30 to 36 images/s, 80 minutes. Scores: docs/measurements/bundled_model.md.
 """
 
 from ecvae_jax.config import Config, DataConfig, ModelConfig, ObjectiveConfig, OptimConfig, TrainConfig
 
 config = Config(
     data=DataConfig(
-        # The few photographs of real expressions weigh more: each London face counts three times, its morphs twice.
+        # The London Set has the only photographed expressions: its faces are repeated three times, its morphs twice.
         records="+".join([
             "rendered", "records/views", "records/views-exact", "records/views-morphs", "records/views-exact-morphs",
             *["records/london"] * 3, *["records/london-morphs"] * 2,

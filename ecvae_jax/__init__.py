@@ -18,7 +18,7 @@ above it:
     export         small checkpoints
     evaluation     metrics, pairs with a true image, baselines, statistics
     comparison     priors and variants trained on equal terms, with intervals and a verdict
-    figures        the paper's figures from a checkpoint
+    figures        the paper's figures from a checkpoint, and its network
     plan           training step and synthesis compiled for an absent TPU: memory, work, predicted speed
     cli            the command `ecvae`
 

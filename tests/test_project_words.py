@@ -15,12 +15,13 @@ PATTERN = re.compile("|".join(rf"(?<![a-z]){GAP.join(words.split())}(?![a-z])" f
 
 
 def text_files() -> list[Path]:
-    """Returns every Python, Markdown and shell file of the project but this one."""
+    """Returns every file of code, text and settings in the project but this one."""
     found = {
         path
         for folder in FOLDERS
-        for pattern in ("*.py", "*.md", "*.sh")
+        for pattern in ("*.py", "*.md", "*.sh", "*.sbatch", "*.yaml", "*.toml", "*.cff", "Dockerfile*", "run")
         for path in ((ROOT / folder).glob(pattern) if folder == "." else (ROOT / folder).rglob(pattern))
+        if path.is_file()
     }
     return sorted(found - {Path(__file__)})
 

@@ -200,7 +200,7 @@ def test_no_hosts_to_detect_is_one_line(tmp_path: Path) -> None:
     assert shown.returncode == 1
     assert shown.stderr.count("\n") == 1
     assert "hosts=auto: no cluster detected" in shown.stderr
-    # The process that trains is another one than was started; it is told of -v as well.
+    # The training runs in a child process, which must receive -v too.
     asked = subprocess.run([*command, "-v"], env=clean, capture_output=True, text=True, timeout=LONG)
     assert asked.returncode == 1
     assert asked.stderr.startswith("Traceback")

@@ -1,9 +1,9 @@
 """Integrity of checkpoints: checksums of every file, and the newest intact checkpoint.
 
-Orbax restores an array with a flipped bit without an error (docs/faults.md has the count). Every checkpoint therefore
-has `checksums.json`, with the size and SHA-256 of each file. It is written just before Orbax renames the finished
-folder, so every complete checkpoint has it. Checkpoints of older versions lack both the file and the key `MARK`; they
-are accepted unchecked.
+Orbax restores an array with a flipped bit without an error (docs/measurements/faults.md has the count). Every
+checkpoint therefore has `checksums.json`, with the size and SHA-256 of each file. It is written just before Orbax
+renames the finished folder, so every complete checkpoint has it. Checkpoints of older versions lack both the file and
+the key `MARK`; they are accepted unchecked.
 """
 
 from __future__ import annotations

@@ -169,7 +169,7 @@ def compare(options: CompareOptions, words: Sequence[str]) -> int:
 
 
 def figure(options: FigureOptions, words: Sequence[str]) -> int:
-    """Runs `ecvae figure 2|3a|3b --out FILE.png`."""
+    """Runs `ecvae figure 2|3a|3b|model --out FILE.png`."""
     from ecvae_jax.figures.write import write_figure
 
     say(write_figure(options.which, options.checkpoint, options.file, options.data, options.split))

@@ -1,4 +1,4 @@
-"""The figures of the paper by their numbers, written as PNG: the command `ecvae figure`."""
+"""Figures written as PNG, by their number in the paper or by name: the command `ecvae figure`."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class TrainOptions:
     """A:B writes an XLA trace of steps A to B to WORKDIR/profile."""
     allow_change: str = ""
     """Comma-separated settings that may differ from those of the stored training: train.steps,optim.learning_rate.
-    docs/faults.md lists the settings that can change."""
+    docs/training.md lists the settings that can change."""
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
     def __post_init__(self) -> None:

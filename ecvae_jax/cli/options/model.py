@@ -108,7 +108,7 @@ class EvaluateOptions:
     """Transport z between the priors of source and target."""
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     metrics: Literal["all", "pixels"] = "all"
-    """pixels: only PSNR and SSIM, which need no dlib and take seconds."""
+    """pixels: only PSNR, SSIM, sharpness and fine detail, which need no dlib and take seconds."""
     features: str | None = None
     """MODULE:FUNCTION from uint8 "n h w 3" to "n d": a network (Inception, LPIPS) for the Fréchet and kernel distances.
     Default: dlib's 128-d vectors."""
@@ -141,14 +141,14 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class FigureOptions:
-    """Draws a figure of the paper: 2 latent space, 3a emotion transfer, 3b conditional pose generation."""
+    """Draws a figure: 2 latent space, 3a emotion transfer, 3b conditional pose generation, model the network."""
 
     which: Annotated[Literal["2", "3a", "3b", "model"], tyro.conf.Positional]
-    """The number of the figure in the paper."""
+    """Number of the figure in the paper, or model: the network of the checkpoint."""
     checkpoint: Path | None = None
     """Working directory of a training, or the folder of one step in it. Default: the bundled model."""
     out: Path | None = None
-    """PNG to write. Default: figure2.png, figure3a.png or figure3b.png."""
+    """PNG to write. Default: figure2.png, figure3a.png, figure3b.png or figuremodel.png."""
     data: str = "rendered"
     """Records folder, or "rendered". The tags yaw and expression choose the faces."""
     split: str = "test"

@@ -33,7 +33,7 @@ class Dlib68:
     returns whole pixels, which would be coarse on a small face.
 
     In a known box the predictor reads a smaller, gray image: it uses only the mean of the colors. This halves the cost
-    of a photo, and the errors on heads with known landmarks are equal (`docs/preparing.md`).
+    of a photo, and the errors on heads with known landmarks are equal (docs/measurements/preparing.md).
     """
 
     points = 68
