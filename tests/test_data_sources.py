@@ -15,7 +15,7 @@ from ecvae_jax.data.photos.given import find_given_landmarks, read_given_landmar
 from ecvae_jax.data.photos.identity import choose_identity_rule, identity_of
 from ecvae_jax.data.photos.sources import open_source
 from ecvae_jax.data.photos.sources.multipie import multipie_tags
-from ecvae_jax.data.photos.splits import assign_splits
+from ecvae_jax.data.photos.identity import assign_splits
 from ecvae_jax.data.prepare.options import PrepareConfig
 
 LONDON = [f"{mood}/{number:03d}.jpg" for mood in ("neutral", "smiling") for number in (1, 2, 4, 9, 11)]

@@ -30,7 +30,7 @@ PRETRAINED = Path(__file__).parents[1] / "pretrained"
 _LOG = logging.getLogger(__name__)
 
 
-def load_model(checkpoint: Path | None = None) -> Model:
+def load_model(checkpoint: Path | str | None = None) -> Model:
     """Returns the model of the newest intact checkpoint; the optimizer state is not read.
 
     A log record names each damaged checkpoint that is skipped.

@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.host_tf import load_tfds
-from ecvae_jax.data.photos.splits import SPLITS
+from ecvae_jax.data.photos.identity import SPLITS
 
 METADATA_KEYS = ("points", "image_size", "source", "detector", "margin")
 

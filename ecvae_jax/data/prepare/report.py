@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ecvae_jax.data.photos.given import GivenLandmarks
+from ecvae_jax.data.photos.identity import SPLITS, assign_splits
 from ecvae_jax.data.photos.sources import Photo, Source
-from ecvae_jax.data.photos.splits import SPLITS, assign_splits
 from ecvae_jax.data.prepare.job import FaceOutcome
 from ecvae_jax.data.prepare.options import PrepareConfig
 
