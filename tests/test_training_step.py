@@ -67,7 +67,7 @@ def everything_else(tiny_config: Config) -> Config:
 
 
 @pytest.mark.devices
-@pytest.mark.parametrize("prior", ["equilibrium", "mixture"])
+@pytest.mark.parametrize("prior", [pytest.param("equilibrium", marks=pytest.mark.slow), "mixture"])
 def test_several_devices_give_the_losses_of_one_by_both_maps(
     tiny_config: Config, everything_else: Config, tiny_batch, fresh_state, monkeypatch: pytest.MonkeyPatch, prior: str
 ) -> None:
@@ -216,11 +216,11 @@ def test_colors_of_both_views_change_alike(tiny_batch) -> None:
 
 
 def test_the_step_jitters_colors_when_asked(
-    everything_else: Config, tiny_batch, fresh_state, monkeypatch: pytest.MonkeyPatch
+    tiny_config: Config, tiny_batch, fresh_state, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = dataclasses.replace(everything_else, data=dataclasses.replace(everything_else.data, color_jitter=0.0))
+    jitters = dataclasses.replace(tiny_config, data=dataclasses.replace(tiny_config.data, color_jitter=0.2))
     (_, jittered), (_, unjittered) = (
-        run(config, fresh_state(config), tiny_batch, "shard_map", monkeypatch, 1) for config in (everything_else, plain)
+        run(config, fresh_state(config), tiny_batch, "shard_map", monkeypatch, 1) for config in (jitters, tiny_config)
     )
     assert unjittered[0]["recon_nll"] != jittered[0]["recon_nll"]
 

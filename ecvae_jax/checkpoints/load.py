@@ -42,7 +42,7 @@ def load_model(checkpoint: Path | str | None = None) -> Model:
     Raises:
         CheckpointError: no complete checkpoint exists, or it is damaged or unreadable.
     """
-    root, step = _find(PRETRAINED if checkpoint is None else checkpoint)
+    root, step = _find(PRETRAINED if checkpoint is None else Path(checkpoint))
     with quiet_orbax():
         options = ocp.CheckpointManagerOptions(read_only=True)
         manager = ocp.CheckpointManager(root, options=options, item_names=ITEMS)

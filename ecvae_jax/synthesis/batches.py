@@ -75,7 +75,11 @@ def transfer_plain(
 
 
 def transfer_grid(
-    model: Model, images: Images, landmarks: Landmarks, target_landmarks: Float[np.ndarray, "m p 2"], transport: bool = True
+    model: Model,
+    images: Images,
+    landmarks: Landmarks,
+    target_landmarks: Float[np.ndarray, "m p 2"],
+    transport: bool = True,
 ) -> UInt8[np.ndarray, "n m h w 3"]:
     """Returns each of n source appearances under each of m target structures."""
     n, m = len(images), len(target_landmarks)
