@@ -30,7 +30,7 @@ class DiagGaussian(NamedTuple):
         shape = jnp.broadcast_shapes(self.mean.shape, self.logvar.shape)
         return self.mean + self.stddev * jax.random.normal(key, shape, self.mean.dtype)
 
-    def log_prob(self, z: Float[Array, "... d"]) -> Float[Array, "..."]:
+    def log_prob(self, z: Float[Array, "*c d"]) -> Float[Array, "*broadcast"]:
         """Returns log N(z | mean, exp(logvar)) in nats, summed over d."""
         standardized = (z - self.mean) * jnp.exp(-0.5 * self.logvar)
         return -0.5 * jnp.sum(jnp.square(standardized) + self.logvar + math.log(2 * math.pi), axis=-1)

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.photos.given import find_given_landmarks, read_given_landmarks
-from ecvae_jax.data.photos.identity import choose_identity_rule, identity_of
+from ecvae_jax.data.photos.identity import assign_splits, choose_identity_rule, identity_of
 from ecvae_jax.data.photos.sources import open_source
 from ecvae_jax.data.photos.sources.multipie import multipie_tags
-from ecvae_jax.data.photos.identity import assign_splits
 from ecvae_jax.data.prepare.options import PrepareConfig
 
 LONDON = [f"{mood}/{number:03d}.jpg" for mood in ("neutral", "smiling") for number in (1, 2, 4, 9, 11)]
