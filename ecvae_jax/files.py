@@ -80,15 +80,18 @@ def check_output(path: Path, inputs: Iterable[str | Path] = ()) -> None:
     folder = next(place for place in path.absolute().parents if os.path.lexists(place))
     if not folder.is_dir():
         raise UnsafePathError(f"output {str(path)!r}: {folder} is not a folder; give another file name")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UnsafePathError(f"output {str(path)!r}: the folder {folder} is not writable; give another file name")
-    if not path.exists():
-        return
-    for name in inputs:
+    for name in inputs if path.exists() else ():
         place = Path(name)
         if lies_in(path, place):
             found = f"lies in {place}, which" if place.is_dir() else "is a file that"
             raise UnsafePathError(f"output {str(path)!r} {found} this command reads; give another file name")
+    try:
+        with tempfile.TemporaryFile(dir=folder):  # os.access says yes to root, also for /proc
+            return
+    except OSError as error:
+        raise UnsafePathError(
+            f"output {str(path)!r}: the folder {folder} cannot be written ({error.strerror}); give another file name"
+        ) from None
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:

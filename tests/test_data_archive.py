@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import tarfile
+import tempfile
 import tracemalloc
 import warnings
 import zipfile
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from drawn_faces import make_photos
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_data_prepare import all_faces, report
 
 from ecvae_jax.data.errors import DataError
@@ -177,6 +180,57 @@ def test_of_two_members_with_one_name_the_last_counts(tmp_path: Path, kind: str)
     assert read == {**contents, "b.png": b"b3", "d.png": b"d2"}
     for start in range(5):
         assert list(source.load(start)) == list(source.load(0))[start:]
+
+
+MEMBERS = st.lists(
+    st.tuples(
+        st.sampled_from(["a.png", "./a.png", "b.png", "c/d.jpg", "note.txt"]),
+        st.sampled_from([tarfile.REGTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE]),
+        st.binary(max_size=2000),
+    ),
+    max_size=8,
+)
+
+
+@given(MEMBERS, st.sampled_from(["tar", "tar.gz"]))
+@settings(max_examples=60, deadline=None)
+def test_any_tar_is_read_as_an_unpacker_would(members: list[tuple[str, bytes, bytes]], kind: str):
+    """By name, the last member counts; each name is a photo or has its reason; reading starts anywhere."""
+    last = {name.removeprefix("./"): (member, data) for name, member, data in members}
+    photos = {n: data for n, (member, data) in last.items() if member == tarfile.REGTYPE and n != "note.txt"}
+    with tempfile.TemporaryDirectory() as folder:
+        packed = Path(folder) / f"any.{kind}"
+        with tarfile.open(packed, f"w:{kind[4:]}" if kind != "tar" else "w") as target:
+            for name, member, data in members:
+                add(target, name, data if member == tarfile.REGTYPE else b"", member, "a.png")
+        if not photos:
+            with pytest.raises(DataError, match="no photo among"):
+                open_source(str(packed))
+            return
+        source = open_source(str(packed))
+        contents = [loaded.content for loaded in source.load(0)]
+        assert dict(zip([photo.name for photo in source.photos], contents, strict=True)) == photos
+        assert sorted([*photos, *(name for name, _ in source.skipped)]) == sorted(last)
+        assert all([loaded.content for loaded in source.load(k)] == contents[k:] for k in range(len(contents) + 1))
+
+
+@given(st.sampled_from(KINDS), st.lists(st.tuples(st.integers(0, 10**4), st.integers(0, 255)), min_size=1, max_size=12))
+@settings(max_examples=200, deadline=None)
+def test_any_damage_to_an_archive_is_a_line_or_a_bad_photo(kind: str, damage: list[tuple[int, int]]):
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "photos").mkdir()
+        for name in ("a.png", "b.png", "c.png"):
+            (Path(folder) / "photos" / name).write_bytes(name.encode() * 300)
+        packed = pack(Path(folder) / "photos", Path(folder) / f"photos.{kind}")
+        content = bytearray(packed.read_bytes())
+        for place, value in damage:
+            content[place % len(content)] = value
+        packed.write_bytes(bytes(content))
+        with contextlib.suppress(DataError):
+            source = open_source(str(packed))
+            loaded = list(source.load(0))
+            assert len(loaded) == len(source.photos)
+            assert all(isinstance(one.content, (bytes, BadPhotoError)) for one in loaded)
 
 
 def test_a_link_in_a_zip_is_no_photo(tmp_path: Path):

@@ -59,7 +59,7 @@ def open_archive(path: Path, identity: str, max_megabytes: float = math.inf) -> 
     """
     try:
         members, count = _zip_members(path) if _is_zip(path) else _tar_members(path)
-    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, ValueError, RuntimeError) as error:
+    except Exception as error:  # tarfile, zipfile and each decompressor raise their own types
         raise DataError(f"archive {path} cannot be read: {one_line(error)}") from None
     photos_of = {
         name: member
@@ -155,7 +155,7 @@ def _read_tar(path: Path, members: list[tuple[str, _Member]], limit: int) -> Ite
                 yield Loaded(content)
                 if read == len(members):
                     return
-    except (OSError, EOFError, ValueError, tarfile.TarError) as error:
+    except Exception as error:  # tarfile and each decompressor raise their own types
         reason = one_line(error)
         for _ in range(len(members) - read):
             yield Loaded(BadPhotoError(f"damaged: {reason}"))
