@@ -61,6 +61,7 @@ def save_png(image: UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, "n h w 3"], p
 
     Raises:
         ValueError: the name does not end in .png.
+        UnsafePathError: the path is a link, a folder, a device, a FIFO or a socket.
         OSError: the folder cannot be created or written.
     """
     path = Path(path)

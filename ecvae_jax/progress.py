@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
@@ -64,5 +65,6 @@ def _with_lines(items: Iterable[T], total: int, unit: str) -> Iterator[T]:
             printed = now
             speed = done / (now - start)
             left = duration((total - done) / speed)
-            print(f"{done}/{total} {unit}, {speed:.1f}/s, {left} left", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # its reader has left; the work is worth more than its progress
+                print(f"{done}/{total} {unit}, {speed:.1f}/s, {left} left", file=sys.stderr, flush=True)
         yield item

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import hashlib
 import importlib.util
 import io
+import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -28,6 +31,8 @@ from ecvae_jax.data.prepare import pool
 from ecvae_jax.data.prepare import prepare as prepare_module
 from ecvae_jax.data.prepare.options import PrepareConfig
 from ecvae_jax.data.prepare.prepare import prepare
+from ecvae_jax.data.prepare.report import write_report
+from ecvae_jax.files import MARK, UnsafePathError
 
 FAST = PrepareConfig(size=32, workers=1)
 needs_dlib = pytest.mark.skipif(
@@ -221,6 +226,31 @@ def test_a_stopped_preparation_leaves_nothing_half_written(tmp_path: Path):
         time.sleep(0.05)
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system has no /proc")
+def test_workers_die_with_their_parent(tmp_path: Path):
+    make_photos(tmp_path / "photos", people=40)
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom ecvae_jax.data.prepare import lots, prepare\n"
+        "lots.PHOTOS, put = 2, lots.put_outcomes\n"
+        "def waiting(*args):\n    put(*args); Path(sys.argv[3]).touch(); time.sleep(600)\n"
+        "prepare.put_outcomes = waiting\n"
+        "from ecvae_jax.cli.main import main\nmain(['prepare', *sys.argv[1:3], '--workers', '2'])"
+    )
+    words = [str(tmp_path / name) for name in ("photos", "out", "ready")]
+    process = subprocess.Popen([sys.executable, "-c", code, *words], start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "ready").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert len(running_in_session(process.pid)) > 2
+    process.kill()
+    process.wait()
+    while running_in_session(process.pid):
+        assert time.monotonic() < deadline, "a worker outlives its parent"
+        time.sleep(0.05)
+
+
 def test_the_bytes_do_not_depend_on_the_number_of_processes(tmp_path: Path):
     make_photos(tmp_path / "photos", people=10)
     (tmp_path / "photos" / "bad.png").write_bytes(b"x")
@@ -249,6 +279,226 @@ def test_earlier_records_are_replaced_when_asked(tmp_path: Path):
     with pytest.raises(DataError, match="exists"):
         prepare(str(tmp_path / "photos"), tmp_path / "out", FAST)
     prepare(str(tmp_path / "photos"), tmp_path / "out", PrepareConfig(size=16, workers=1, overwrite=True))
+    assert load_faces(tmp_path / "out", "train").image_size == 16
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "out"}
+
+
+OVERWRITE = PrepareConfig(size=16, workers=1, overwrite=True)
+
+
+def tree(folder: Path) -> dict[Path, object]:
+    """Every entry below a folder, with its content or the path that it leads to."""
+    return {
+        path: path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+@pytest.mark.parametrize("kind", ["folder", "list", "absolute list", "archive", "landmarks", "link"])
+def test_overwrite_deletes_no_input(tmp_path: Path, kind: str):
+    rows = make_photos(tmp_path / "photos")
+    out = tmp_path / "out"
+    prepare(str(tmp_path / "photos"), out, FAST)
+    source, options = str(tmp_path / "photos"), OVERWRITE
+    if kind == "folder":
+        make_photos(out / "photos")
+        source = str(out / "photos")
+    elif kind == "archive":
+        with tarfile.open(out / "photos.tar", "w") as target:
+            target.add(tmp_path / "photos", ".")
+        source = str(out / "photos.tar")
+    elif kind == "list":
+        (out / "few.txt").write_text("\n".join(f"../photos/{name}" for name in rows))
+        source = str(out / "few.txt")
+    elif kind == "absolute list":
+        (out / "mine").mkdir()
+        (tmp_path / "photos" / sorted(rows)[0]).rename(out / "mine" / "a.png")
+        names = [out / "mine" / "a.png", tmp_path / "photos" / sorted(rows)[1]]
+        (tmp_path / "few.txt").write_text("\n".join(map(str, names)))
+        source = str(tmp_path / "few.txt")
+    elif kind == "landmarks":
+        (tmp_path / "photos" / "landmarks68.csv").rename(out / "landmarks68.csv")
+        options = dataclasses.replace(OVERWRITE, landmarks=str(out / "landmarks68.csv"))
+    elif kind == "link":
+        make_photos(out / "photos")
+        (tmp_path / "way").symlink_to(out / "photos")
+        source = str(tmp_path / "way")
+    before = tree(tmp_path)
+    with pytest.raises(DataError, match="which --overwrite deletes"):
+        prepare(source, out, options)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".hidden", "more/deep.txt", "report.csv/a", "preview.png@"])
+def test_overwrite_deletes_nothing_but_records(tmp_path: Path, name: str):
+    make_photos(tmp_path / "photos")
+    out = tmp_path / "out"
+    prepare(str(tmp_path / "photos"), out, FAST)
+    if name.endswith("@"):
+        (out / name[:-1]).symlink_to("report.csv")
+    else:
+        if "/" in name:
+            (out / name).parent.unlink(missing_ok=True)
+            (out / name).parent.mkdir()
+        (out / name).write_text("mine")
+    before = tree(tmp_path)
+    with pytest.raises(DataError, match=rf"holds '{name.split('/')[0].strip('@')}', which is not of records"):
+        prepare(str(tmp_path / "photos"), out, OVERWRITE)
+    assert tree(tmp_path) == before
+
+
+def test_a_file_that_appears_in_out_meanwhile_is_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    make_photos(tmp_path / "photos")
+    prepare(str(tmp_path / "photos"), tmp_path / "out", FAST)
+
+    def write(path: Path, rows: list) -> None:
+        write_report(path, rows)
+        (tmp_path / "out" / "thesis.txt").write_text("mine")
+
+    monkeypatch.setattr(prepare_module, "write_report", write)
+    with pytest.raises(UnsafePathError, match=r"'thesis\.txt' is new there"):
+        prepare(str(tmp_path / "photos"), tmp_path / "out", OVERWRITE)
+    assert load_faces(tmp_path / "out", "train").image_size == 32
+    monkeypatch.undo()
+    (tmp_path / "out" / "thesis.txt").unlink()
+    monkeypatch.setattr(pool, "FaceWorker", None)  # no photo is read again
+    prepare(str(tmp_path / "photos"), tmp_path / "out", OVERWRITE)
+    assert load_faces(tmp_path / "out", "train").image_size == 16
+
+
+@pytest.mark.parametrize("target", ["records", "empty", "nowhere"])
+def test_an_out_that_is_a_link_is_refused(tmp_path: Path, target: str):
+    make_photos(tmp_path / "photos")
+    (tmp_path / "empty").mkdir()
+    prepare(str(tmp_path / "photos"), tmp_path / "records", FAST)
+    (tmp_path / "out").symlink_to(target)
+    before = tree(tmp_path)
+    with pytest.raises(DataError, match="out is a link"):
+        prepare(str(tmp_path / "photos"), tmp_path / "out", OVERWRITE)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("out", [".", "..", "/", "x/.."])
+def test_an_out_without_a_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str):
+    make_photos(tmp_path / "photos")
+    (tmp_path / "here" / "x").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(DataError, match="give the name of a folder"):
+        prepare(str(tmp_path / "photos"), Path(out), OVERWRITE)
+
+
+def test_a_work_folder_that_is_not_ours_stays_untouched(tmp_path: Path):
+    make_photos(tmp_path / "photos")
+    (tmp_path / "home" / "lots").mkdir(parents=True)
+    (tmp_path / "home" / "thesis.txt").write_text("mine")
+    (tmp_path / "home" / "task.json").write_text("{}")
+    (tmp_path / ".a.partial").symlink_to("home")
+    (tmp_path / "home").joinpath("sub").mkdir()
+    shutil.copytree(tmp_path / "home", tmp_path / ".b.partial")
+    (tmp_path / ".c.partial").write_text("mine")
+    (tmp_path / ".d.partial").symlink_to("nowhere")
+    (tmp_path / ".e.partial").mkdir()
+    (tmp_path / ".e.partial" / "lock").symlink_to(tmp_path / "home" / "thesis.txt")
+    before = tree(tmp_path)
+    for out in "abcde":
+        with pytest.raises(UnsafePathError, match=rf"\.{out}\.partial"):
+            prepare(str(tmp_path / "photos"), tmp_path / out, FAST)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["lots", "task.json", MARK, "at_work", "replaced", "records"])
+def test_links_in_a_work_folder_of_ours_are_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    make_photos(tmp_path / "photos")
+
+    def fail(*args: object) -> None:
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module, "write_report", fail)
+        with pytest.raises(OSError, match="full"):
+            prepare(str(tmp_path / "photos"), tmp_path / "out", FAST)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").write_text("mine")
+    place = tmp_path / ".out.partial" / name
+    if place.is_dir():
+        shutil.rmtree(place)
+    place.unlink(missing_ok=True)
+    place.symlink_to(tmp_path / ("home" if name in ("lots", "replaced", "records") else "home/thesis.txt"))
+    with contextlib.suppress(UnsafePathError):
+        prepare(str(tmp_path / "photos"), tmp_path / "out", FAST)
+    assert tree(tmp_path / "home") == {tmp_path / "home" / "thesis.txt": b"mine"}
+    assert (tmp_path / "out").exists() == (name != MARK)
+
+
+KILL_BETWEEN = """
+import os, signal, sys
+from pathlib import Path
+from ecvae_jax.data.prepare import publish
+publish._exchange = lambda first, second: False  # as on a system without renameat2
+rename = Path.rename
+def killing(self, target):
+    rename(self, target)
+    if Path(target).name == "replaced": os.kill(os.getpid(), signal.SIGNAL)
+Path.rename = killing
+from ecvae_jax.cli.main import main
+sys.exit(main(["prepare", sys.argv[1], sys.argv[2], "--size", "16", "--workers", "1", "--overwrite"]))
+"""
+
+
+def killed_between(tmp_path: Path, signal_name: str = "SIGKILL") -> int:
+    make_photos(tmp_path / "photos")
+    prepare(str(tmp_path / "photos"), tmp_path / "out", FAST)
+    code = KILL_BETWEEN.replace("SIGNAL", signal_name)
+    return subprocess.run([sys.executable, "-c", code, str(tmp_path / "photos"), str(tmp_path / "out")]).returncode
+
+
+@pytest.mark.parametrize("after", ["same", "other source", "no face", "without overwrite", "empty out"])
+def test_a_kill_in_the_middle_of_a_replacement_is_undone(
+    tmp_path: Path, after: str, capsys: pytest.CaptureFixture[str]
+):
+    assert killed_between(tmp_path) == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    source, options = tmp_path / "photos", OVERWRITE
+    if after == "no face":
+        source = tmp_path / "none"
+        write_landmarks_only_nan(source)
+    elif after == "other source":
+        source = tmp_path / "other"
+        make_photos(source, people=3)
+    elif after == "without overwrite":
+        options = FAST
+    elif after == "empty out":
+        (tmp_path / "out").mkdir()
+    works = after not in ("no face", "without overwrite")
+    with contextlib.nullcontext() if works else pytest.raises(DataError):
+        prepare(str(source), tmp_path / "out", options)
+    assert "the earlier records are back" in capsys.readouterr().err
+    assert load_faces(tmp_path / "out", "train").image_size == (16 if works else 32)
+    if works:
+        assert {path.name for path in tmp_path.iterdir()} <= {"photos", "other", "out"}
+
+
+def write_landmarks_only_nan(folder: Path) -> None:
+    rows = make_photos(folder, people=2)
+    write_landmarks(folder / "landmarks68.csv", {name: value * np.nan for name, value in rows.items()})
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_in_the_middle_of_a_replacement_is_undone_at_once(tmp_path: Path, name: str):
+    assert killed_between(tmp_path, name) != 0
+    assert load_faces(tmp_path / "out", "train").image_size == 32
+    prepare(str(tmp_path / "photos"), tmp_path / "out", OVERWRITE)
+    assert load_faces(tmp_path / "out", "train").image_size == 16
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "out"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is Linux's")
+def test_earlier_records_are_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """No moment is without records: the two folders are swapped, and nothing is renamed to or from OUT."""
+    make_photos(tmp_path / "photos")
+    prepare(str(tmp_path / "photos"), tmp_path / "out", FAST)
+    monkeypatch.setattr(Path, "rename", None)
+    prepare(str(tmp_path / "photos"), tmp_path / "out", OVERWRITE)
     assert load_faces(tmp_path / "out", "train").image_size == 16
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "out"}
 
@@ -382,6 +632,17 @@ def test_a_multipie_tree(tmp_path: Path):
 class _Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+class _Closed(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_work_continues_after_the_reader_of_its_progress_left(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(progress.sys, "stderr", _Closed())
+    monkeypatch.setattr(progress, "_LINE_EVERY", -1.0)
+    assert list(progress.track(iter("abc"), 3, "photos")) == ["a", "b", "c"]
 
 
 def test_progress_passes_the_items_on(monkeypatch: pytest.MonkeyPatch):

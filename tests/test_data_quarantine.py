@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from deadly_photos import deadly_start, stillborn
 from drawn_faces import make_photos
@@ -16,6 +17,7 @@ from test_data_lots import KILL, digest
 
 from ecvae_jax.data.faces import load_faces
 from ecvae_jax.data.prepare import pool as workers
+from ecvae_jax.data.prepare.job import FaceJob
 from ecvae_jax.data.prepare.options import PrepareConfig
 from ecvae_jax.data.prepare.prepare import prepare
 
@@ -102,3 +104,30 @@ def test_a_process_that_dies_before_any_photo_rejects_no_photo(tmp_path: Path, m
     monkeypatch.setattr(workers, "_start_worker", stillborn)
     with pytest.raises(workers.WorkerDiedError, match=r"died while it started \(signal 9\): free memory"):
         prepare(str(tmp_path / "photos"), tmp_path / "out", PrepareConfig(size=32, workers=2))
+
+
+def test_the_contents_in_memory_are_bounded_by_their_bytes():
+    """Members of an archive are in memory while they wait for a worker: their bytes count, not their number."""
+    size, count = 48 * 2**20, 16
+    pulled, most = 0, 0
+
+    def jobs():
+        nonlocal pulled
+        for _ in range(count):
+            pulled += 1
+            yield FaceJob(bytes(size))
+
+    outcomes = workers.find_faces(jobs(), count, PrepareConfig(size=32, workers=2), False)
+    for taken, outcome in enumerate(outcomes):
+        most = max(most, pulled - taken)
+        assert outcome.reason == "not an image: unknown format"
+    assert taken == count - 1
+    assert most * size <= 256 * 2**20 + size
+
+
+def test_pixels_count_as_contents_and_small_photos_go_in_chunks():
+    pixels = np.zeros((4096, 4096, 3), np.uint8)  # 48 MB
+    jobs = [FaceJob(pixels), *[FaceJob(Path("gone.png"))] * 20, FaceJob(b"x"), FaceJob(pixels), FaceJob(b"x")]
+    chunks = list(workers._chunks(iter(jobs)))
+    assert [job for chunk in chunks for job in chunk] == jobs
+    assert [len(chunk) for chunk in chunks] == [1, 8, 8, 6, 1]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_faces import face_landmarks, write_landmarks
+from drawn_faces import draw_face, face_landmarks, write_landmarks
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -337,3 +340,40 @@ def test_a_person_keeps_the_split_when_others_are_added():
     sizes = [list(many.values()).count(split) for split in ("train", "validation", "test")]
     assert abs(sizes[1] - 100) < 30
     assert abs(sizes[2] - 100) < 30
+
+
+def test_folders_may_be_nested_deeper_than_python_calls(tmp_path: Path):
+    depth = 1500
+    assert depth > sys.getrecursionlimit()
+    draw_face(16).save(tmp_path / "a.png")
+    folder = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=folder)
+        below = os.open("d", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    with open(os.open("b.png", os.O_WRONLY | os.O_CREAT, dir_fd=folder), "wb") as file:
+        file.write((tmp_path / "a.png").read_bytes())
+    os.close(folder)
+    try:
+        source = open_source(str(tmp_path))
+        assert [photo.name for photo in source.photos] == ["a.png", "d/" * depth + "b.png"]
+        assert len(list(source.load(0))) == 2
+    finally:
+        subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)  # pytest's own removal calls itself
+
+
+def test_a_folder_too_deep_for_the_system_has_its_line(tmp_path: Path):
+    draw_face(16).save(tmp_path / "a.png")
+    folder, name = os.open(tmp_path, os.O_RDONLY), "d" * 200
+    for _ in range(25):  # 5,000 letters: more than Linux's PATH_MAX
+        os.mkdir(name, dir_fd=folder)
+        below = os.open(name, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    os.close(folder)
+    source = open_source(str(tmp_path))
+    assert [photo.name for photo in source.photos] == ["a.png"]
+    ((skipped, reason),) = source.skipped
+    assert skipped.startswith(name + "/")
+    assert reason == "unreadable folder: File name too long"

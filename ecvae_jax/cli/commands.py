@@ -23,6 +23,7 @@ from ecvae_jax.cli.options.model import (
 from ecvae_jax.cli.options.records import MorphOptions, PrepareOptions
 from ecvae_jax.cli.parsing import names_config, say, verbose_flag, wrong_usage
 from ecvae_jax.config import Config
+from ecvae_jax.files import check_output
 from ecvae_jax.training.supervisor import ALONE, TRY_AGAIN, is_supervised, supervise
 
 DEFAULT_WORKDIR = Path("runs/rendered")
@@ -142,8 +143,10 @@ def evaluate(options: EvaluateOptions, words: Sequence[str]) -> int:
         features=options.features,
         adapt=options.adapt,
     )
+    # Files first: standard output may be closed or full.
+    written = report.write(options.out, options.markdown, options.figure, options.save_images)
     print("\n".join(report.to_lines()))
-    say(*report.notes, *report.write(options.out, options.markdown, options.figure, options.save_images))
+    say(*report.notes, *written)
     return 0
 
 
@@ -182,12 +185,12 @@ def export(options: ExportOptions, words: Sequence[str]) -> int:
     from ecvae_jax.export.small import export_model
     from ecvae_jax.synthesis.density import density_of
 
-    density = None
+    density, notes = None, []
     if options.density:
         density, note = density_of(load_model(options.checkpoint), options.data, options.density, refit=True)
-        say(note)
+        notes.append(note)
     size = export_model(options.checkpoint, options.out, options.half, density)
-    say(f"{options.out}: {size / 1e6:.1f} MB")
+    say(*notes, f"{options.out}: {size / 1e6:.1f} MB")
     return 0
 
 
@@ -197,6 +200,8 @@ def plan(options: PlanOptions, words: Sequence[str]) -> int:
         return wrong_usage("--topology is required: GENERATION:SHAPE, such as v5e:4x4")
     from ecvae_jax.plan.chips import Topology, use_compiler_only
 
+    if options.json is not None and names_config(words):
+        check_output(options.json, words[:1])
     topology = Topology.parse(options.topology)
     use_compiler_only(topology.chip)
     from ecvae_jax.plan.planning import make_plan, to_lines, write_json
@@ -204,10 +209,10 @@ def plan(options: PlanOptions, words: Sequence[str]) -> int:
     made = make_plan(
         options.config, topology, options.what, options.batch_per_chip, options.largest_batch, options.efficiency
     )
-    print("\n".join(to_lines(made)))
     if options.json is not None:
         write_json(made, options.json)
         say(f"written: {options.json}")
+    print("\n".join(to_lines(made)))
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,10 +41,12 @@ def write_morphs(records: str, out: Path, people: int, seed: int = 0, quality: i
         quality: of JPEG, 1..100.
 
     Raises:
-        DataError: records cannot be read, or no two people have two views in common.
+        DataError: records cannot be read, `out` exists, or no two people have two views in common.
     """
     if people < 1:
         raise DataError(f"people={people}: must be at least 1")
+    if os.path.lexists(out):
+        raise DataError(f"{out} exists: give another folder")
     faces = load_faces(records, "train")
     metadata = {key: faces.metadata[key] for key in METADATA_KEYS if key in faces.metadata}
     metadata["source"] = f"morphs of {faces.metadata.get('source')}"

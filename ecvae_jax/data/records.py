@@ -10,8 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from jaxtyping import Float
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.host_tf import load_tfds
 from ecvae_jax.data.photos.identity import SPLITS
+from ecvae_jax.files import temporary_folder
 
 METADATA_KEYS = ("points", "image_size", "source", "detector", "margin")
 
@@ -74,13 +73,11 @@ def write_records(
     unknown = sorted(set(splits) - set(SPLITS))
     if unknown:
         raise DataError(f"split {unknown[0]!r}: must be one of {list(SPLITS)}")
-    if out.exists():
+    if os.path.lexists(out):
         raise FileExistsError(f"{out} exists: give another folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    folder = work / out.name
-    folder.mkdir()
-    try:
+    with temporary_folder(out) as work:
+        folder = work / out.name
+        folder.mkdir()
         lengths = {}
         for split, records in splits.items():
             faces = list(records)
@@ -90,8 +87,6 @@ def write_records(
             lengths[split] = [len(places) for places in plan.values()]
         write_info(folder, lengths, metadata)
         folder.rename(out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def plan_shards(split: str, count: int, size: int, shards: int = 0) -> dict[str, range]:

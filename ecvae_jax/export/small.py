@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
+import os
 from pathlib import Path
 
 import jax
@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 from ecvae_jax.checkpoints.format import ITEMS, frozen_to_store, metadata_to_store, quiet_orbax, save_density
 from ecvae_jax.checkpoints.integrity import CheckpointError, write_manifest
 from ecvae_jax.checkpoints.load import load_model
+from ecvae_jax.files import temporary_folder
 from ecvae_jax.gaussian import LowRankGaussian
 
 
@@ -30,14 +31,13 @@ def export_model(checkpoint: Path, out: Path, half: bool = True, density: LowRan
     Raises:
         CheckpointError: the checkpoint cannot be read, or `out` exists.
     """
-    if out.exists():
+    if os.path.lexists(out):
         raise CheckpointError(f"{out} exists: give the name of a new folder")
     model = load_model(checkpoint)
     names = "+".join(Path(part).name for part in model.config.data.records.split("+"))
     config = dataclasses.replace(model.config, data=dataclasses.replace(model.config.data, records=names))
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), model.params) if half else model.params
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as work:
+    with temporary_folder(out) as work:
         with quiet_orbax(), ocp.CheckpointManager(Path(work).absolute() / "c", item_names=ITEMS[:2]) as manager:
             items = ocp.args.Composite(
                 config=ocp.args.JsonSave(metadata_to_store(config, model.records)),

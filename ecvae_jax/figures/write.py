@@ -10,7 +10,7 @@ from ecvae_jax.data.faces import load_faces
 from ecvae_jax.figures.architecture import draw_architecture
 from ecvae_jax.figures.latent import draw_latent
 from ecvae_jax.figures.transfers import draw_emotions, draw_poses
-from ecvae_jax.files import write_atomically
+from ecvae_jax.files import check_output, write_atomically
 
 _DRAW = {"2": draw_latent, "3a": draw_emotions, "3b": draw_poses}
 
@@ -33,8 +33,10 @@ def write_figure(
     Raises:
         CheckpointError: the checkpoint cannot be read.
         DataError: the records or the model lack what the figure needs.
+        UnsafePathError: `out` exists and is no regular file.
         OSError: the file cannot be written.
     """
+    check_output(out)
     model = load_model(checkpoint)
     if which == "model":
         figure = draw_architecture(model.config, f"The network of {checkpoint or 'the bundled model'}.")

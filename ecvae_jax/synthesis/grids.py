@@ -12,6 +12,7 @@ import numpy as np
 from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.config import AdaptConfig
 from ecvae_jax.data.portraits import load_portraits
+from ecvae_jax.files import check_output
 from ecvae_jax.images import enlarge, save_png, sketch_image, tile
 from ecvae_jax.model.model import Model, condition_of
 from ecvae_jax.synthesis.adapt import transfer_adapted
@@ -33,8 +34,10 @@ def write_transfer_grid(
     Raises:
         CheckpointError: the checkpoint cannot be read.
         DataError: a source or target cannot be read.
+        UnsafePathError: `out` is a source or target, or no regular file.
         OSError: the picture cannot be written.
     """
+    check_output(out, [*sources, *targets])
     model = load_model(checkpoint)
     rows, columns = load_portraits(model, sources), load_portraits(model, targets)
     count = len(columns.landmarks)
@@ -73,8 +76,10 @@ def write_sample_grid(
     Raises:
         CheckpointError: the checkpoint cannot be read.
         DataError: a structure cannot be read.
+        UnsafePathError: `out` is a structure, or no regular file.
         OSError: the picture cannot be written.
     """
+    check_output(out, structures)
     model = load_model(checkpoint)
     portraits = load_portraits(model, structures)
     density, note = density_of(model, data) if source == "posterior" else (None, "drawn from the prior")

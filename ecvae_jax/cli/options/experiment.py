@@ -10,6 +10,7 @@ import tyro
 
 from ecvae_jax.checkpoints.resume import check_allowed
 from ecvae_jax.config import Config, Span
+from ecvae_jax.files import check_output
 from ecvae_jax.training.supervisor import check_hosts
 
 
@@ -104,3 +105,5 @@ class PlanOptions:
             raise ValueError(f"efficiency={self.efficiency}: must be above 0 and at most 1")
         if self.json is not None and self.json.is_dir():
             raise ValueError(f"json={str(self.json)!r}: is a folder; give a file name")
+        if self.json is not None:
+            check_output(self.json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,13 +10,32 @@ from typing import Annotated, Literal
 import tyro
 
 from ecvae_jax.config import AdaptConfig
+from ecvae_jax.files import check_output, lies_in
+
+_IMAGE_FOLDERS = ("source", "target", "model", "plain", "copy", "warp", "reconstruction")
+"""Folders of `evaluate --save-images`."""
 
 
-def _check_picture(out: Path, enlarge: int, name: str = "out") -> None:
+def _check_picture(out: Path, enlarge: int, name: str = "out", inputs: Iterable[str | Path] = ()) -> None:
     if out.suffix.lower() != ".png":
         raise ValueError(f"{name}={str(out)!r}: must end in .png")
     if enlarge < 1:
         raise ValueError(f"enlarge={enlarge}: must be at least 1")
+    check_output(out, inputs)
+
+
+def _inputs(checkpoint: Path | None, *specs: str | None) -> list[str | Path]:
+    """Returns the files and folders that a command reads: stored checkpoints, photos, records of RECORDS:SPLIT:INDICES.
+
+    A working directory itself may hold outputs, such as reports.
+    """
+    found: list[str | Path] = []
+    if checkpoint is not None:
+        stored = checkpoint / "checkpoints"
+        found.append(stored if stored.is_dir() else checkpoint)
+    for spec in filter(None, specs):
+        found += [spec, *spec.rsplit(":", 2)[0].split("+")]
+    return found
 
 
 @dataclass(frozen=True)
@@ -38,7 +58,7 @@ class TransferOptions:
 
     def __post_init__(self) -> None:
         """Checks the options before anything is loaded."""
-        _check_picture(self.out, self.enlarge)
+        _check_picture(self.out, self.enlarge, inputs=_inputs(self.checkpoint, *self.source, *self.target))
 
 
 @dataclass(frozen=True)
@@ -68,7 +88,7 @@ class SampleOptions:
 
     def __post_init__(self) -> None:
         """Checks the options before anything is loaded."""
-        _check_picture(self.out, self.enlarge)
+        _check_picture(self.out, self.enlarge, inputs=_inputs(self.checkpoint, *self.structure, self.data))
         if self.n < 1:
             raise ValueError(f"n={self.n}: must be at least 1")
         if not 0.0 <= self.temperature < float("inf"):
@@ -137,6 +157,28 @@ class EvaluateOptions:
             _check_picture(self.figure, 1, "figure")
         if self.save_images is not None and self.save_images.is_file():
             raise ValueError(f"save_images={str(self.save_images)!r}: is a file; give a folder name")
+        self._check_outputs()
+
+    def _check_outputs(self) -> None:
+        from ecvae_jax.data.photos.photo import PHOTO_SUFFIXES  # late: NumPy
+
+        photos = list(self.pairs or ())
+        inputs = _inputs(self.checkpoint, None if photos else self.data)
+        outputs = [path for path in (self.out, self.markdown, self.figure) if path is not None]
+        if len({path.resolve() for path in outputs}) < len(outputs):
+            raise ValueError("out, markdown and figure: two of them are one file; give three names")
+        for path in outputs:
+            # Other files in a folder of photos, such as an earlier report, are no input.
+            check_output(path, [*inputs, *photos] if path.suffix.lower() in PHOTO_SUFFIXES else inputs)
+        if self.save_images is None:
+            return
+        for folder in (self.save_images / name for name in _IMAGE_FOLDERS):
+            for place in map(Path, [*inputs, *photos]):
+                if folder.exists() and (lies_in(folder, place) or lies_in(place, folder)):
+                    raise ValueError(
+                        f"save_images={str(self.save_images)!r}: {folder} shares files with {place}, which this "
+                        "command reads; give another folder"
+                    )
 
 
 @dataclass(frozen=True)
@@ -156,7 +198,7 @@ class FigureOptions:
 
     def __post_init__(self) -> None:
         """Checks the options before anything is loaded."""
-        _check_picture(self.file, 1)
+        _check_picture(self.file, 1, inputs=_inputs(self.checkpoint, self.data))
 
     @property
     def file(self) -> Path:

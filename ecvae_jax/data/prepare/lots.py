@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +26,7 @@ from ecvae_jax.data.photos.photo import BadPhotoError
 from ecvae_jax.data.photos.sources import Source
 from ecvae_jax.data.prepare.job import FaceJob, FaceOutcome
 from ecvae_jax.data.records import FaceRecord
-from ecvae_jax.files import lock_file
+from ecvae_jax.files import MARK, claim_folder, clear_folder, irregular, write_text
 
 PHOTOS = 32
 """Photos in a lot. A kill loses the work on at most 31 finished photos per running lot."""
@@ -56,20 +57,20 @@ class Lots:
 
         Raises:
             DataError: another process holds the lock of the folder.
+            UnsafePathError: `work` is a link, or a folder that is not ours; nothing in it changes.
         """
         self.work, self.folder = work, work / "lots"
-        work.mkdir(parents=True, exist_ok=True)
-        self._lock = lock_file(work / "lock")
+        self._lock = claim_folder(work)
         if self._lock is None:
             raise DataError(f"{work}: another preparation is at work there; wait for it, or stop it")
         self._sizes = [min(PHOTOS, count - start) for start in range(0, count, PHOTOS)]
         wanted, stored = json.dumps({"format": _FORMAT, **task}, sort_keys=True), work / "task.json"
-        same = stored.is_file() and stored.read_text() == wanted
-        _clear(work, {"lock", "task.json", "lots", AT_WORK} if same else {"lock"})
+        same = os.path.lexists(stored) and not irregular(stored) and stored.read_text() == wanted
+        clear_folder(work, {MARK, "task.json", "lots", AT_WORK} if same else {MARK})
         if not same:
-            stored.write_text(wanted)
+            write_text(stored, wanted)
         self.folder.mkdir(exist_ok=True)
-        _clear(self.folder, {_name(number) for number in range(len(self._sizes))})
+        clear_folder(self.folder, {_name(number) for number in range(len(self._sizes))})
 
     def __len__(self) -> int:
         """Returns the number of photos with an outcome."""
@@ -204,9 +205,3 @@ def _content(path: str) -> Path | bytes | BadPhotoError:
 
 def _name(number: int) -> str:
     return f"{number:06d}.faces"
-
-
-def _clear(folder: Path, keep: set[str]) -> None:
-    for entry in folder.iterdir():
-        if entry.name not in keep:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

@@ -60,6 +60,8 @@ class PrepareConfig:
     """Smallest crop in pixels of the photo; a smaller face is rejected."""
     max_megapixels: float = 100.0
     """A larger photo is rejected before it is decoded."""
+    max_megabytes: float = 64.0
+    """A larger file in an archive is rejected before it is read (MiB)."""
     quality: int = 95
     """JPEG quality of the stored crops (no chroma subsampling)."""
     preview: int = 0
@@ -94,6 +96,7 @@ class PrepareConfig:
             "test": (0.0 <= self.test <= 1.0, "must be between 0 and 1"),
             "min_side": (self.min_side >= 1, "must be at least 1 px"),
             "max_megapixels": (self.max_megapixels > 0, "must be positive"),
+            "max_megabytes": (self.max_megabytes > 0, "must be positive"),
             "quality": (1 <= self.quality <= 100, "must be between 1 and 100"),
             "frame_step": (self.frame_step >= 1, "must be at least 1"),
             "preview": (self.preview >= 0, "must not be negative"),

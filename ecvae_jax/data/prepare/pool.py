@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+import numpy as np
 
 from ecvae_jax.data.prepare.job import FaceJob, FaceOutcome, FaceWorker
 from ecvae_jax.data.prepare.options import PrepareConfig
 
 _CHUNK = 8
-"""Photos that go to a process at once."""
+"""Photos that go to a process at once; fewer where they reach `_CHUNK_BYTES`."""
 _AHEAD = 4
 """Chunks per process that are submitted before the first must be finished."""
+_CHUNK_BYTES = 16 * 2**20
+"""Bytes of contents after which a chunk takes no more photos. Files count nothing: the workers open them."""
+_BYTES, _BYTES_PER_PROCESS = 256 * 2**20, 2 * _CHUNK_BYTES
+"""Bytes of contents under way, at least and per process; above them nothing is submitted. A last chunk may exceed it.
+"""
 
 
 class WorkerDiedError(RuntimeError):
@@ -70,15 +78,16 @@ def _in_processes(
 ) -> Generator[FaceOutcome, None, None]:
     waiting: deque[tuple[list[FaceJob], Future[list[FaceOutcome]] | None]] = deque()
     again: deque[list[FaceJob]] = deque()
+    chunks, most_bytes = _chunks(jobs), max(_BYTES, processes * _BYTES_PER_PROCESS)
     while True:
         # "spawn": a fork would copy the locks of TensorFlow's and JAX's threads
         pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start_worker, (options, detect))
         try:
-            while chunk := again.popleft() if again else list(islice(jobs, _CHUNK)):
+            while chunk := again.popleft() if again else next(chunks, None):
                 waiting.append((chunk, None))  # before it is submitted: that may fail
                 waiting[-1] = (chunk, pool.submit(_work, chunk))
                 # Not all at once: contents and unread outcomes take memory.
-                if len(waiting) > _AHEAD * processes:
+                while len(waiting) > _AHEAD * processes or sum(_size(of) for of, _ in waiting) >= most_bytes:
                     yield from _taken(waiting)
             while waiting:
                 yield from _taken(waiting)
@@ -96,6 +105,26 @@ def _in_processes(
         # The photo that killed is known, and several processes are faster than one.
         again.extendleft(chunk for chunk, _ in reversed(waiting))
         waiting.clear()
+
+
+def _chunks(jobs: Iterator[FaceJob]) -> Iterator[list[FaceJob]]:
+    chunk: list[FaceJob] = []
+    for job in jobs:
+        chunk.append(job)
+        if len(chunk) == _CHUNK or _size(chunk) >= _CHUNK_BYTES:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _size(chunk: list[FaceJob]) -> int:
+    """Returns the bytes of contents in memory."""
+    contents = (job.content for job in chunk)
+    return sum(
+        len(content) if isinstance(content, bytes) else content.nbytes if isinstance(content, np.ndarray) else 0
+        for content in contents
+    )
 
 
 def _taken(waiting: deque[tuple[list[FaceJob], Future[list[FaceOutcome]] | None]]) -> list[FaceOutcome]:
@@ -170,7 +199,17 @@ _worker: FaceWorker | None = None
 def _start_worker(options: PrepareConfig, detect: bool) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C and stops the workers
+    # PR_SET_PDEATHSIG would also fire when the thread ends that started the process; Beam's threads do.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker = FaceWorker(options, detect)
+
+
+def _end_with_parent() -> None:
+    """Waits for the end of the main process, then ends this one: after a SIGKILL nothing else would."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(jobs: list[FaceJob]) -> list[FaceOutcome]:

@@ -20,6 +20,7 @@ from ecvae_jax.data.photos.sources import Source, open_source
 from ecvae_jax.data.prepare.lots import AT_WORK, Lots, Place, put_outcomes, read_records
 from ecvae_jax.data.prepare.options import PrepareConfig
 from ecvae_jax.data.prepare.pool import find_faces
+from ecvae_jax.data.prepare.publish import PREVIEW, REPORT, check_out, publish, restore_replaced, work_folder
 from ecvae_jax.data.prepare.report import (
     KeptFace,
     PrepareSummary,
@@ -34,9 +35,6 @@ from ecvae_jax.progress import track
 
 if TYPE_CHECKING:
     from ecvae_jax.data.prepare.beam import BeamWork
-
-REPORT = "report.csv"
-PREVIEW = "preview.png"
 
 _FREE_OPTIONS = (
     "workers",
@@ -68,11 +66,13 @@ def prepare(source: str, out: Path, options: PrepareConfig | None = None) -> Pre
     Raises:
         DataError: the source, an option or the given landmarks cannot be used, `out` exists, or no photo has a face.
         MissingExtraError: the detector, or Apache Beam if asked for, is not installed.
+        UnsafePathError: `.OUT.partial` is a link, or a folder that is not ours; it stays untouched.
         OSError: the disk is full; finished work is kept.
     """
     options = options or PrepareConfig()
     files = open_source(source, options)
-    _check_out(out, files, options)
+    restore_replaced(out)
+    check_out(out, files, options)
     given = find_given_landmarks(files, options.landmarks)
     if given:
         detector, points = f"given ({given.label})", given.points
@@ -80,7 +80,7 @@ def prepare(source: str, out: Path, options: PrepareConfig | None = None) -> Pre
         loaded = load_detector(options.detector)
         detector, points = loaded.name, loaded.points
     out.parent.mkdir(parents=True, exist_ok=True)
-    work = out.parent / f".{out.name}.partial"
+    work = work_folder(out)
     records = work / "records"
     start = time.perf_counter()
     beam = None
@@ -112,7 +112,7 @@ def prepare(source: str, out: Path, options: PrepareConfig | None = None) -> Pre
             from ecvae_jax.data.prepare.preview import write_preview  # late: JAX
 
             write_preview(records, options.preview, records / PREVIEW)
-        _publish(records, out)
+        publish(records, out)
     facts = (*files.facts, f"landmarks: {points} points, {detector}", *advice(faces, files, given, options))
     return summarize(out, rows, faces, facts, time.perf_counter() - start, todo)
 
@@ -177,27 +177,3 @@ def _task(files: Source, given: GivenLandmarks | None, options: PrepareConfig, d
         for name, landmarks in given.rows.items():
             digest.update(name.encode() + landmarks.tobytes())
     return {"version": __version__, "photos": digest.hexdigest(), "detector": detector, **settings}
-
-
-def _check_out(out: Path, files: Source, options: PrepareConfig) -> None:
-    if files.root is not None and files.searched and out.resolve().is_relative_to(files.root.resolve()):
-        raise DataError(f"{out} is inside the source {files.root}: give a folder outside it")
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not options.overwrite:
-        raise DataError(f"{out} exists: give another folder, or --overwrite to replace earlier records")
-    if not (out / "dataset_info.json").is_file():
-        raise DataError(f"{out} exists and is no records folder: --overwrite replaces only those; give another folder")
-
-
-def _publish(records: Path, out: Path) -> None:
-    """Renames `records` to `out`; earlier records there move aside first, and the work folder takes them along."""
-    aside = records.with_name("replaced")
-    if out.exists():
-        out.rename(aside)
-    try:
-        records.rename(out)
-    except OSError:
-        if aside.exists():
-            aside.rename(out)
-        raise

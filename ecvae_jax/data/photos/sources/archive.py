@@ -1,11 +1,17 @@
-"""Photos in a zip or tar archive, read without unpacking it to disk."""
+"""Photos in a zip or tar archive, read without unpacking it to disk.
+
+An archive is data of a stranger: the bytes of a member and of a header, and the number of members, are bounded.
+"""
 
 from __future__ import annotations
 
+import math
+import stat
 import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 from ecvae_jax.data.errors import DataError, one_line
 from ecvae_jax.data.photos.photo import PHOTO_SUFFIXES, BadPhotoError
@@ -13,8 +19,26 @@ from ecvae_jax.data.photos.sources.folder import named_photos, not_a_photo
 from ecvae_jax.data.photos.sources.source import Content, Loaded, Source
 
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-_LARGEST = 512 * 2**20
-"""Bytes; a larger member is a mistake or an attempt to exhaust memory."""
+_LARGEST_HEADER = 2**20
+"""Bytes of one tar member's headers; tarfile reads a header into memory, whatever size it states."""
+_MOST_MEMBERS = 5_000_000
+_UNIX = 3
+"""The system, in a zip, whose modes of files are known."""
+_TAR_KINDS = {
+    tarfile.LNKTYPE: "hard link to {}: not a photo of its own",
+    tarfile.SYMTYPE: "symbolic link to {}: not followed",
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+    tarfile.FIFOTYPE: "a FIFO",
+}
+
+
+class _Member(NamedTuple):
+    """A file of an archive: its stamp; its place in a tar; the reason why it is not read, or ""."""
+
+    stamp: str
+    place: int = 0
+    reason: str = ""
 
 
 def is_archive(path: Path) -> bool:
@@ -22,82 +46,163 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(_SUFFIXES)
 
 
-def open_archive(path: Path, identity: str) -> Source:
+def open_archive(path: Path, identity: str, max_megabytes: float = math.inf) -> Source:
     """Returns the photos of an archive: a zip in name order, a tar in its stored order.
 
+    Of members with one name the last one counts, as for unpackers.
+
+    Args:
+        max_megabytes: a larger member is a bad photo, and is not read.
+
     Raises:
-        DataError: the archive is damaged or has no photo.
+        DataError: the archive is damaged, has an oversized header or too many members, or has no photo.
     """
     try:
-        members = _zip_members(path) if path.suffix.lower() == ".zip" else _tar_members(path)
-    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, ValueError) as error:
+        members, count = _zip_members(path) if _is_zip(path) else _tar_members(path)
+    except Exception as error:  # tarfile, zipfile and each decompressor raise their own types
         raise DataError(f"archive {path} cannot be read: {one_line(error)}") from None
-    stamps = {name: stamp for name, stamp in members.items() if PurePosixPath(name).suffix.lower() in PHOTO_SUFFIXES}
-    if not stamps:
+    photos_of = {
+        name: member
+        for name, member in members.items()
+        if PurePosixPath(name).suffix.lower() in PHOTO_SUFFIXES and not member.reason
+    }
+    if not photos_of:
         raise DataError(f"archive {path}: no photo among its {len(members)} files (known suffixes: .jpg, .png, …)")
-    skipped = [(name, not_a_photo(PurePosixPath(name).suffix)) for name in members if name not in stamps]
-    photos, fact = named_photos(stamps, identity)
-    names = list(stamps)
-    read = _read_zip if path.suffix.lower() == ".zip" else _read_tar
-    return Source(path.name, photos, lambda start: read(path, names[start:]), None, sorted(skipped), [fact])
+    skipped = [
+        (name, member.reason or not_a_photo(PurePosixPath(name).suffix))
+        for name, member in members.items()
+        if name not in photos_of
+    ]
+    photos, fact = named_photos({name: member.stamp for name, member in photos_of.items()}, identity)
+    facts = [fact]
+    if count > len(members):
+        facts.append(f"{count - len(members)} files of {path.name} have the name of a later one, which counts")
+    chosen, limit = list(photos_of.items()), int(min(max_megabytes * 2**20, 2**62))
+    read = _read_zip if _is_zip(path) else _read_tar
+    return Source(
+        path.name, photos, lambda start: read(path, chosen[start:], limit), None, sorted(skipped), facts, inputs=(path,)
+    )
 
 
-def _zip_members(path: Path) -> dict[str, str]:
+def _is_zip(path: Path) -> bool:
+    return path.suffix.lower() == ".zip"
+
+
+def _zip_members(path: Path) -> tuple[dict[str, _Member], int]:
     with zipfile.ZipFile(path) as archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
-        # Of two members with one name the last one counts, as for unpackers.
-        return dict(sorted({info.filename: f"{info.file_size} {info.CRC}" for info in infos}.items()))
+    members = {}
+    for info in infos:
+        is_link = info.create_system == _UNIX and stat.S_ISLNK(info.external_attr >> 16)
+        members[info.filename] = _Member(
+            f"{info.file_size} {info.CRC}", reason="symbolic link: not followed" if is_link else ""
+        )
+    return dict(sorted(members.items())), len(infos)
 
 
-def _tar_members(path: Path) -> dict[str, str]:
-    with tarfile.open(path, "r:*") as archive:
-        return {
-            member.name.removeprefix("./"): f"{member.size} {member.mtime} {member.offset_data}"
-            for member in archive
-            if member.isfile()
-        }
+def _tar_members(path: Path) -> tuple[dict[str, _Member], int]:
+    members: dict[str, _Member] = {}
+    count = 0
+    with _open_tar(path) as archive:
+        for member in _each(archive):
+            if member.isdir():
+                continue
+            count += 1
+            if count > _MOST_MEMBERS:
+                raise ValueError(f"more than {_MOST_MEMBERS} files; split it")
+            name = _tar_name(member)
+            members.pop(name, None)  # the later one also has the later place, and reading goes forward only
+            reason = "" if member.isfile() else _TAR_KINDS.get(member.type, "not a file").format(member.linkname)
+            stamp = f"{member.size} {member.mtime} {member.offset_data}"
+            members[name] = _Member(stamp, member.offset, reason)
+    return members, count
 
 
-def _read_zip(path: Path, names: list[str]) -> Iterator[Loaded]:
+def _read_zip(path: Path, members: list[tuple[str, _Member]], limit: int) -> Iterator[Loaded]:
     with zipfile.ZipFile(path) as archive:
-        for name in names:
-            yield Loaded(_zip_content(archive, name))
+        for name, _ in members:
+            yield Loaded(_zip_content(archive, name, limit))
 
 
-def _zip_content(archive: zipfile.ZipFile, name: str) -> Content:
+def _zip_content(archive: zipfile.ZipFile, name: str, limit: int) -> Content:
     size = archive.getinfo(name).file_size
-    if size > _LARGEST:
-        return _too_large(size)
+    if size > limit:
+        return _too_large(size, limit)
     try:
         return archive.read(name)
+    except NotImplementedError as error:
+        return BadPhotoError(f"unreadable: {one_line(error)}")
     except RuntimeError:  # zipfile's error for a missing password
         return BadPhotoError("encrypted: the archive needs a password")
     except Exception as error:  # zlib, lzma, bz2 and zipfile each raise their own types
         return BadPhotoError(f"damaged: {one_line(error)}")
 
 
-def _read_tar(path: Path, names: list[str]) -> Iterator[Loaded]:
+def _read_tar(path: Path, members: list[tuple[str, _Member]], limit: int) -> Iterator[Loaded]:
     """Yields members in archive order: seeking back in a compressed archive restarts from its beginning."""
-    wanted, read = set(names), 0
-    with tarfile.open(path, "r:*") as archive:
-        try:
-            for member in archive:
-                name = member.name.removeprefix("./")
-                if not member.isfile() or name not in wanted:
+    wanted, read = {member.place for _, member in members}, 0
+    try:
+        with _open_tar(path) as archive:
+            for member in _each(archive):
+                if member.offset not in wanted:
                     continue
-                if member.size > _LARGEST:
-                    content: Content = _too_large(member.size)
+                if member.size > limit:
+                    content: Content = _too_large(member.size, limit)
                 else:
                     stream = archive.extractfile(member)
                     content = stream.read() if stream else b""
-                wanted.discard(name)
                 read += 1
                 yield Loaded(content)
-        except (OSError, EOFError, tarfile.TarError) as error:
-            reason = one_line(error)
-            for _ in range(len(names) - read):
-                yield Loaded(BadPhotoError(f"damaged: {reason}"))
+                if read == len(members):
+                    return
+    except Exception as error:  # tarfile and each decompressor raise their own types
+        reason = one_line(error)
+        for _ in range(len(members) - read):
+            yield Loaded(BadPhotoError(f"damaged: {reason}"))
 
 
-def _too_large(size: int) -> BadPhotoError:
-    return BadPhotoError(f"too large: {size / 2**20:.0f} MB in the archive, at most {_LARGEST // 2**20}")
+def _too_large(size: int, limit: int) -> BadPhotoError:
+    return BadPhotoError(f"too large: {size / 2**20:.0f} MB in the archive, at most {limit / 2**20:g} (max_megabytes)")
+
+
+def _tar_name(member: tarfile.TarInfo) -> str:
+    return member.name.removeprefix("./")
+
+
+def _open_tar(path: Path) -> tarfile.TarFile:
+    return tarfile.open(path, "r:*", tarinfo=_BoundedInfo)
+
+
+def _each(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yields the members; unlike tarfile's own iterator, it does not keep them in memory."""
+    while (member := archive.next()) is not None:
+        archive.members.clear()  # type: ignore[attr-defined]
+        yield member
+
+
+class _BoundedInfo(tarfile.TarInfo):
+    """A tar member whose headers are read only up to a limit: pax records, long names, maps of sparse files."""
+
+    def _proc_member(self, tarfile: Any) -> Any:  # the method that tarfile names for subclasses to extend
+        whole = tarfile.fileobj
+        tarfile.fileobj = _Bounded(whole)
+        try:
+            return super()._proc_member(tarfile)  # type: ignore[misc]
+        finally:
+            tarfile.fileobj = whole
+
+
+class _Bounded:
+    """A file of which few bytes may be read."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._left = file, _LARGEST_HEADER
+
+    def read(self, size: int) -> bytes:
+        self._left -= size
+        if self._left < 0:
+            raise ValueError(f"a member's header exceeds {_LARGEST_HEADER // 2**20} MB")
+        return self._file.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)

@@ -55,7 +55,9 @@ def open_list(file: Path, identity: str) -> Source:
             raise DataError(f"list {file}: names a photo twice, by an absolute and a relative path; keep one")
         files = named
     photos, fact = named_photos({name: file_stamp(path) for name, path in files.items()}, identity)
-    return Source(file.name, photos, paths(list(files.values())), root, [], [fact], searched=False)
+    places = {path if path.is_symlink() else path.parent for path in files.values()}
+    inputs = (file, *places)
+    return Source(file.name, photos, paths(list(files.values())), root, [], [fact], searched=False, inputs=inputs)
 
 
 def named_photos(stamps: Mapping[str, str], identity: str) -> tuple[list[Photo], str]:
@@ -100,18 +102,33 @@ def paths(files: list[Path]) -> Callable[[int], Iterator[Loaded]]:
 
 def list_files(root: Path) -> tuple[dict[str, Path], list[tuple[str, str]]]:
     """Returns all files below root by name, sorted, and (name, reason) of the folders not entered."""
-    unreadable: list[tuple[str, str]] = []
+    files: dict[str, Path] = {}
+    unentered: list[tuple[str, str]] = []
+    folders = [root]
+    while folders:  # not os.walk, which calls itself for every level in Python 3.11
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as found:
+                entries = list(found)
+        except OSError as error:
+            unentered.append((_name(folder, root) + "/", f"unreadable folder: {error.strerror}"))
+            continue
+        for entry in entries:
+            path = folder / entry.name
+            if not _is_folder(entry):
+                files[_name(path, root)] = path
+            elif entry.is_symlink():
+                unentered.append((_name(path, root) + "/", "link to a folder: not entered"))
+            else:
+                folders.append(path)
+    return dict(sorted(files.items())), unentered
 
-    def note(error: OSError) -> None:
-        folder = Path(error.filename or root)
-        unreadable.append((_name(folder, root) + "/", f"unreadable folder: {error.strerror}"))
 
-    paths = []
-    for folder, folders, files in os.walk(root, onerror=note):
-        paths += [Path(folder) / file for file in files]
-        links = [Path(folder) / name for name in folders if (Path(folder) / name).is_symlink()]
-        unreadable += [(_name(link, root) + "/", "link to a folder: not entered") for link in links]
-    return dict(sorted((_name(path, root), path) for path in paths)), unreadable
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _name(path: Path, root: Path) -> str:

@@ -57,6 +57,7 @@ class Source:
         skipped: (name, reason) of other files.
         facts: messages about the assumptions made.
         searched: whether everything in `root` belongs to the source.
+        inputs: further files and folders that it reads: the list and its photos' folders, the archive, the videos.
     """
 
     label: str
@@ -66,3 +67,4 @@ class Source:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
     searched: bool = True
+    inputs: tuple[Path, ...] = ()

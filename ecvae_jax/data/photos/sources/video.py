@@ -53,7 +53,7 @@ def open_video(path: Path, frame_step: int) -> Source:
         raise DataError(f"source 'video:{path}': no readable frame{why}")
     fact = f"identities: {len(chosen)}, one per video; {len(photos)} frames, every {frame_step}th"
     label = f"video:{path.resolve().name}"
-    return Source(label, photos, lambda start: _load(chosen, start), None, sorted(skipped), [fact])
+    return Source(label, photos, lambda start: _load(chosen, start), None, sorted(skipped), [fact], inputs=(path,))
 
 
 def _load(videos: list[tuple[Path, list[int]]], start: int) -> Iterator[Loaded]:
