@@ -142,8 +142,10 @@ def evaluate(options: EvaluateOptions, words: Sequence[str]) -> int:
         features=options.features,
         adapt=options.adapt,
     )
+    # Files first: standard output may be closed or full.
+    written = report.write(options.out, options.markdown, options.figure, options.save_images)
     print("\n".join(report.to_lines()))
-    say(*report.notes, *report.write(options.out, options.markdown, options.figure, options.save_images))
+    say(*report.notes, *written)
     return 0
 
 
@@ -204,10 +206,10 @@ def plan(options: PlanOptions, words: Sequence[str]) -> int:
     made = make_plan(
         options.config, topology, options.what, options.batch_per_chip, options.largest_batch, options.efficiency
     )
-    print("\n".join(to_lines(made)))
     if options.json is not None:
         write_json(made, options.json)
         say(f"written: {options.json}")
+    print("\n".join(to_lines(made)))
     return 0
 
 
@@ -227,8 +229,6 @@ class Command:
     """Dataclass of its options; the first line of its docstring is the summary."""
     run: Callable[[Any, Sequence[str]], int]
     """Takes the options, and the arguments as typed; returns the exit code."""
-    resumes: bool = False
-    """Whether the same command resumes after SIGTERM (a preempted machine), which then exits with 75."""
     compiles: bool = True
     """Whether it compiles programs, so that the compilation cache pays."""
 
@@ -241,11 +241,11 @@ class Command:
 COMMANDS = {
     "prepare": Command(PrepareOptions, prepare, compiles=False),
     "morph": Command(MorphOptions, morph, compiles=False),
-    "train": Command(TrainOptions, train, resumes=True),
+    "train": Command(TrainOptions, train),
     "transfer": Command(TransferOptions, transfer),
     "sample": Command(SampleOptions, sample),
     "evaluate": Command(EvaluateOptions, evaluate),
-    "compare": Command(CompareOptions, compare, resumes=True),
+    "compare": Command(CompareOptions, compare),
     "figure": Command(FigureOptions, figure),
     "export": Command(ExportOptions, export, compiles=False),
     "plan": Command(PlanOptions, plan),
