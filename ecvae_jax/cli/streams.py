@@ -49,7 +49,7 @@ class OutputError(OSError):
 def _text(binary: Any, before: Any) -> io.TextIOWrapper:
     """Returns a text stream with the encoding of the one before it, None where that was closed."""
     encoding = before.encoding if before else "utf-8"
-    unbuffered = isinstance(binary, io.RawIOBase) or getattr(before, "write_through", False)
+    unbuffered = not hasattr(binary, "raw") or getattr(before, "write_through", False)
     return io.TextIOWrapper(
         binary, encoding, _READABLE, line_buffering=binary.isatty() or unbuffered, write_through=unbuffered
     )
