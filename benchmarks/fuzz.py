@@ -1,11 +1,11 @@
 """Runs `ecvae` on hostile and odd inputs; counts crashes, hangs and changed files of the user.
 
-    python benchmarks/fuzz.py [--inputs 2000] [--seed 0] [--jobs 2] [--cases DIR] [--only NUMBER]
+    python benchmarks/fuzz.py [--inputs 2000] [--seed 0] [--jobs 2] [--kinds K,K] [--cases DIR] [--only NUMBER]
 
 Kinds: files, archives, landmarks, records, checkpoints, configs, paths, environments. Each input is a command in a
 child forked from a process that has imported the libraries, with a folder of the user's files and a folder for what it
 writes. It must end within 30 s, without a signal or a traceback, below 4 GiB, and leave the user's files unchanged.
-The seed and the number of an input make it again: `--only NUMBER` runs one and shows its output. `--cases` also takes
+Seed, kinds and number of an input make it again: `--only NUMBER` runs one and shows its output. `--cases` also takes
 every folder, archive, photo and video of a folder; experiment files there are not run.
 """
 
@@ -140,7 +140,7 @@ def judge(child: Child, code: int) -> list[str]:
 
 def inputs(options: argparse.Namespace, base: Path, work: Path) -> Iterator[tuple[str, str, Input, Path]]:
     """Yields kind, name, input and folder of each input, made when it is asked for."""
-    names = list(KINDS)
+    names = options.kinds.split(",")
     numbers = range(options.inputs) if options.only is None else [options.only]
     for number in numbers:
         kind, folder = names[number % len(names)], work / str(number)
@@ -174,6 +174,7 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--cases", type=Path)
     parser.add_argument("--only", type=int)
     options = parser.parse_args()

@@ -164,11 +164,11 @@ def records(user: Path, out: Path, rng: random.Random) -> Input:
 
 def checkpoints(user: Path, out: Path, rng: random.Random) -> Input:
     """A stranger's checkpoint with one file damaged or replaced, or its settings edited."""
-    folder = user / "checkpoint"
+    folder = user / "run" / "checkpoints" / CHECKPOINT.name
     shutil.copytree(CHECKPOINT, folder)
     config = folder / "config" / "metadata"
     what = edit_json(config, rng) if rng.random() < 0.4 else replace(_any_file(folder, rng), rng, user / "guard")
-    return Input(["info", str(folder)], what)
+    return Input(["info", rng.choice([f"{user}/run", str(folder)])], what)
 
 
 def configs(user: Path, out: Path, rng: random.Random) -> Input:
