@@ -6,11 +6,13 @@ checkpoint. This module imports neither JAX nor TensorFlow.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
 import runpy
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +24,8 @@ _OLD_VALUES = {("clusters", "mode", "centred"): "centered"}
 """Old names of values in stored configs."""
 
 PriorKind = Literal["equilibrium", "mixture", "standard"]
+
+_MOST_JSON = 2**20  # bytes: a config may come from a stranger
 
 RENDERED = "rendered"
 """The value of `DataConfig.records` for the rendered heads embedded in the package."""
@@ -397,21 +401,62 @@ def rename_old(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
 def load_config(path: Path) -> Config:
     """Returns the `config` of an experiment file, or of a JSON file that `Config.to_json` wrote.
 
+    An experiment file is run. It may import the modules beside it, as a script does.
+
     Raises:
-        ValueError: the file does not exist, fails to run, or defines no `config`.
+        ValueError: the file does not exist, is neither .py nor .json, fails to run, or defines no `config`.
     """
+    name, suffix = f"config {str(path)!r}", path.suffix.lower()
     if not path.is_file():
-        raise ValueError(f"config {str(path)!r}: no such file; see configs/, or omit it for the defaults")
-    if path.suffix == ".json":
-        return Config.from_json(path.read_text())
+        what = "is not a regular file" if path.exists() else "no such file"
+        raise ValueError(f"{name}: {what}; give a .py or .json file, see configs/, or omit it for the defaults")
+    if suffix == ".json":
+        return _load_json(path)
+    if suffix != ".py":
+        raise ValueError(f"{name}: must be an experiment file, .py or .json")
     try:
-        config = runpy.run_path(str(path)).get("config")
+        with _siblings_importable(path.absolute().parent):
+            config = runpy.run_path(str(path)).get("config")
     # The user's program may raise anything; the message needs the name of the file.
     except (Exception, SystemExit) as error:
-        raise ValueError(f"config {str(path)!r} cannot be run: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{name} cannot be run: {type(error).__name__}: {error}") from error
     if not isinstance(config, Config):
-        raise ValueError(f"config {str(path)!r}: must define `config`, an ecvae_jax.config.Config; got {config!r}")
+        raise ValueError(f"{name}: must define `config`, an ecvae_jax.config.Config; got {config!r}")
     return config
+
+
+def _load_json(path: Path) -> Config:
+    with path.open("rb") as file:
+        data = file.read(_MOST_JSON + 1)
+    if len(data) > _MOST_JSON:
+        raise ValueError(f"config {str(path)!r}: longer than {_MOST_JSON:,} bytes; a config has some 2,000")
+    try:
+        return Config.from_json(data.decode("utf-8-sig"))
+    except RecursionError:
+        raise ValueError(f"config {str(path)!r}: nested too deeply; a config has two levels") from None
+    except ValueError as error:
+        raise ValueError(f"config {str(path)!r}: {error}") from None
+
+
+@contextlib.contextmanager
+def _siblings_importable(folder: Path) -> Iterator[None]:
+    """Puts the folder first on the path of imports inside the block, and forgets the modules imported from it."""
+    if sys.flags.safe_path:
+        yield
+        return
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # the file itself may have removed it
+            sys.path.remove(str(folder))
+        # Another folder may hold another module of the same name.
+        for name in set(sys.modules) - before:
+            top = sys.modules.get(name.partition(".")[0])
+            file = Path(getattr(top, "__file__", None) or "/")
+            if folder in (file.parent, file.parent.parent if file.stem == "__init__" else None):
+                del sys.modules[name]
 
 
 class Span(NamedTuple):

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from ecvae_jax import __version__
-from ecvae_jax.cli.main import COMMANDS, main
+from ecvae_jax.cli.commands import COMMANDS
+from ecvae_jax.cli.main import main
 from ecvae_jax.config import Config
 
 
@@ -221,6 +222,41 @@ def test_closed_pipe_is_quiet(words: str, both: bool, tmp_path: Path) -> None:
     failed = "nowhere" in words and not both  # it writes nothing to the pipe
     assert ended.returncode == (1 if failed else 141)
     assert len((tmp_path / "err").read_text().splitlines()) == failed
+
+
+@pytest.mark.parametrize(
+    ("variables", "words", "line"),
+    [
+        ({"JAX_PLATFORMS": "cuda"}, "info PATH", "JAX_PLATFORMS='cuda': JAX finds no such device here"),
+        ({"JAX_PLATFORMS": "abacus"}, "train --workdir PATH/w", "JAX_PLATFORMS='abacus': JAX finds no such device"),
+        ({"JAX_TRANSFER_GUARD": "disallow"}, "info PATH", "JAX_TRANSFER_GUARD='disallow': commands move arrays"),
+        (
+            {"JAX_TRANSFER_GUARD_DEVICE_TO_HOST": "disallow_explicit"},
+            "train",
+            "JAX_TRANSFER_GUARD_DEVICE_TO_HOST='disallow_explicit': commands move arrays",
+        ),
+    ],
+)
+def test_an_environment_without_a_device_or_transfers_is_one_line(
+    variables: dict[str, str], words: str, line: str, tiny_workdir: Path
+) -> None:
+    command = [word.replace("PATH", str(tiny_workdir)) for word in words.split()]
+    ended = subprocess.run(
+        [sys.executable, "-m", "ecvae_jax", *command], env={**os.environ, **variables}, capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    assert len(ended.stderr.splitlines()) == 1
+    assert ended.stderr.startswith(f"ecvae: error: {line}")
+    assert "unset" in ended.stderr
+
+
+def test_a_report_is_written_before_it_is_printed(workdir: Path, tiny_records: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report.json"
+    command = ["evaluate", "--checkpoint", str(workdir), "--data", str(tiny_records), "--metrics", "pixels"]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([sys.executable, "-m", "ecvae_jax", *command, "--out", str(out)], stdout=full)
+    assert ended.returncode == 1
+    assert json.loads(out.read_text())["model"]["pairs"] == 48
 
 
 def test_module_is_the_command() -> None:

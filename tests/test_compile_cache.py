@@ -86,6 +86,47 @@ def test_unwritable_folder_is_a_note_and_no_failure(tmp_path: Path, environment:
     assert how.endswith("(no compile cache)")
 
 
+NOTE = "import os; os.umask(0); from ecvae_jax.cli.runtime import use_compilation_cache as use; print(use())\n"
+NOTE += "print(os.environ.get('JAX_COMPILATION_CACHE_DIR'))"
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770, 0o720, 0o702])
+@pytest.mark.parametrize("where", ["own", "link", "default", "parent"])
+def test_a_folder_that_others_may_write_is_a_note_and_no_cache(tmp_path: Path, where: str, mode: int) -> None:
+    """Its programs would be run. A link is as safe as the folder that it names."""
+    folder = tmp_path / "ecvae_jax" / "xla"
+    folder.mkdir(parents=True, mode=0o700)
+    unsafe = folder.parent if where == "parent" else folder
+    unsafe.chmod(mode)
+    (tmp_path / "link").symlink_to(folder)
+    named = {"own": folder, "link": tmp_path / "link"}
+    variables = {"ECVAE_COMPILATION_CACHE": str(named[where])} if where in named else {"XDG_CACHE_HOME": str(tmp_path)}
+    note, used = run(NOTE, **variables).stdout.splitlines()
+    assert note.startswith(f"compiled programs are not kept (other users may write {unsafe}")
+    assert "chmod go-w" in note
+    assert used == "None"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_another_user_is_a_note_and_no_cache(tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 65534, 65534)
+    note, used = run(NOTE, ECVAE_COMPILATION_CACHE=str(folder)).stdout.splitlines()
+    assert note.startswith(f"compiled programs are not kept ({folder} belongs to user 65534")
+    assert used == "None"
+
+
+@pytest.mark.parametrize("variable", ["ECVAE_COMPILATION_CACHE", "XDG_CACHE_HOME"])
+def test_folders_that_we_create_are_the_users_alone(tmp_path: Path, variable: str) -> None:
+    """Whatever the umask is: `mkdir -p` gives a mode only to the last folder."""
+    note, used = run(NOTE, **{variable: str(tmp_path / "a" / "b")}).stdout.splitlines()
+    assert note == "None"
+    made = [path for path in tmp_path.rglob("*") if path.is_dir()]
+    assert Path(used) in made
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o700}
+
+
 def test_damaged_entry_is_recompiled_and_replaced(tmp_path: Path) -> None:
     good = run(COMPILE, ECVAE_COMPILATION_CACHE=str(tmp_path)).stdout.splitlines()
     (entry,) = tmp_path.glob("jit_program-*-cache")

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ from ecvae_jax.config import (
     PriorConfig,
     SketchConfig,
     TrainConfig,
+    load_config,
 )
 
 
@@ -147,3 +151,69 @@ def test_configs_that_differ_only_in_data_share_their_architecture(section: str,
 )
 def test_configs_of_other_programs_differ_in_their_architecture(section: str, values: dict[str, Any]) -> None:
     assert changed(section, **values).architecture != Config().architecture
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "bom"])
+@pytest.mark.parametrize("name", ["a.json", "A.JSON", "a.py", "A.PY"])
+def test_files_with_a_byte_order_mark_are_read(tmp_path: Path, name: str, mark: bytes) -> None:
+    config = Config(train=TrainConfig(steps=7))
+    program = "from ecvae_jax.config import Config, TrainConfig\nconfig = Config(train=TrainConfig(steps=7))\n"
+    text = config.to_json() if "json" in name.lower() else program
+    (tmp_path / name).write_bytes(mark + text.encode())
+    assert load_config(tmp_path / name) == config
+
+
+@pytest.mark.parametrize("package", [False, True], ids=["module", "package"])
+def test_an_experiment_file_imports_the_modules_beside_it(
+    tmp_path: Path, package: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two folders may hold two modules of one name."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    for steps in (7, 8):
+        folder = tmp_path / str(steps)
+        base = folder / "base_exp" / "__init__.py" if package else folder / "base_exp.py"
+        base.parent.mkdir(parents=True)
+        base.write_text(
+            f"from ecvae_jax.config import Config, TrainConfig\nbase = Config(train=TrainConfig(steps={steps}))\n"
+        )
+        (folder / "experiment.py").write_text("from base_exp import base\nconfig = base\n")
+    before = list(sys.path)
+    monkeypatch.chdir(tmp_path)
+    assert load_config(tmp_path / "7" / "experiment.py").train.steps == 7
+    assert load_config(Path("8", "experiment.py")).train.steps == 8
+    assert sys.path == before
+    assert "base_exp" not in sys.modules
+
+
+BAD_FILES = {
+    "missing.json": (None, "no such file"),
+    "a.yaml": (b"model: {}", "must be an experiment file, .py or .json"),
+    "noending": (b"config = 1", "must be an experiment file, .py or .json"),
+    "list.json": (b"[]", "must be a JSON object"),
+    "cut.json": (b'{"model": {"z_di', "config is not JSON"),
+    "utf16.json": ("{}".encode("utf-16"), "codec can't decode"),
+    "deep.json": (b"[" * 200_000, "nested too deeply"),
+    "long.json": (b" " * 2**21, "longer than 1,048,576 bytes"),
+    "digits.json": (b'{"train": {"steps": ' + b"9" * 5000 + b"}}", "integer string conversion"),
+    "nul.py": (b"config = 1\0", "cannot be run: "),
+    "import.py": (b"import no_such_module_here", "cannot be run: ModuleNotFoundError"),
+    "deep.py": (b"def f(): f()\nf()", "cannot be run: RecursionError"),
+    "nothing.py": (b"", "must define `config`"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_file_that_is_no_experiment_raises_with_its_name(tmp_path: Path, name: str) -> None:
+    data, words = BAD_FILES[name]
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=name) as raised:
+        load_config(tmp_path / name)
+    assert words in str(raised.value)
+
+
+def test_folders_and_pipes_are_no_experiments(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    for path in (tmp_path, tmp_path / "pipe.json", Path("/dev/zero")):
+        with pytest.raises(ValueError, match=r"is not a regular file; give a \.py or \.json file"):
+            load_config(path)

@@ -61,7 +61,7 @@ def test_interrupted_and_resumed_is_bitwise_the_same(
 
 def test_sigterm_while_a_training_starts_is_reported_and_the_command_resumes(
     tiny_config: Config, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """Before a state exists: the same exit code, and nothing blocks the next start."""
     experiment = tmp_path / "config.json"
@@ -70,7 +70,7 @@ def test_sigterm_while_a_training_starts_is_reported_and_the_command_resumes(
     command = ["train", str(experiment), "--workdir", str(workdir)]
     monkeypatch.setattr(loop, "init_state", lambda *_: signal.raise_signal(signal.SIGTERM))
     assert main(command) == TRY_AGAIN
-    assert "interrupted by SIGTERM; run the same command again to resume" in capsys.readouterr().err
+    assert "interrupted by SIGTERM; run the same command again to resume" in capfd.readouterr().err
     assert not list((workdir / "checkpoints").iterdir())
     monkeypatch.undo()
     assert main(command) == 0

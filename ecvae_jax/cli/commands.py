@@ -232,8 +232,6 @@ class Command:
     """Dataclass of its options; the first line of its docstring is the summary."""
     run: Callable[[Any, Sequence[str]], int]
     """Takes the options, and the arguments as typed; returns the exit code."""
-    resumes: bool = False
-    """Whether the same command resumes after SIGTERM (a preempted machine), which then exits with 75."""
     compiles: bool = True
     """Whether it compiles programs, so that the compilation cache pays."""
 
@@ -246,11 +244,11 @@ class Command:
 COMMANDS = {
     "prepare": Command(PrepareOptions, prepare, compiles=False),
     "morph": Command(MorphOptions, morph, compiles=False),
-    "train": Command(TrainOptions, train, resumes=True),
+    "train": Command(TrainOptions, train),
     "transfer": Command(TransferOptions, transfer),
     "sample": Command(SampleOptions, sample),
     "evaluate": Command(EvaluateOptions, evaluate),
-    "compare": Command(CompareOptions, compare, resumes=True),
+    "compare": Command(CompareOptions, compare),
     "figure": Command(FigureOptions, figure),
     "export": Command(ExportOptions, export, compiles=False),
     "plan": Command(PlanOptions, plan),

@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
 import select
 import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from ecvae_jax.cli.commands import COMMANDS
-from ecvae_jax.cli.parsing import VERBOSE, parse, say, wrong_usage
-from ecvae_jax.cli.runtime import keep_freed_memory, set_platform_flags, use_compilation_cache
+from ecvae_jax.cli.stopping import Stopping, unwinding_on_signals
+from ecvae_jax.cli.streams import OutputError, prepare_streams
 from ecvae_jax.training.supervisor import TRY_AGAIN
+
+_RESUMING = ("train", "compare")
+"""Commands that resume after SIGTERM (a preempted machine) when run again; they then exit with 75."""
 
 _READER_LEFT = 128 + 13
 """Exit code where the reader of a pipe has left (`ecvae info X | head`): 128 + SIGPIPE, as of a shell's own tools."""
+
+_INTERRUPTED = "ecvae: interrupted by SIGTERM; run the same command again to resume\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `ecvae` and returns its exit code: 0 done, 1 failed, 2 wrong usage, 75 try again, 141 closed pipe."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    resumes = next((word for word in words if not word.startswith("-")), None) in _RESUMING
+    code, last_words = (TRY_AGAIN, _INTERRUPTED) if resumes else (128 + signal.SIGTERM, "")
+    prepare_streams()  # before any file is opened, or it gets the number of a closed stream
+    # The imports below take seconds on a busy machine.
+    with unwinding_on_signals(code, last_words) as stopping:
+        try:
+            return _main(words, stopping)
+        except BaseException:
+            if stopping is None or stopping.number is None:
+                raise
+            return stopping.code  # a library may have turned the SystemExit of the signal into another error
+
+
+def _main(words: list[str], stopping: Stopping | None) -> int:
+    from ecvae_jax.cli.parsing import VERBOSE, say
+
     verbose = any(word in VERBOSE for word in words)
     try:
-        code = _run([word for word in words if word not in VERBOSE], verbose)
+        code = _run([word for word in words if word not in VERBOSE], verbose, stopping)
         print(end="", flush=True)
         return code
     except OSError as error:  # of standard output; `_run` reports all others
@@ -40,7 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _run(words: list[str], verbose: bool) -> int:
+def _run(words: list[str], verbose: bool, stopping: Stopping | None) -> int:
+    from ecvae_jax.cli.commands import COMMANDS
+    from ecvae_jax.cli.parsing import parse, say, wrong_usage
+    from ecvae_jax.cli.runtime import check_environment, keep_freed_memory, set_platform_flags, use_compilation_cache
+
     if not words or words[0] in ("-h", "--help"):
         print(_help())
         return 0 if words else 2
@@ -54,55 +76,31 @@ def _run(words: list[str], verbose: bool) -> int:
         hint = f"did you mean {close[0]!r}?" if close else f"the commands are {', '.join(COMMANDS)}"
         return wrong_usage(f"no command {words[0]!r}; {hint}")
     command, rest = COMMANDS[words[0]], words[1:]
-    set_platform_flags()
-    keep_freed_memory()
-    note = use_compilation_cache() if command.compiles else None
-    if note:
-        say(note)
     try:
-        with _unwinding_on_signals(TRY_AGAIN if command.resumes else 128 + signal.SIGTERM):
-            return command.run(parse(command.options, words[0], rest), rest)
-    except SystemExit as stop:  # ours after a signal; tyro's: 0 after --help, 2 after an option it cannot read
-        if stop.code == TRY_AGAIN:
-            say("interrupted by SIGTERM; run the same command again to resume")
+        check_environment()
+        set_platform_flags()
+        keep_freed_memory()
+        note = use_compilation_cache() if command.compiles else None
+        if note:
+            say(note)
+        return command.run(parse(command.options, words[0], rest), rest)
+    except SystemExit as stop:  # tyro's: 0 after --help, 2 after an option it cannot read
+        if stopping is not None and stopping.number is not None:
+            raise
         return stop.code if isinstance(stop.code, int) else 2
     except KeyboardInterrupt:
         say("interrupted")
         return 1
     except Exception as error:
-        if verbose or (isinstance(error, BrokenPipeError) and _closed_pipes()):
+        signaled = stopping is not None and stopping.number is not None
+        if verbose or signaled or isinstance(error, OutputError):
             raise
-        line = " ".join(str(error).split()) or type(error).__name__
-        expected = isinstance(error, (ValueError, OSError)) or type(error).__module__.startswith("ecvae_jax")
-        kind = "" if expected else f"{type(error).__name__}: "
-        say(f"error: {kind}{line}" + ("" if expected else "  (-v prints the traceback)"))
-        say(*(f"    {note}" for note in getattr(error, "__notes__", ())))
+        if isinstance(error, BrokenPipeError) and _closed_pipes():
+            raise
+        from ecvae_jax.cli.failures import failure_lines
+
+        say(*failure_lines(error))
         return 1
-
-
-@contextlib.contextmanager
-def _unwinding_on_signals(terminated: int) -> Iterator[None]:
-    """Makes SIGTERM and SIGHUP unwind the program as Ctrl-C does, so that no half-written file or process remains.
-
-    Once a training has a state, it handles the signals itself and stores that state first.
-
-    Args:
-        terminated: the exit code after SIGTERM.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: object) -> None:
-        raise SystemExit(terminated if number == signal.SIGTERM else 128 + number)
-
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _closed_pipes() -> list[int]:
@@ -114,6 +112,8 @@ def _closed_pipes() -> list[int]:
 
 
 def _help() -> str:
+    from ecvae_jax.cli.commands import COMMANDS
+
     lines = ["usage: ecvae COMMAND [options]   (ecvae COMMAND --help lists the options; -v prints tracebacks)", ""]
     lines += [f"  {name:<10} {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(lines)

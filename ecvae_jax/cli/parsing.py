@@ -42,7 +42,7 @@ def parse(kind: type[_T], command: str, words: Sequence[str]) -> _T:
     except ValueError as error:  # the options' own checks
         raise SystemExit(wrong_usage(str(error))) from None
     except SystemExit as stop:
-        if stop.code:
+        if stop.code == 2:  # tyro's; a signal exits with other codes
             hint = f"see `ecvae {command} --help`"
             if takes_config and any(Path(word).suffix in (".py", ".json") for word in rest):
                 hint = f"CONFIG comes first: ecvae {command} CONFIG [options]"

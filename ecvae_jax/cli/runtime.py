@@ -7,10 +7,11 @@ import glob
 import importlib.util
 import os
 import re
+import stat
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -84,6 +85,13 @@ def set_platform_flags() -> bool:
     return True
 
 
+def check_environment() -> None:
+    """Raises ValueError where the environment turns off what every command needs."""
+    for name, value in os.environ.items():
+        if name.startswith("JAX_TRANSFER_GUARD") and value.startswith("disallow"):
+            raise ValueError(f"{name}={value!r}: commands move arrays between host and device; unset it")
+
+
 def keep_freed_memory() -> bool:
     """Returns whether the C library now keeps freed memory for the next training step; only for CPUs and glibc.
 
@@ -125,7 +133,7 @@ _DAMAGED = re.compile(r"Error reading persistent compilation cache entry for '([
 
 
 def use_compilation_cache(folder: str | Path | None = None) -> str | None:
-    """Makes JAX keep its compiled programs, below 2 GB; returns a note where it cannot, else None.
+    """Makes JAX keep its compiled programs, below 2 GB; returns a note where it cannot or must not, else None.
 
     Call it before JAX is imported. Where JAX_COMPILATION_CACHE_DIR is set, it changes nothing.
 
@@ -139,8 +147,11 @@ def use_compilation_cache(folder: str | Path | None = None) -> str | None:
         return None
     try:
         path = chosen if "://" in chosen else _writable(Path(chosen) if chosen else _users_folder())
+        unsafe = None if isinstance(path, str) else _unsafe([path] if chosen else [path, path.parent])
     except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
         return f"compiled programs are not kept ({error}): set {VARIABLE} to a writable folder, or to off"
+    if unsafe:
+        return f"compiled programs are not kept ({unsafe}), or set {VARIABLE} to another folder, or to off"
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(path)
     for name, value in _CACHE_SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -156,11 +167,27 @@ def _users_folder() -> Path:
 
 
 def _writable(folder: Path) -> Path:
-    """Returns the folder, created if missing; raises OSError where it cannot be created or written."""
-    folder = folder.expanduser().absolute()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # its programs are run, so only the user may write it
+    """Returns the folder without links, created if missing; raises OSError where it cannot be created or written."""
+    folder = folder.expanduser().resolve()
+    for path in (*reversed(folder.parents), folder):
+        if not path.exists():
+            path.mkdir(mode=0o700, exist_ok=True)  # its programs are run, so only the user may write it
     with tempfile.TemporaryFile(dir=folder):
         return folder
+
+
+def _unsafe(folders: Sequence[Path]) -> str | None:
+    """Returns why the programs in a folder may be another user's, and the remedy; None if they cannot be.
+
+    The rule is that of ssh for its keys: the owner is the user or root, and no other user may write.
+    """
+    for folder in folders:
+        found = folder.stat()
+        if found.st_uid not in (os.getuid(), 0):
+            return f"{folder} belongs to user {found.st_uid}, and its programs would be run: use a folder of your own"
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return f"other users may write {folder}, and its programs would be run: empty it and chmod go-w it"
+    return None
 
 
 def _prune(folder: Path, most_bytes: int = _MOST_BYTES) -> None:
@@ -171,8 +198,8 @@ def _prune(folder: Path, most_bytes: int = _MOST_BYTES) -> None:
     found: list[tuple[float, int, Path]] = []
     try:
         for path in folder.glob("*-cache"):
-            stat = path.stat()
-            found.append((max(stat.st_atime, stat.st_mtime), stat.st_size, path))
+            entry = path.stat()
+            found.append((max(entry.st_atime, entry.st_mtime), entry.st_size, path))
         left = sum(size for _, size, _ in found)
         for _, size, path in sorted(found):
             if left <= most_bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Collection, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -85,7 +85,11 @@ def train(
     faces = load_faces(config.data.records, "train")
     landmarks = faces.landmarks_as(config.data.points)
     metadata = {**faces.metadata, "faces": len(faces), "fingerprint": faces.fingerprint}
-    with lock_workdir(workdir), closing(Checkpoints(workdir, config, metadata, allowed)) as checkpoints:
+    with (
+        lock_workdir(workdir),
+        ExitStack() as signals,  # caught until the last save is finished
+        closing(Checkpoints(workdir, config, metadata, allowed)) as checkpoints,
+    ):
         latest = checkpoints.latest_step
         if latest is not None and latest >= config.train.steps:
             return Outcome(latest, True, {}, 0.0)
@@ -94,7 +98,7 @@ def train(
         else:
             state = replicate(init_state(config, landmarks, device_views(first_examples(config, faces))))
             totals = {}
-        return _run(config, workdir, faces, checkpoints, state, MetricAverages(totals), profile, on_step)
+        return _run(config, workdir, faces, checkpoints, state, MetricAverages(totals), profile, on_step, signals)
 
 
 def restore_state(checkpoints: Checkpoints, config: Config) -> tuple[TrainState, dict[str, float]]:
@@ -117,6 +121,7 @@ def _run(
     averages: MetricAverages,
     profile: Span | None,
     on_step: OnStep | None,
+    signals: ExitStack,
 ) -> Outcome:
     """Runs the steps from `state` to the last one, or to an interruption; `averages` are those of `state`."""
     start = int(state.step)
@@ -134,9 +139,10 @@ def _run(
     batches = batches_from(start)
     first_host = is_first_host()
     stop = StopRequest()
+    if jax.process_count() > 1:  # all hosts stop after the same step
+        signals.enter_context(stop.catching())
     with (
         Reporter(config.train, workdir, start, writes=first_host) as report,
-        stop.catching(),
         StepMonitor(config.train, workdir, start, profile, report.say) as monitor,
     ):
         for line in (*checkpoints.notes, *_first_lines(config, workdir, faces, state)):
@@ -151,6 +157,9 @@ def _run(
         for step in range(start + 1, config.train.steps + 1):
             with monitor.step(step):
                 state, metrics = step_over_devices(state, next(batches))
+            if step == start + 1 and jax.process_count() == 1:
+                # Not before: nothing is lost by then, and the first step compiles longer than a preempted machine runs.
+                signals.enter_context(stop.catching())
             monitor.dispatched(step, metrics)
             if on_step is not None:
                 on_step(step, metrics)
