@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -261,10 +262,16 @@ def test_workdir_that_cannot_be_written_is_one_line(tiny_config: Config, folder:
 
 
 def test_full_disk_costs_nothing_but_the_steps_since_the_last_checkpoint(
-    tiny_config: Config, tiny_workdir: Path, copy: Path, capfd: pytest.CaptureFixture[str]
+    tiny_config: Config,
+    tiny_workdir: Path,
+    copy: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A file may not grow beyond 90 kB, as on a full disk; Orbax writes larger ones."""
     shutil.rmtree(copy / "checkpoints" / "10")
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda caught: unraisable.append(caught.exc_value))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, hard))
     try:
@@ -276,6 +283,7 @@ def test_full_disk_costs_nothing_but_the_steps_since_the_last_checkpoint(
     assert line.startswith(f"{copy} cannot be written: File too large (")
     assert "; the last checkpoint, step 5, is valid: free disk space, then rerun the same command" in line
     assert "Traceback" not in capfd.readouterr().err
+    assert unraisable == []  # such as "Event loop is closed" of TensorStore's threads
     assert sorted(path.name for path in (copy / "checkpoints").iterdir()) == ["5"]
     assert train(tiny_config, copy).finished
     assert_same(restored(tiny_config, copy), restored(tiny_config, tiny_workdir))

@@ -88,7 +88,7 @@ def check_resume(given: Config, stored: Mapping[str, Any], workdir: Path, allowe
         allowed: settings, as section.field, that the user wants changed.
 
     Raises:
-        CheckpointError: a setting differs that is not allowed, or that cannot change. Its notes list several, one a line.
+        CheckpointError: a setting differs that is not allowed, or that cannot change. Its notes list several.
     """
     wanted: dict[str, Any] = json.loads(given.to_json())
     defaults: dict[str, Any] = json.loads(Config().to_json())

@@ -25,6 +25,7 @@ from ecvae_jax.checkpoints.format import (
     ITEMS,
     frozen_to_store,
     metadata_to_store,
+    quiet_loops,
     quiet_orbax,
     read_frozen,
     read_json,
@@ -73,6 +74,7 @@ class Checkpoints:
         with ExitStack() as opened:
             # Errors of the background thread are raised by `_wait`; Orbax would log them as well.
             opened.enter_context(quiet_orbax(logging.CRITICAL))
+            opened.enter_context(quiet_loops())
             self.notes: list[str] = run_on_host0(lambda: set_damaged_aside(self.directory))
             """Lines about damaged checkpoints that were skipped, and about changed settings."""
             options = ocp.CheckpointManagerOptions(
