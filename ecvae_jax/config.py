@@ -31,14 +31,29 @@ RENDERED = "rendered"
 """The value of `DataConfig.records` for the rendered heads embedded in the package."""
 
 
+_SMALLEST, _LARGEST = 1e-30, 1e30
+_MOST_STEPS = 2**31 - 1  # steps are counted in int32
+
+
 def check(condition: bool, name: str, value: object, rule: str) -> None:
     """Raises ValueError with name, value and rule if the condition is false."""
     if not condition:
         raise ValueError(f"{name}={value!r}: {rule}")
 
 
+def check_range(section: str, settings: object, names: str, least: float, most: float) -> None:
+    """Raises ValueError if a field named in `names`, separated by spaces, is outside [least, most].
+
+    Every number has an upper end: a checkpoint may come from a stranger, and a huge value would take all memory.
+    """
+    for name in names.split():
+        value = getattr(settings, name)
+        check(value >= least, f"{section}.{name}", value, f"must be at least {least}")
+        check(value <= most, f"{section}.{name}", value, f"must be at most {most}")
+
+
 def check_types(settings: object, section: str) -> None:
-    """Raises ValueError if a value has another type than its field.
+    """Raises ValueError if a value has another type than its field, or is a float outside the range of float32.
 
     No type checker sees the values of experiment files and JSON.
     """
@@ -54,6 +69,14 @@ def check_types(settings: object, section: str) -> None:
         if hint in kinds:
             fine = isinstance(value, kinds[hint]) and (hint is bool or not isinstance(value, bool))
             check(fine, f"{section}.{item.name}", value, f"must be {getattr(hint, '__name__', hint)}")
+            if hint in (float, float | None) and value:
+                # The network computes in float32, where other values become 0 or infinite. NaN fails too.
+                check(
+                    _SMALLEST <= abs(value) <= _LARGEST,
+                    f"{section}.{item.name}",
+                    value,
+                    f"must be finite, and 0 or between {_SMALLEST:g} and {_LARGEST:g} in size",
+                )
         else:  # tuple[int, ...]
             fine = isinstance(value, tuple) and all(isinstance(one, int) and not isinstance(one, bool) for one in value)
             check(fine, f"{section}.{item.name}", value, "must be a tuple of ints")
@@ -101,8 +124,8 @@ class SketchConfig:
 
     def __post_init__(self) -> None:
         check_types(self, "sketch")
-        check(self.sigma > 0, "sketch.sigma", self.sigma, "must be positive")
-        check(self.samples_per_span >= 1, "sketch.samples_per_span", self.samples_per_span, "must be at least 1")
+        check_range("sketch", self, "sigma", 1e-4, 10)
+        check_range("sketch", self, "samples_per_span", 1, 64)
 
 
 @dataclass(frozen=True)
@@ -121,8 +144,8 @@ class ClusterConfig:
 
     def __post_init__(self) -> None:
         check_types(self, "clusters")
-        check(self.count >= 1, "clusters.count", self.count, "must be at least 1")
-        check(self.temperature > 0, "clusters.temperature", self.temperature, "must be positive")
+        check_range("clusters", self, "count", 1, 4096)
+        check_range("clusters", self, "temperature", 1e-6, 1e6)
 
 
 @dataclass(frozen=True)
@@ -141,8 +164,8 @@ class PriorConfig:
 
     def __post_init__(self) -> None:
         check_types(self, "prior")
-        check(self.mean_norm >= 0, "prior.mean_norm", self.mean_norm, "must not be negative")
-        check(self.stddev > 0, "prior.stddev", self.stddev, "must be positive")
+        check_range("prior", self, "mean_norm", 0, 1e6)
+        check_range("prior", self, "stddev", 1e-6, 1e6)
 
 
 @dataclass(frozen=True)
@@ -177,12 +200,12 @@ class ModelConfig:
         check(_is_power_of_two(patch) and patch <= 8, "model.patch", patch, "must be 1, 2, 4 or 8")
         check(len(self.widths) >= 2, "model.widths", self.widths, "needs at least two levels")
         check(
-            min(self.widths) >= 8 and not any(w % 8 for w in self.widths),
+            min(self.widths) >= 8 and max(self.widths) <= 8192 and not any(w % 8 for w in self.widths),
             "model.widths",
             self.widths,
-            "every width must be a positive multiple of 8",
+            "every width must be a positive multiple of 8, at most 8192",
         )
-        check(self.blocks >= 1, "model.blocks", self.blocks, "must be at least 1")
+        check_range("model", self, "blocks", 1, 64)
         bottom = size // patch >> (len(self.widths) - 1)
         check(
             bottom >= 2,
@@ -190,7 +213,7 @@ class ModelConfig:
             self.widths,
             f"too many levels: image_size {size} / patch {patch} leaves {bottom} px at the last; at least 2 needed",
         )
-        check(self.z_dim >= 1, "model.z_dim", self.z_dim, "must be at least 1")
+        check_range("model", self, "z_dim", 1, 65536)
         sides = [1, *self.level_sides]
         check(self.z_grid in sides, "model.z_grid", self.z_grid, f"must be 1 or the side of a level, one of {sides}")
         check(
@@ -253,7 +276,7 @@ class OptimConfig:
     def __post_init__(self) -> None:
         check_types(self, "optim")
         check(self.learning_rate > 0, "optim.learning_rate", self.learning_rate, "must be positive")
-        check(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "must not be negative")
+        check_range("optim", self, "warmup_steps", 0, _MOST_STEPS)
         check(self.clip_norm >= 0, "optim.clip_norm", self.clip_norm, "must not be negative")
         check(0 <= self.ema_decay < 1, "optim.ema_decay", self.ema_decay, "must be in [0, 1)")
 
@@ -282,24 +305,17 @@ class TrainConfig:
     """Stop after this many consecutive skipped steps. A step with a NaN or infinite loss or gradient is skipped."""
     hang_after: float = 300.0
     """Seconds without a finished step before a hang is reported with the stacks of all threads, once per hang. The
-    first step compiles and has six times as long. 0: never report."""
+    first step compiles and has six times as long. 0: never report. At most a week."""
     hang_exit: bool = False
     """After that report, exit with code 75, so that a launcher can restart the training."""
 
     def __post_init__(self) -> None:
         check_types(self, "train")
-        for name in (
-            "steps",
-            "batch_size",
-            "log_every",
-            "images_every",
-            "checkpoint_every",
-            "keep_checkpoints",
-            "max_skipped",
-        ):
-            check(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "must be at least 1")
-        check(self.seed >= 0, "train.seed", self.seed, "must not be negative")
-        check(self.hang_after >= 0, "train.hang_after", self.hang_after, "must not be negative; 0 turns it off")
+        every = "log_every images_every checkpoint_every keep_checkpoints max_skipped"
+        check_range("train", self, f"steps {every}", 1, _MOST_STEPS)
+        check_range("train", self, "batch_size", 1, 65536)
+        check_range("train", self, "seed", 0, 2**32 - 1)
+        check_range("train", self, "hang_after", 0, 604_800)
 
 
 @dataclass(frozen=True)
@@ -315,7 +331,7 @@ class AdaptConfig:
 
     def __post_init__(self) -> None:
         check_types(self, "adapt")
-        check(self.steps >= 0, "adapt.steps", self.steps, "must not be negative")
+        check_range("adapt", self, "steps", 0, 1_000_000)
         check(self.learning_rate > 0, "adapt.learning_rate", self.learning_rate, "must be positive")
         check(0 <= self.detail <= 1, "adapt.detail", self.detail, "must be between 0 and 1")
 

@@ -18,6 +18,9 @@ from jaxtyping import Array, Float, Int
 from ecvae_jax.config import PriorKind
 from ecvae_jax.gaussian import DiagGaussian, kl_divergence
 
+_SMALLEST_VARIANCE = 1e-30
+"""Variance of a cluster without spread, and of a face without a cluster."""
+
 
 class Prior(Protocol):
     """p(z | c) of a batch of faces."""
@@ -93,7 +96,7 @@ class GaussianMixture(NamedTuple):
 
     def log_prob(self, z: Float[Array, "*b d"]) -> Float[Array, "*b"]:
         """Returns the exact log-density of Eq. (3) in nats."""
-        components = DiagGaussian(_over(self.means, z), _over(2 * jnp.log(self.stddev)[:, None], z))
+        components = DiagGaussian(_over(self.means, z), _over(_log_variances(self.stddev)[:, None], z))
         return logsumexp(components.log_prob(z[..., None, :]), axis=-1, b=self.weights)
 
     def moment_matched(self) -> DiagGaussian:
@@ -102,7 +105,7 @@ class GaussianMixture(NamedTuple):
         # Spread around the mean: E[μ²] - E[μ]² cancels if the components agree.
         spread = jnp.square(_over(self.means, mean) - mean[..., None, :])
         variances = spread + _over(jnp.square(self.stddev)[:, None], mean)
-        return DiagGaussian(mean, jnp.log(jnp.sum(self.weights[..., None] * variances, axis=-2)))
+        return DiagGaussian(mean, _log(jnp.sum(self.weights[..., None] * variances, axis=-2)))
 
     def draw_component(self, key: Array) -> DiagGaussian:
         """Returns N(mu_k, sigma_k² I) with k drawn with probability c_k, one draw per leading index of the weights."""
@@ -115,7 +118,7 @@ class GaussianMixture(NamedTuple):
 
     def _component(self, chosen: Int[Array, "*b"]) -> DiagGaussian:
         mean = self.means[chosen]
-        return DiagGaussian(mean, jnp.broadcast_to(2 * jnp.log(self.stddev)[chosen][..., None], mean.shape))
+        return DiagGaussian(mean, jnp.broadcast_to(_log_variances(self.stddev)[chosen][..., None], mean.shape))
 
 
 def init_cluster_means(key: Array, count: int, z_dim: int, norm: float) -> Float[Array, "k d"]:
@@ -156,7 +159,7 @@ def equilibrium_prior(
     mean = _weighted_mean(cluster_weights, cluster_means)
     shares = cluster_weights * jnp.broadcast_to(cluster_stddev, cluster_weights.shape)
     variance = jnp.sum(jnp.square(shares), axis=-1, keepdims=True)
-    return GaussianPrior(mean, jnp.broadcast_to(jnp.log(variance), mean.shape))
+    return GaussianPrior(mean, jnp.broadcast_to(_log(variance), mean.shape))
 
 
 _PRIORS: dict[PriorKind, Callable[[Array, Array, Array], Prior]] = {
@@ -213,6 +216,15 @@ def effective_clusters(cluster_weights: Float[Array, "*b k"]) -> Float[Array, "*
     present = cluster_weights > 0
     information = jnp.where(present, -jnp.log(jnp.where(present, cluster_weights, 1.0)), 0.0)
     return jnp.exp(jnp.sum(cluster_weights * information, axis=-1))
+
+
+def _log(variance: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """Returns the logarithm of the variance, at least `_SMALLEST_VARIANCE`: log 0 would make KL and transport NaN."""
+    return jnp.log(jnp.maximum(variance, max(_SMALLEST_VARIANCE, float(jnp.finfo(variance.dtype).tiny))))
+
+
+def _log_variances(stddev: Float[Array, " k"]) -> Float[Array, " k"]:
+    return 2 * jnp.log(jnp.maximum(stddev, max(_SMALLEST_VARIANCE**0.5, float(jnp.finfo(stddev.dtype).tiny))))
 
 
 def _over(clusters: Float[Array, "k e"], faces: Float[Array, "*b d"]) -> Float[Array, "*ones k e"]:

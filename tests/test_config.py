@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from ecvae_jax.config import (
+    AdaptConfig,
     ClusterConfig,
     Config,
     DataConfig,
@@ -32,6 +34,41 @@ def test_json_round_trip() -> None:
 def test_config_is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().train.steps = 3  # type: ignore[misc]
+
+
+SECTIONS = [type(getattr(Config(), field.name)) for field in dataclasses.fields(Config)] + [AdaptConfig]
+NUMBERS = [
+    (section, field.name, field.type)
+    for section in SECTIONS
+    for field in dataclasses.fields(section)
+    if field.type in ("int", "float", "float | None") and field.name not in ("points", "image_size", "patch")
+]
+
+
+@pytest.mark.parametrize(("section", "name", "kind"), NUMBERS)
+def test_every_number_has_both_ends(section: Any, name: str, kind: str) -> None:
+    """A stranger's checkpoint must not fill memory or time; infinite settings would fail far from their cause."""
+    bad = [10**9 * 10**9, -(10**18)] if kind == "int" else [math.inf, -math.inf, math.nan, 1e300, 1e-300, -1.0, 10**400]
+    for value in bad:
+        with pytest.raises(ValueError, match=rf"^\w+\.{name}=\S+: (must|needs) ") as caught:
+            section(**{name: value})
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ModelConfig(blocks=10**9), "model.blocks=1000000000: must be at most 64"),
+        (lambda: ModelConfig(widths=(8, 80_000)), "at most 8192"),
+        (lambda: ModelConfig(z_dim=2**40), "must be at most 65536"),
+        (lambda: TrainConfig(batch_size=10**9), "train.batch_size=1000000000: must be at most 65536"),
+        (lambda: ClusterConfig(count=10**9), "clusters.count=1000000000: must be at most 4096"),
+        (lambda: SketchConfig(samples_per_span=10**9), "must be at most 64"),
+    ],
+)
+def test_upper_ends_name_their_rule(make: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
 
 
 @pytest.mark.parametrize(

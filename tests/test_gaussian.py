@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -218,3 +219,12 @@ def test_samples_follow_the_distribution_and_carry_its_gradient():
     noise = (gaussian.sample(jax.random.key(5)) - gaussian.mean) / gaussian.stddev
     np.testing.assert_allclose(slope.mean, 1.0)
     np.testing.assert_allclose(slope.logvar, 0.5 * gaussian.stddev * noise, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "logvar"), [(jnp.float16, -80.0), (jnp.float32, -200.0), (jnp.bfloat16, -80.0)])
+def test_equal_gaussians_of_tiny_variance_have_no_kl(dtype: Any, logvar: float) -> None:
+    """1 / stddev overflows there, and 0 · inf is NaN."""
+    narrow = DiagGaussian(jnp.ones((2, 3), dtype), jnp.full((2, 3), logvar, dtype))
+    assert np.array_equal(kl_divergence(narrow, narrow), np.zeros(2, dtype))
+    gradient = jax.grad(lambda q, p: kl_divergence(q, p).sum(), (0, 1))(narrow, narrow)
+    assert all(np.isfinite(leaf.astype(np.float32)).all() for leaf in jax.tree.leaves(gradient))

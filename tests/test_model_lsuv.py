@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.processes import run_python
 
 from ecvae_jax.config import Config
 from ecvae_jax.images import to_float
@@ -73,3 +74,30 @@ def test_a_constant_batch_raises(tiny_config: Config, batch_inputs) -> None:
         nothing = condition._replace(sketch=condition.sketch * constant)
         with pytest.raises(ValueError, match=message):
             init_unit_variance(tiny_config.architecture, raw, image * constant, nothing, z_scale)
+
+
+def test_python_without_asserts_initializes_and_runs_the_same_network() -> None:
+    """`python -O` drops asserts; flax removes the interceptors of `nn.intercept_methods` in one."""
+    code = """
+import jax, numpy as np
+from ecvae_jax.config import ClusterConfig, Config, ModelConfig
+from ecvae_jax.images import to_float
+from ecvae_jax.model.conditioning import init_frozen, make_condition
+from ecvae_jax.model.cvae import CVAE, init_params
+from ecvae_jax.model.lsuv import init_unit_variance
+config = Config(clusters=ClusterConfig(count=2), model=ModelConfig(image_size=32, widths=(8, 8), z_dim=16, z_grid=4))
+rng = np.random.default_rng(0)
+faces = rng.uniform(size=(8, 98, 2)).astype(np.float32)
+image = to_float(jax.numpy.asarray(rng.integers(0, 256, (8, 32, 32, 3), np.uint8)))
+architecture = config.architecture
+frozen = init_frozen(jax.random.key(1), config, faces)
+condition = make_condition(architecture, None, frozen, faces)
+params = init_params(jax.random.key(0), architecture)
+params = init_unit_variance(architecture, params, image, condition, frozen.z_scale)
+drawn = CVAE(architecture.model).apply({"params": params}, image, condition, frozen.z_scale)
+for leaf in jax.tree.leaves((params, frozen, drawn)):
+    print(np.asarray(leaf).tobytes().hex())
+"""
+    plain, optimized = (run_python(code, PYTHONOPTIMIZE=level).stdout for level in ("", "1"))
+    assert plain.count("\n") > 30
+    assert plain == optimized

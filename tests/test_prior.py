@@ -307,3 +307,13 @@ def test_the_kl_of_every_prior_has_a_gradient_under_jit_and_keeps_float32(kind):
             assert np.isfinite(slope).all()
         assert np.abs(slopes[0].mean).min() > 0
         assert (np.abs(slopes[1]).max() > 0) == (kind == "equilibrium")
+
+
+@pytest.mark.parametrize("kind", ["equilibrium", "mixture"])
+def test_priors_without_spread_or_without_a_cluster_stay_finite(kind) -> None:
+    means = jnp.asarray([[1.0, 0.0], [0.0, 1.0]])
+    for weights, stddev in (([[0.5, 0.5]], [0.0, 0.0]), ([[0.0, 0.0]], [0.1, 0.1])):
+        prior = make_prior(kind, jnp.asarray(weights), means, jnp.asarray(stddev))
+        assert np.isfinite(prior.reference.logvar).all()
+        assert np.isfinite(prior.transport(jnp.ones((1, 2)), prior)).all()
+        assert np.isfinite(kl_divergence(prior.reference, prior.reference)).all()

@@ -220,3 +220,15 @@ def test_wrong_inputs_are_named():
 def test_float64_is_kept():
     with jax.enable_x64(True):
         assert draw(random_landmarks(68).astype(np.float64)).dtype == np.float64
+
+
+@pytest.mark.parametrize("far", [1e6, 1e12, 1e18, 1e30, -1e37])
+def test_gradient_at_far_landmarks_is_finite(far: float) -> None:
+    """Squared distances overflow beyond 1e18; the gradient was 0 · inf."""
+    scheme = get_scheme(68)
+    landmarks = jnp.asarray(np.random.default_rng(0).uniform(0.2, 0.8, (1, 68, 2)), jnp.float32)
+    for moved in (landmarks + far, landmarks.at[0, 3, 0].set(far)):
+        image, gradient = jax.value_and_grad(lambda x: draw_sketch(x, scheme, 16, 0.05, 2, "boundary").sum())(moved)
+        assert np.isfinite(image)
+        assert np.isfinite(gradient).all()
+    assert float(draw_sketch(landmarks + far, scheme, 16, 0.05, 2, "boundary").max()) == 0.0

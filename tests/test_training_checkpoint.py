@@ -13,7 +13,7 @@ import pytest
 from support.training import assert_same
 
 from ecvae_jax.checkpoints.integrity import MANIFEST, find_damage, write_manifest
-from ecvae_jax.checkpoints.load import load_model
+from ecvae_jax.checkpoints.load import PRETRAINED, load_model
 from ecvae_jax.checkpoints.store import CheckpointError, Checkpoints
 from ecvae_jax.config import Config
 from ecvae_jax.export.small import export_model
@@ -169,3 +169,50 @@ def test_an_export_is_small_and_draws_the_same(tiny_config: Config, tiny_workdir
     assert_same(load_model(tmp_path / "exact").params, whole.params)
     with pytest.raises(CheckpointError, match="exists: give the name of a new folder"):
         export_model(tiny_workdir, tmp_path / "small")
+
+
+@pytest.mark.parametrize("name", ["w[1]", "a]b", "a\\b", "w*", "w?", "[!x]"])
+def test_a_workdir_with_characters_of_patterns_is_stored_read_resumed_and_exported(
+    tiny_config: Config, tiny_workdir: Path, tmp_path: Path, name: str
+) -> None:
+    """Orbax globs below the path it is given: the checkpoint lacked its index, and the training was lost."""
+    workdir = shutil.copytree(tiny_workdir, tmp_path / name)
+    (tmp_path / "w1").mkdir()  # what the pattern means
+    shutil.rmtree(workdir / "checkpoints" / "10")
+    assert train(tiny_config, workdir).finished
+    assert_same(load_model(workdir).params, load_model(tiny_workdir).params)
+    export_model(workdir, tmp_path / f"{name}-small", half=False)
+    assert_same(load_model(tmp_path / f"{name}-small").params, load_model(tiny_workdir).params)
+    assert not list((tmp_path / "w1").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [
+        ("manifest.ocdbt", r"inference has 0 arrays, expected \d+; the first that differs is ema_params\."),
+        ("ocdbt.process_0/d", r"inference has 0 of the \d+ chunks of ema_params\."),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_read_back_never_gets_its_name(
+    tiny_config: Config, tiny_workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str, words: str
+) -> None:
+    workdir = shutil.copytree(tiny_workdir, tmp_path / "run")
+    shutil.rmtree(workdir / "checkpoints" / "10")
+
+    def lose(folder: Path) -> None:
+        path = folder / "inference" / lost
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        write_manifest(folder)
+
+    monkeypatch.setattr("ecvae_jax.checkpoints.store.write_manifest", lose)
+    with pytest.raises(CheckpointError, match=f"step 10 in .* cannot be read back: {words}.*step 5, is valid: check"):
+        train(tiny_config, workdir)
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["5"]
+    monkeypatch.undo()
+    assert train(tiny_config, workdir).finished
+
+
+def test_the_bundled_model_has_checksums() -> None:
+    (step,) = (path for path in PRETRAINED.iterdir() if path.is_dir())
+    assert (step / MANIFEST).is_file()
+    assert find_damage(step) is None

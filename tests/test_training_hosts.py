@@ -176,6 +176,79 @@ def test_a_lost_host_stops_the_other_with_a_message(config_file: Path, undisturb
     assert_close(load_model(workdir / stored).params, load_model(undisturbed / stored).params)
 
 
+def refused(hosts: list[Forked], workdir: Path) -> str:
+    """Waits for hosts that refuse to train; returns their line, the same on both."""
+    end_with(hosts, 1)
+    lines = [[line for line in host.text().splitlines() if not line.startswith("[Gloo]")] for host in hosts]
+    assert lines[0] == lines[1]
+    (line,) = lines[0]
+    assert line.startswith("ecvae: error: the hosts of this training differ: ")
+    assert not workdir.exists()
+    return line
+
+
+def test_hosts_with_other_settings_name_them_and_train_nothing(config_file: Path, tmp_path: Path) -> None:
+    """Without the comparison, another learning rate trains to the end and stores a mixture of both networks."""
+    workdir = tmp_path / "run"
+    other = (
+        "import ecvae_jax.training.facts as facts, ecvae_jax.training.loop as loop, dataclasses\n"
+        "train = loop.train\n"
+        "def changed(config, *given):\n"
+        "    if index:\n"
+        "        optim = dataclasses.replace(config.optim, learning_rate=1e-4)\n"
+        "        train_config = dataclasses.replace(config.train, steps=20, batch_size=16, seed=1, hang_after=7.0)\n"
+        "        config = dataclasses.replace(config, optim=optim, train=train_config)\n"
+        "        facts.code_hash = lambda: 'f' * 16\n"
+        "    return train(config, *given)\n"
+        "loop.train = changed"
+    )
+    line = refused(fork_hosts([str(config_file), "--workdir", str(workdir)], tmp_path, other), workdir)
+    assert "optim.learning_rate: 0.003 on host 0, 0.0001 on host 1" in line
+    assert "train.steps: 16 on host 0, 20 on host 1" in line
+    assert "train.batch_size: 8 on host 0, 16 on host 1" in line
+    assert "train.seed: 0 on host 0, 1 on host 1" in line
+    assert 'code of ecvae_jax: "' in line
+    assert "hang_after" not in line  # each host may choose it
+    assert line.endswith(": start the same command, with the same installation and records, on every host")
+
+
+def test_hosts_with_other_records_under_one_name_train_nothing(experiment: Config, tmp_path: Path) -> None:
+    from ecvae_jax.data.faces import load_faces
+    from ecvae_jax.data.records import FaceRecord, write_records
+
+    faces = load_faces(experiment.data.records, "train")
+    columns = (faces.encoded(range(48)), faces.landmarks, faces.identities, faces.groups, faces.names, faces.tags)
+    half = [FaceRecord(*fields) for fields in zip(*columns, strict=False)]
+    shutil.copytree(experiment.data.records, tmp_path / "0" / "records")
+    write_records(tmp_path / "1" / "records", {"train": half}, faces.metadata)
+    config = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, records="records"))
+    (tmp_path / "tiny.json").write_text(config.to_json())
+    workdir = tmp_path / "run"
+    moved = f"import os; os.chdir(f'{tmp_path}/{{index}}')"
+    line = refused(fork_hosts([str(tmp_path / "tiny.json"), "--workdir", str(workdir)], tmp_path, moved), workdir)
+    assert "records: faces: 96 on host 0, 48 on host 1" in line
+    assert "records: fingerprint: " in line
+
+
+def test_hosts_with_other_numbers_of_devices_are_refused(config_file: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    other = "import os\nos.environ['XLA_FLAGS'] = f'--xla_force_host_platform_device_count={1 + index}'"
+    line = refused(fork_hosts([str(config_file), "--workdir", str(workdir)], tmp_path, other), workdir)
+    assert line.endswith("differ: devices: 1 × cpu on host 0, 2 × cpu on host 1: use equal machines")
+
+
+def test_records_missing_on_one_host_end_both_at_once(experiment: Config, tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    shutil.copytree(experiment.data.records, tmp_path / "1" / "records")
+    config = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, records="records"))
+    (tmp_path / "tiny.json").write_text(config.to_json())
+    moved = f"import os; os.chdir(f'{tmp_path}/{{index}}')"
+    hosts = fork_hosts([str(tmp_path / "tiny.json"), "--workdir", str(tmp_path / "run")], tmp_path, moved)
+    end_with(hosts, 1)
+    assert "ecvae: error: records 'records': no such folder" in hosts[0].text()
+    assert "ecvae: error: host 0 failed: records 'records': no such folder" in hosts[1].text()
+
+
 @pytest.mark.parametrize(
     ("hosts", "words"),
     [

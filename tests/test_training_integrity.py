@@ -7,16 +7,25 @@ import logging
 import os
 import resource
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.processes import Forked, wait_until
-from support.training import assert_same, restored
+from support.training import assert_same, at_step, restored
 
-from ecvae_jax.checkpoints.integrity import MANIFEST, SET_ASIDE, choose_checkpoint, find_damage, set_damaged_aside
+from ecvae_jax.checkpoints.integrity import (
+    MANIFEST,
+    SET_ASIDE,
+    choose_checkpoint,
+    find_damage,
+    set_damaged_aside,
+    stored_steps,
+)
 from ecvae_jax.checkpoints.load import load_model
+from ecvae_jax.checkpoints.place import LostFolderError
 from ecvae_jax.checkpoints.store import CheckpointError
 from ecvae_jax.config import Config
 from ecvae_jax.training.loop import train
@@ -105,6 +114,76 @@ def test_synthesis_takes_the_one_before_and_names_the_damaged_one(
     assert step.is_dir()  # reading changes nothing
 
 
+@pytest.mark.parametrize(
+    "name", ["inference/../../../../../../dev/zero", "/dev/zero", "../10/config/metadata", "inference//_METADATA", "."]
+)
+def test_list_of_checksums_names_only_files_inside(copy: Path, name: str) -> None:
+    """A stranger's list must not make a reader hash a device for ever."""
+    step = copy / "checkpoints" / "10"
+    (step / MANIFEST).write_text(json.dumps({"files": {name: {"bytes": 0, "sha256": ""}}}))
+    assert find_damage(step) == f"{MANIFEST} names {name!r}, which is not a file inside the checkpoint"
+
+
+def test_only_regular_files_are_read(copy: Path, tmp_path: Path) -> None:
+    step = copy / "checkpoints" / "10"
+    for odd in (MANIFEST, "config/metadata", "inference/_METADATA", "density.npz"):
+        for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to(tmp_path)):
+            whole = (step / odd).read_bytes() if (step / odd).exists() else None
+            (step / odd).unlink(missing_ok=True)
+            make(step / odd)
+            assert find_damage(step) == f"{odd} is a link or no regular file"
+            (step / odd).unlink()
+            if whole is not None:
+                (step / odd).write_bytes(whole)
+    assert find_damage(step) is None
+
+
+def test_folders_whose_names_are_no_steps_are_not_checkpoints(copy: Path) -> None:
+    for name in ("²", "٣", "3000000000", "007", "9" * 200):
+        shutil.copytree(copy / "checkpoints" / "5", copy / "checkpoints" / name)
+    assert sorted(stored_steps(copy / "checkpoints")) == [5, 10]
+    assert load_model(copy).step == 10
+    with pytest.raises(CheckpointError, match="no complete checkpoint"):
+        load_model(copy / "checkpoints" / "²")
+
+
+def test_links_in_a_workdir_are_not_written_through(tiny_config: Config, copy: Path, tmp_path: Path) -> None:
+    for name in (LOCK, "metrics.jsonl"):
+        victim = tmp_path / "victim"
+        victim.write_text("mine\n")
+        for make in (lambda path: path.symlink_to(tmp_path / "victim"), os.mkfifo):
+            shutil.rmtree(copy / "checkpoints" / "10", ignore_errors=True)
+            whole = (copy / name).read_bytes()
+            (copy / name).unlink()
+            make(copy / name)
+            with pytest.raises(WorkdirError, match=f"{name} is a link or no regular file: a training does not write"):
+                train(tiny_config, copy)
+            (copy / name).unlink()
+            (copy / name).write_bytes(whole)
+        assert victim.read_text() == "mine\n"
+
+
+@pytest.mark.parametrize("act", ["moved", "deleted", "replaced"])
+def test_workdir_moved_or_deleted_during_a_training_stops_it(tiny_config: Config, copy: Path, act: str) -> None:
+    """Orbax would create the folder again: the checkpoints would be split over two folders."""
+    shutil.rmtree(copy / "checkpoints" / "10")
+
+    def lose() -> None:
+        if act == "deleted":
+            shutil.rmtree(copy)
+        else:
+            copy.rename(copy.with_name("moved"))
+        if act == "replaced":
+            shutil.copytree(copy.with_name("moved"), copy)
+
+    with pytest.raises(LostFolderError, match=r"copy\S* was moved, deleted or replaced while its training ran"):
+        train(tiny_config, copy, on_step=at_step(7, lose))
+    if act != "replaced":
+        assert not copy.exists()
+    if act == "moved":
+        assert train(tiny_config, copy.with_name("moved")).finished
+
+
 def test_training_resumes_from_the_one_before_to_the_same_end(
     tiny_config: Config, tiny_workdir: Path, copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,10 +262,16 @@ def test_workdir_that_cannot_be_written_is_one_line(tiny_config: Config, folder:
 
 
 def test_full_disk_costs_nothing_but_the_steps_since_the_last_checkpoint(
-    tiny_config: Config, tiny_workdir: Path, copy: Path, capfd: pytest.CaptureFixture[str]
+    tiny_config: Config,
+    tiny_workdir: Path,
+    copy: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A file may not grow beyond 90 kB, as on a full disk; Orbax writes larger ones."""
     shutil.rmtree(copy / "checkpoints" / "10")
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda caught: unraisable.append(caught.exc_value))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, hard))
     try:
@@ -198,6 +283,7 @@ def test_full_disk_costs_nothing_but_the_steps_since_the_last_checkpoint(
     assert line.startswith(f"{copy} cannot be written: File too large (")
     assert "; the last checkpoint, step 5, is valid: free disk space, then rerun the same command" in line
     assert "Traceback" not in capfd.readouterr().err
+    assert unraisable == []  # such as "Event loop is closed" of TensorStore's threads
     assert sorted(path.name for path in (copy / "checkpoints").iterdir()) == ["5"]
     assert train(tiny_config, copy).finished
     assert_same(restored(tiny_config, copy), restored(tiny_config, tiny_workdir))

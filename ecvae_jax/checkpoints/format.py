@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator, Mapping
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -102,15 +104,34 @@ def load_density(folder: Path, z_dim: int) -> LowRankGaussian | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            density = LowRankGaussian(*(jnp.asarray(stored[name], jnp.float32) for name in LowRankGaussian._fields))
+        shapes = _array_shapes(path)
     except Exception as error:  # zip and NumPy raise many kinds; the user needs the file's name
         raise ValueError(f"{DENSITY_FILE} is damaged") from error
-    if density.mean.shape != (z_dim,) or density.axes.ndim != 2 or density.axes.shape[1] != z_dim:
+    mean, axes = (shapes.get(name, ()) for name in LowRankGaussian._fields)
+    # Before reading: a megabyte of zeros unpacks to gigabytes. More axes than dimensions cannot be orthogonal.
+    if mean != (z_dim,) or len(axes) != 2 or axes[0] > z_dim or axes[1] != z_dim:
         raise ValueError(
-            f"{DENSITY_FILE} has the shapes {density.mean.shape} and {density.axes.shape}, the model's z has {z_dim}"
+            f"{DENSITY_FILE} has the shapes {mean} and {axes}, expected ({z_dim},) and (at most {z_dim}, {z_dim})"
         )
-    return density
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return LowRankGaussian(*(jnp.asarray(stored[name], jnp.float32) for name in LowRankGaussian._fields))
+    except Exception as error:
+        raise ValueError(f"{DENSITY_FILE} is damaged") from error
+
+
+def _array_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each array of an .npz file by its name, from the headers; holds no array."""
+    shapes = {}
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            with archive.open(entry) as file:
+                readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
+            if dtype.kind != "f" or dtype.itemsize > 8:
+                raise ValueError(f"{entry.filename} has the type {dtype}")
+            shapes[entry.filename.removesuffix(".npy")] = shape
+    return shapes
 
 
 @contextmanager
@@ -123,6 +144,25 @@ def readable(folder: Path) -> Iterator[None]:
         raise CheckpointError(
             f"checkpoint {folder} cannot be read: {lines[0]}; delete that folder to use the previous checkpoint"
         ) from error
+
+
+@contextmanager
+def quiet_loops() -> Iterator[None]:
+    """Hides tracebacks of TensorStore's threads, inside the block, that report to a closed event loop.
+
+    After a failed write, TensorStore's remaining threads end later than Orbax's loop. Orbax raises the cause itself.
+    """
+    show: Callable[[Any], object] = sys.unraisablehook
+
+    def hide(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, RuntimeError) or str(unraisable.exc_value) != "Event loop is closed":
+            show(unraisable)
+
+    sys.unraisablehook = hide
+    try:
+        yield
+    finally:
+        sys.unraisablehook = show
 
 
 @contextmanager

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
+import stat
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +25,11 @@ MARK = "checksums"
 
 SET_ASIDE = "damaged_checkpoints"
 """Folder of a working directory to which damaged checkpoints are moved."""
+
+MAX_STEP = 2**31 - 1
+"""Largest step of a checkpoint: the step counter of a training is an int32."""
+
+_MOST_BYTES = 2**26  # of the list of checksums: one of a million files
 
 # Orbax writes these last, during the final rename; they hold nothing that is read.
 _NOT_LISTED = ("_CHECKPOINT_METADATA", "commit_success.txt", MANIFEST)
@@ -55,8 +63,8 @@ def write_manifest(folder: Path) -> None:
     Raises:
         OSError: the disk is full, or a file cannot be read.
     """
-    paths = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
-    files = {name: _describe(file) for name, file in paths.items() if name not in _NOT_LISTED}
+    paths = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if file.is_file()]
+    files = {name: _describe(folder / name) for name in paths if name not in _NOT_LISTED}
     (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=1) + "\n")
 
 
@@ -66,7 +74,12 @@ def find_damage(folder: Path, items: Collection[str] | None = None) -> str | Non
     Args:
         items: the items to check; None: all.
     """
+    odd = _find_irregular(folder)
+    if odd is not None:
+        return f"{odd} is a link or no regular file"
     try:
+        if (folder / MANIFEST).stat().st_size > _MOST_BYTES:
+            return f"{MANIFEST} has more than {_MOST_BYTES} bytes"
         text = (folder / MANIFEST).read_text()
     except FileNotFoundError:
         return _damage_without_manifest(folder)
@@ -82,16 +95,20 @@ def find_damage(folder: Path, items: Collection[str] | None = None) -> str | Non
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} is not a list of checksums"
     for name, (size, checksum) in expected.items():
+        parts = name.split("/")
+        if not all(parts) or {".", ".."} & set(parts) or "\0" in name:
+            return f"{MANIFEST} names {name!r}, which is not a file inside the checkpoint"
         try:
-            found = _describe(folder / name)
+            # The size first: a large file in place of a small one would take hours to hash.
+            found = (folder / name).stat().st_size
+            if found == size and _checksum(folder / name) != checksum:
+                return f"{name} has a wrong checksum"
         except FileNotFoundError:
             return f"{name} is missing"
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
-        if found["bytes"] != size:
-            return f"{name} has {found['bytes']} bytes, expected {size}"
-        if found["sha256"] != checksum:
-            return f"{name} has a wrong checksum"
+        if found != size:
+            return f"{name} has {found} bytes, expected {size}"
     return None
 
 
@@ -143,13 +160,37 @@ def stored_steps(directory: Path) -> list[int]:
     """Returns the steps of the complete checkpoints in a folder; unfinished ones have other names."""
     if not directory.is_dir():
         return []
-    return [int(entry.name) for entry in directory.iterdir() if entry.name.isdigit() and entry.is_dir()]
+    found = ((step_of(entry.name), entry) for entry in directory.iterdir())
+    return [step for step, entry in found if step is not None and entry.is_dir()]
+
+
+def step_of(name: str) -> int | None:
+    """Returns the step in the name of a checkpoint's folder, or None for any other name, such as "²" or "007"."""
+    if not re.fullmatch(r"0|[1-9][0-9]{0,9}", name) or int(name) > MAX_STEP:
+        return None
+    return int(name)
+
+
+def _find_irregular(folder: Path) -> str | None:
+    """Returns the name of the first entry below the folder that is neither a folder nor a regular file, or None.
+
+    Reading a pipe blocks, reading a device never ends, and a link may lead to either.
+    """
+    for root, folders, files in os.walk(folder):
+        for path in (Path(root, name) for name in (*folders, *files)):
+            mode = path.lstat().st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                return path.relative_to(folder).as_posix()
+    return None
 
 
 def _describe(file: Path) -> dict[str, Any]:
+    return {"bytes": file.stat().st_size, "sha256": _checksum(file)}
+
+
+def _checksum(file: Path) -> str:
     with file.open("rb") as opened:
-        checksum = hashlib.file_digest(opened, "sha256").hexdigest()
-        return {"bytes": opened.tell(), "sha256": checksum}
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _damage_without_manifest(folder: Path) -> str | None:

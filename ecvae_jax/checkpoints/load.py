@@ -19,7 +19,8 @@ from ecvae_jax.checkpoints.format import (
     read_metadata,
     readable,
 )
-from ecvae_jax.checkpoints.integrity import MANIFEST, CheckpointError, choose_checkpoint, find_damage
+from ecvae_jax.checkpoints.integrity import MANIFEST, CheckpointError, choose_checkpoint, find_damage, step_of
+from ecvae_jax.checkpoints.place import pattern_free
 from ecvae_jax.checkpoints.store import FOLDER, placed
 from ecvae_jax.config import Config
 from ecvae_jax.model.model import Model, abstract_arrays
@@ -43,17 +44,18 @@ def load_model(checkpoint: Path | str | None = None) -> Model:
         CheckpointError: no complete checkpoint exists, or it is damaged or unreadable.
     """
     root, step = _find(PRETRAINED if checkpoint is None else Path(checkpoint))
-    with quiet_orbax():
-        options = ocp.CheckpointManagerOptions(read_only=True)
-        manager = ocp.CheckpointManager(root, options=options, item_names=ITEMS)
-    with manager:
-        metadata = read_metadata(manager, step, root)
-        config = Config.from_json(json.dumps(metadata["config"]))
-        params, frozen = placed(abstract_arrays(config), SingleDeviceSharding(jax.local_devices()[0]))
-        target = ocp.args.StandardRestore({"ema_params": params, "frozen": frozen_to_store(frozen)})
-        with readable(root / str(step)):
-            items = manager.restore(step, args=ocp.args.Composite(inference=target))
-            density = load_density(root / str(step), config.model.z_dim)
+    with pattern_free(root) as folder:
+        with quiet_orbax():
+            options = ocp.CheckpointManagerOptions(read_only=True)
+            manager = ocp.CheckpointManager(folder, options=options, item_names=ITEMS)
+        with manager:
+            metadata = read_metadata(manager, step, root)
+            config = Config.from_json(json.dumps(metadata["config"]))
+            params, frozen = placed(abstract_arrays(config), SingleDeviceSharding(jax.local_devices()[0]))
+            target = ocp.args.StandardRestore({"ema_params": params, "frozen": frozen_to_store(frozen)})
+            with readable(root / str(step)):
+                items = manager.restore(step, args=ocp.args.Composite(inference=target))
+                density = load_density(root / str(step), config.model.z_dim)
     inference = items["inference"]
     frozen = read_frozen(inference["frozen"])
     return Model(config, inference["ema_params"], frozen, step, metadata["records"], density)
@@ -65,11 +67,12 @@ def _find(checkpoint: Path) -> tuple[Path, int]:
     if not path.is_dir():
         raise CheckpointError(f"checkpoint {str(checkpoint)!r}: no such folder; give the --workdir of a training")
     needed = ITEMS[:2]
-    if path.name.isdigit() and any((path / name).exists() for name in (*needed, MANIFEST)):
+    step = step_of(path.name)
+    if step is not None and any((path / name).exists() for name in (*needed, MANIFEST)):
         damage = find_damage(path, needed)
         if damage is not None:
             raise CheckpointError(f"checkpoint {path} is damaged: {damage}; use another step's folder, or the workdir")
-        return path.parent, int(path.name)
+        return path.parent, step
     root = path / FOLDER if (path / FOLDER).is_dir() else path
     choice = choose_checkpoint(root, needed)
     if choice.step is None:

@@ -25,13 +25,16 @@ from ecvae_jax.checkpoints.format import (
     ITEMS,
     frozen_to_store,
     metadata_to_store,
+    quiet_loops,
     quiet_orbax,
     read_frozen,
     read_json,
     read_metadata,
     readable,
 )
-from ecvae_jax.checkpoints.integrity import CheckpointError, set_damaged_aside, write_manifest
+from ecvae_jax.checkpoints.integrity import CheckpointError, set_damaged_aside, stored_steps, write_manifest
+from ecvae_jax.checkpoints.place import Place, pattern_free
+from ecvae_jax.checkpoints.readback import Structure, find_fault, structure
 from ecvae_jax.checkpoints.resume import check_resume, check_same_records
 from ecvae_jax.config import Config
 from ecvae_jax.model.conditioning import Frozen
@@ -67,9 +70,11 @@ class Checkpoints:
         self._config, self._records = config, dict(records)
         self.directory = (workdir / FOLDER).absolute()
         self._saving: int | None = None
+        self._structures: dict[str, Structure] = {}
         with ExitStack() as opened:
             # Errors of the background thread are raised by `_wait`; Orbax would log them as well.
             opened.enter_context(quiet_orbax(logging.CRITICAL))
+            opened.enter_context(quiet_loops())
             self.notes: list[str] = run_on_host0(lambda: set_damaged_aside(self.directory))
             """Lines about damaged checkpoints that were skipped, and about changed settings."""
             options = ocp.CheckpointManagerOptions(
@@ -81,9 +86,11 @@ class Checkpoints:
                 ),
                 preservation_policy=policies.LatestN(config.train.keep_checkpoints),
                 cleanup_tmp_directories=True,
-                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._finish),
             )
-            self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=ITEMS)
+            self._root = opened.enter_context(pattern_free(self.directory))
+            self._manager = ocp.CheckpointManager(self._root, options=options, item_names=ITEMS)
+            self._place = Place(self.directory) if jax.process_index() == 0 else None
             latest = self.latest_step
             if latest is not None:
                 metadata = read_metadata(self._manager, latest, self.directory)
@@ -95,6 +102,17 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         """The step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
+
+    def check_place(self) -> None:
+        """Raises an error, on every process, if the folder was moved, deleted or replaced since it was opened.
+
+        Orbax would create it again, and the training would be split over two folders.
+
+        Raises:
+            LostFolderError: on the first process.
+            OtherProcessError: on the others.
+        """
+        run_on_host0(self._check_place)
 
     def is_due(self, step: int) -> bool:
         """Returns whether a checkpoint is due at this step: its interval has passed, or the host is preempted."""
@@ -115,12 +133,13 @@ class Checkpoints:
             return
         self._wait()
         self._saving = step
+        inference = {"ema_params": stored.ema_params, "frozen": frozen_to_store(stored.frozen)}
+        training = {"params": stored.params, "opt_state": stored.opt_state}
+        self._structures = {"inference": structure(inference), "training": structure(training)}
         items = ocp.args.Composite(
             config=ocp.args.JsonSave({**metadata_to_store(self._config, self._records), "totals": dict(totals)}),
-            inference=ocp.args.StandardSave(
-                {"ema_params": stored.ema_params, "frozen": frozen_to_store(stored.frozen)}
-            ),
-            training=ocp.args.StandardSave({"params": stored.params, "opt_state": stored.opt_state}),
+            inference=ocp.args.StandardSave(inference),
+            training=ocp.args.StandardSave(training),
         )
         self._manager.save(step, args=items, force=True)
 
@@ -176,13 +195,32 @@ class Checkpoints:
                 return
             time.sleep(0.1)
 
-    def _write_manifest(self) -> None:
-        """Called by Orbax on the first process, when all files are written, before the final rename."""
+    def _check_place(self) -> None:
+        if self._place is not None:
+            self._place.check()
+
+    def _finish(self) -> None:
+        """Called by Orbax on the first process, when all files are written, before the final rename.
+
+        Raises:
+            CheckpointError: the checkpoint cannot be read back, or the folder was moved. It never gets its final name.
+        """
+        self._check_place()
+        fault = None
         for folder in self._unfinished():
             write_manifest(folder)
+            fault = fault or find_fault(folder, self._structures)
+        if fault:
+            steps = stored_steps(self.directory)
+            stored = f"the last checkpoint, step {max(steps)}, is valid" if steps else "no checkpoint is stored yet"
+            raise CheckpointError(
+                f"the checkpoint of step {self._saving} in {self.directory} was written, but cannot be read back: "
+                f"{fault}; {stored}: check the disk, then rerun the same command"
+            )
 
     def _unfinished(self) -> list[Path]:
-        return list(self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp*"))
+        prefix = f"{self._saving}.orbax-checkpoint-tmp"
+        return [path for path in self._root.iterdir() if path.name.startswith(prefix)]
 
 
 def placed(tree: PyTree, sharding: jax.sharding.Sharding) -> PyTree:

@@ -13,6 +13,8 @@ import orbax.checkpoint as ocp
 from ecvae_jax.checkpoints.format import ITEMS, frozen_to_store, metadata_to_store, quiet_orbax, save_density
 from ecvae_jax.checkpoints.integrity import CheckpointError, write_manifest
 from ecvae_jax.checkpoints.load import load_model
+from ecvae_jax.checkpoints.place import pattern_free
+from ecvae_jax.checkpoints.readback import find_fault, structure
 from ecvae_jax.files import temporary_folder
 from ecvae_jax.gaussian import LowRankGaussian
 
@@ -37,19 +39,25 @@ def export_model(checkpoint: Path, out: Path, half: bool = True, density: LowRan
     names = "+".join(Path(part).name for part in model.config.data.records.split("+"))
     config = dataclasses.replace(model.config, data=dataclasses.replace(model.config.data, records=names))
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), model.params) if half else model.params
+    inference = {"ema_params": params, "frozen": frozen_to_store(model.frozen)}
     with temporary_folder(out) as work:
-        with quiet_orbax(), ocp.CheckpointManager(Path(work).absolute() / "c", item_names=ITEMS[:2]) as manager:
-            items = ocp.args.Composite(
-                config=ocp.args.JsonSave(metadata_to_store(config, model.records)),
-                inference=ocp.args.StandardSave({"ema_params": params, "frozen": frozen_to_store(model.frozen)}),
-            )
-            manager.save(model.step, args=items)
-            manager.wait_until_finished()
-        for mark in Path(work).rglob("commit_success.txt"):
-            mark.write_text("complete\n")  # Orbax writes a path of this machine into it, and reads only that it exists
-        stored_density = density or model.density
-        if stored_density is not None:
-            save_density(Path(work) / "c" / str(model.step), stored_density)
-        write_manifest(Path(work) / "c" / str(model.step))
+        with pattern_free(Path(work).absolute()) as folder:
+            with quiet_orbax(), ocp.CheckpointManager(folder / "c", item_names=ITEMS[:2]) as manager:
+                items = ocp.args.Composite(
+                    config=ocp.args.JsonSave(metadata_to_store(config, model.records)),
+                    inference=ocp.args.StandardSave(inference),
+                )
+                manager.save(model.step, args=items)
+                manager.wait_until_finished()
+            step = folder / "c" / str(model.step)
+            for mark in step.rglob("commit_success.txt"):
+                mark.write_text("complete\n")  # Orbax writes a path of this machine, and reads only that it exists
+            stored_density = density or model.density
+            if stored_density is not None:
+                save_density(step, stored_density)
+            write_manifest(step)
+            fault = find_fault(step, {"inference": structure(inference)})
+            if fault:
+                raise CheckpointError(f"{out} was written, but cannot be read back: {fault}; check the disk and retry")
         (Path(work) / "c").rename(out)
     return sum(file.stat().st_size for file in out.rglob("*") if file.is_file())

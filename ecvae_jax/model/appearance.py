@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from ecvae_jax.config import ModelConfig
-from ecvae_jax.model.blocks import ORTHONORMAL, Conv, Down, Residual, double
+from ecvae_jax.model.blocks import ORTHONORMAL, Conv, Down, Residual, apply_layer, double
 from ecvae_jax.model.frames import FaceFrame, PictureFrame
 
 # Posteriors start narrow (exp(-3/2) ≈ 0.22 of the prior's width), so that the decoder uses z from the first step.
@@ -52,6 +52,7 @@ class AppearanceEncoder(nn.Module):
             code = maps
         code = code.astype(jnp.float32)
         channels = config.z_dim // config.z_grid**2
-        mean = nn.Dense(channels, kernel_init=ORTHONORMAL, name="mean")(code)
-        logvar = nn.Dense(channels, kernel_init=ORTHONORMAL, bias_init=_logvar_bias, name="logvar")(code)
+        mean = apply_layer(nn.Dense(channels, kernel_init=ORTHONORMAL, name="mean"), code)
+        spread = nn.Dense(channels, kernel_init=ORTHONORMAL, bias_init=_logvar_bias, name="logvar")
+        logvar = apply_layer(spread, code)
         return mean.reshape(-1, config.z_dim), logvar.reshape(-1, config.z_dim)

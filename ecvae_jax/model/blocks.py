@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import einops
 import flax.linen as nn
 import jax
@@ -14,6 +18,32 @@ GROUP_CHANNELS = 8
 
 # Layer-sequential unit-variance initialization starts from orthonormal kernels (Mishkin & Matas 2016, algorithm 1).
 ORTHONORMAL = nn.initializers.orthogonal()
+
+
+Layer = nn.Conv | nn.Dense
+Observer = Callable[[Layer, Array], Array]
+"""Receives a layer and its output; its result replaces the output."""
+
+_OBSERVER: ContextVar[Observer | None] = ContextVar("observer", default=None)
+
+
+@contextmanager
+def observing(observer: Observer) -> Iterator[None]:
+    """Passes the output of every layer applied inside the block to `observer`.
+
+    Not `nn.intercept_methods`: flax 0.12.8 removes its interceptor in an assert, so under `python -O` it stays.
+    """
+    token = _OBSERVER.set(observer)
+    try:
+        yield
+    finally:
+        _OBSERVER.reset(token)
+
+
+def apply_layer(layer: Layer, inputs: Float[Array, "*b c"]) -> Float[Array, "*b f"]:
+    """Returns the layer's output, or what the observer makes of it (`observing`). Every layer is applied here."""
+    output, observer = layer(inputs), _OBSERVER.get()
+    return output if observer is None else observer(layer, output)
 
 
 def fold(maps: Float[Array, "b h w c"], patch: int) -> Float[Array, "b h//{patch} w//{patch} {patch}*{patch}*c"]:
@@ -42,8 +72,9 @@ class Conv(nn.Module):
     def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w f"]:
         """Returns the maps with `features` channels."""
         if self.kernel == 1:  # a matrix product is several times faster than a 1×1 convolution on CPUs
-            return nn.Dense(self.features, dtype=self.dtype, kernel_init=ORTHONORMAL)(maps)
-        return nn.Conv(self.features, (self.kernel, self.kernel), dtype=self.dtype, kernel_init=ORTHONORMAL)(maps)
+            return apply_layer(nn.Dense(self.features, dtype=self.dtype, kernel_init=ORTHONORMAL), maps)
+        shape = (self.kernel, self.kernel)
+        return apply_layer(nn.Conv(self.features, shape, dtype=self.dtype, kernel_init=ORTHONORMAL), maps)
 
 
 class Residual(nn.Module):
@@ -59,7 +90,8 @@ class Residual(nn.Module):
         """Returns (maps + branch) / √2, with `features` channels."""
         branch = Conv(self.features, dtype=self.dtype)(self.activate(maps))
         if code is not None:
-            branch += nn.Dense(self.features, dtype=self.dtype, kernel_init=ORTHONORMAL)(code)[:, None, None, :]
+            added = apply_layer(nn.Dense(self.features, dtype=self.dtype, kernel_init=ORTHONORMAL), code)
+            branch += added[:, None, None, :]
         branch = Conv(self.features, dtype=self.dtype)(self.activate(branch))
         if maps.shape[-1] != self.features:
             maps = Conv(self.features, kernel=1, dtype=self.dtype)(maps)

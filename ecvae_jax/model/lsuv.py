@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -13,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ecvae_jax.config import Architecture
+from ecvae_jax.model.blocks import Layer, observing
 from ecvae_jax.model.conditioning import Condition
 from ecvae_jax.model.cvae import CVAE
 
@@ -37,18 +36,14 @@ def init_unit_variance(
     def run(params: PyTree, inputs: tuple[Any, ...]) -> dict[str, Array]:
         scales: dict[str, Array] = {}
 
-        def rescale(next_fun: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-            output = next_fun(*args, **kwargs)
-            layer = context.module
-            if not isinstance(layer, (nn.Conv, nn.Dense)) or context.method_name != "__call__":
-                return output
+        def rescale(layer: Layer, output: Array) -> Array:
             bias = layer.variables["params"]["bias"].astype(output.dtype)
             bias = bias.reshape((1,) * (output.ndim - 1) + bias.shape)
             scale = 1.0 / jnp.std((output - bias).astype(jnp.float32))
             scales["/".join(layer.path)] = scale
             return (output - bias) * scale.astype(output.dtype) + bias
 
-        with nn.intercept_methods(rescale):
+        with observing(rescale):
             CVAE(architecture.model).apply({"params": params}, *inputs)
         return scales
 

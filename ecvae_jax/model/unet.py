@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ecvae_jax.config import ModelConfig
-from ecvae_jax.model.blocks import ORTHONORMAL, Conv, Down, Residual, double, fold, unfold
+from ecvae_jax.model.blocks import ORTHONORMAL, Conv, Down, Residual, apply_layer, double, fold, unfold
 from ecvae_jax.model.frames import FaceFrame, PictureFrame
 
 
@@ -36,7 +36,8 @@ class StructureUNet(nn.Module):
                 maps = Residual(width, dtype=dtype)(maps)
             skips.append(maps)
 
-        code = jax.nn.silu(nn.Dense(config.widths[-1], dtype=dtype, kernel_init=ORTHONORMAL, name="code")(z))
+        dense = nn.Dense(config.widths[-1], dtype=dtype, kernel_init=ORTHONORMAL, name="code")
+        code = jax.nn.silu(apply_layer(dense, z))
         decoder = frame.decoder(config, z, code)
         maps = decoder.enter(maps)
         for level in reversed(range(len(config.widths))):

@@ -14,6 +14,8 @@ from ecvae_jax.structure.scheme import Scheme, check_landmarks
 
 _SWEEP = 8
 """Pieces per sweep over the pixels: more do not fuse better, fewer load more."""
+_FARTHEST = 1e6
+"""Largest coordinate, in crops, that is drawn where it is; farther landmarks are drawn there, without a gradient."""
 _SMALLEST_SQUARE = 1e-12
 """Squared length, in units of sigma, below which a piece counts as a point."""
 
@@ -60,6 +62,8 @@ def draw_sketch(
     """
     landmarks = jnp.asarray(landmarks)
     check_landmarks(landmarks, scheme)
+    # Squared distances of farther ones overflow, and the gradient becomes 0 · inf.
+    landmarks = jnp.clip(landmarks, -_FARTHEST, _FARTHEST)
     if channels not in ("boundary", "single"):
         raise ValueError(f"sketch channels={channels!r}: must be 'boundary' or 'single'")
     plan = _plan(scheme, samples_per_span)

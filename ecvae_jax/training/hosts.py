@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import multihost_utils
 
+from ecvae_jax.agreement import check_devices
 from ecvae_jax.training.supervisor import ALONE, BY_HAND, check_hosts
 
 SILENCE = 30
@@ -47,6 +48,7 @@ def join_hosts(hosts: str) -> None:
 
     Raises:
         ValueError: no cluster is detected, or the other hosts do not answer.
+        DisagreementError: the hosts have other devices.
         jax.errors.JaxRuntimeError: a host is lost directly after joining (`is_lost_host`).
     """
     check_hosts(hosts)
@@ -71,6 +73,7 @@ def join_hosts(hosts: str) -> None:
             f"hosts={hosts!r}: cannot connect to the other hosts ({reason}); is every host started, and can each "
             f"reach host 0 at {address}?"
         ) from error
+    check_devices()
     multihost_utils.sync_global_devices("joined")  # connects one device of each host with the same one of the others
     sync_hosts()  # connects all devices
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from ecvae_jax.config import TrainConfig
 from ecvae_jax.data.host_tf import load_tensorflow
 from ecvae_jax.files import write_atomically
 from ecvae_jax.progress import duration, progress_bar
+from ecvae_jax.training.workdir import open_regular
 
 METRICS = "metrics.jsonl"
 """File of a working directory: one JSON object a log line, with `step` and the mean of every metric."""
@@ -103,13 +105,18 @@ class Curves:
     """Writer of the metrics of a training that starts after `start_step`."""
 
     def __init__(self, workdir: Path, start_step: int) -> None:
-        """Opens the files of `workdir`, and drops the points after `start_step`."""
+        """Opens the files of `workdir`, and drops the points after `start_step`.
+
+        Raises:
+            WorkdirError: the file of the curves is a link or no regular file.
+        """
+        os.close(open_regular(workdir / METRICS, os.O_WRONLY))
         self._tf = load_tensorflow()
         folder = workdir / "tensorboard"
         _drop_events(self._tf, folder, start_step)
         self._writer: Any = self._tf.summary.create_file_writer(str(folder))
         _drop_lines(workdir / METRICS, start_step)
-        self._lines = (workdir / METRICS).open("a")
+        self._lines = os.fdopen(open_regular(workdir / METRICS, os.O_WRONLY | os.O_APPEND), "a")
 
     def point(self, step: int, values: Mapping[str, float]) -> None:
         """Writes one point of each curve; a NaN or infinite value becomes null in `METRICS`."""

@@ -11,12 +11,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from ecvae_jax.agreement import check_agreement, run_on_every_host
 from ecvae_jax.checkpoints.store import Checkpoints, placed
 from ecvae_jax.config import Config, Span
 from ecvae_jax.data.batches import Faces, load_faces, training_batches
 from ecvae_jax.images import save_png
 from ecvae_jax.model.conditioning import Frozen, mean_effective_clusters
+from ecvae_jax.training.facts import host_facts, record_facts
 from ecvae_jax.training.hosts import StopRequest, is_first_host
 from ecvae_jax.training.log import Reporter
 from ecvae_jax.training.metrics import MetricAverages, SkippedStep, TrainingError
@@ -75,16 +78,19 @@ def train(
 
     Raises:
         DataError: the records cannot be used.
-        CheckpointError: `workdir` belongs to another experiment, or none of its checkpoints is intact.
+        DisagreementError: the hosts differ in what must be equal (`training.facts`).
+        CheckpointError: `workdir` belongs to another experiment, none of its checkpoints is intact, a new one cannot be
+            read back, or the folder was moved or deleted meanwhile.
         WorkdirError: another training uses `workdir`, or it cannot be written.
         ValueError: the devices cannot share the batch evenly, the first batch cannot initialize the network, or the
             training resumes after the steps of `profile`.
         TrainingError: the loss or gradient of `train.max_skipped` consecutive steps was NaN or infinite.
     """
+    check_agreement(host_facts(config, workdir, profile, allowed))
     check_batch_size(config.train.batch_size)
-    faces = load_faces(config.data.records, "train")
-    landmarks = faces.landmarks_as(config.data.points)
+    faces, landmarks = run_on_every_host(lambda: _load(config))
     metadata = {**faces.metadata, "faces": len(faces), "fingerprint": faces.fingerprint}
+    check_agreement(record_facts(metadata))
     with (
         lock_workdir(workdir),
         ExitStack() as signals,  # caught until the last save is finished
@@ -99,6 +105,11 @@ def train(
             state = replicate(init_state(config, landmarks, device_views(first_examples(config, faces))))
             totals = {}
         return _run(config, workdir, faces, checkpoints, state, MetricAverages(totals), profile, on_step, signals)
+
+
+def _load(config: Config) -> tuple[Faces, np.ndarray]:
+    faces = load_faces(config.data.records, "train")
+    return faces, faces.landmarks_as(config.data.points)
 
 
 def restore_state(checkpoints: Checkpoints, config: Config) -> tuple[TrainState, dict[str, float]]:
@@ -170,6 +181,7 @@ def _run(
             due = checkpoints.is_due(step) or last or stopping
             logged = step % config.train.log_every == 0 or last
             if logged or due:
+                checkpoints.check_place()
                 # Before saving: the checkpoints of a diverged training must not replace a good one.
                 failed = averages.add(jax.device_get(recent), step, config.train.max_skipped)
                 if failed is not None:

@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from ecvae_jax.agreement import DisagreementError
 from ecvae_jax.training.state import TrainState
 from ecvae_jax.training.step import AXIS, Metrics, StepProgram, TrainStep, step_function
 
@@ -59,11 +60,17 @@ def replicate(tree: PyTree) -> PyTree:
     """Returns the tree with a copy of every array on each device of every host.
 
     Raises:
-        AssertionError: the values differ between hosts.
+        DisagreementError: the values differ between hosts.
     """
     if jax.process_count() > 1:  # device_put cannot copy from a device of this host to those of another
         tree = jax.device_get(tree)
-    return jax.device_put(tree, replicated_sharding())
+    try:
+        return jax.device_put(tree, replicated_sharding())
+    except AssertionError:  # its message holds all values of an array
+        raise DisagreementError(
+            "the hosts of this training computed different initial values from the same settings, code and records: "
+            "use machines with the same processor and devices"
+        ) from None
 
 
 def over_hosts(tree: PyTree) -> PyTree:

@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from ecvae_jax.agreement import run_on_host0
 from ecvae_jax.checkpoints.integrity import stored_steps
+from ecvae_jax.checkpoints.place import LostFolderError, Place
 
 LOCK = "training.lock"
 """File of a working directory that a running training holds locked; it names the process."""
@@ -43,21 +45,26 @@ def lock_workdir(workdir: Path) -> Iterator[None]:
 
     Raises:
         WorkdirError: another training uses the folder, or it cannot be written.
+        LostFolderError: the block failed, and the folder was moved, deleted or replaced meanwhile.
         OtherProcessError: the same, in all processes but the first.
     """
     handle: int | None = None
+    place: Place | None = None
 
     def lock() -> None:
-        nonlocal handle
+        nonlocal handle, place
         workdir.mkdir(parents=True, exist_ok=True)
         handle = _lock(workdir)
+        place = Place(workdir)
 
     try:
         run_on_host0(lock)
         yield
-    except WorkdirError:
+    except (WorkdirError, LostFolderError):
         raise
     except Exception as error:
+        if place is not None:
+            place.check()  # a lost folder is the cause of many errors of the libraries
         line = disk_refusal(error, workdir)
         if line is None:
             raise
@@ -85,8 +92,30 @@ def disk_refusal(error: BaseException, workdir: Path) -> str | None:
     return f"{workdir} cannot be written: {os.strerror(number)}{free}; {stored}: {cure}, then rerun the same command"
 
 
+def open_regular(path: Path, flags: int) -> int:
+    """Returns the descriptor of a file of a working directory, created if missing; it follows no link.
+
+    A workdir may come from a stranger: a link in it could make the training write any file of the user.
+
+    Raises:
+        WorkdirError: the path is a link, a device or a pipe.
+        OSError: it cannot be opened.
+    """
+    refusal = WorkdirError(f"{path} is a link or no regular file: a training does not write through it; remove it")
+    try:
+        handle = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # ENXIO: a pipe without a reader, or a socket
+            raise refusal from None
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise refusal
+    return handle
+
+
 def _lock(workdir: Path) -> int:
-    handle = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    handle = open_regular(workdir / LOCK, os.O_RDWR)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
