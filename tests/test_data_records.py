@@ -182,7 +182,7 @@ def test_landmarks_are_converted_from_98_to_68_and_not_back(tmp_path: Path, reco
     faces = load_faces(make_records(tmp_path / "faces", points=98), "train")
     assert faces.landmarks_as(98) is faces.landmarks
     assert faces.landmarks_as(68).shape == (23, 68, 2)
-    with pytest.raises(DataError, match="has 68 landmarks a face and the model asks for 98"):
+    with pytest.raises(DataError, match="has 68 landmarks per face, but the model needs 98"):
         load_faces(records, "train").landmarks_as(98)
 
 
