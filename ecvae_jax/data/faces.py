@@ -69,7 +69,7 @@ class Faces:
         from tensorflow_datasets.proto import tf_example_pb2
 
         check_files(files)  # before the readers: their C++ blocks on a FIFO
-        source: Any = ArrayRecordDataSource(files)
+        source: Any = ArrayRecordDataSource(list[Any](files))
         self.records, self.split, self.metadata = records, split, metadata
         self.points, self.image_size = int(metadata["points"]), int(metadata["image_size"])
         self._source, self._example = source, tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
