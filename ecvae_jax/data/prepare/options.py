@@ -60,6 +60,10 @@ class PrepareConfig:
     """Smallest crop in pixels of the photo; a smaller face is rejected."""
     max_megapixels: float = 100.0
     """A larger photo is rejected before it is decoded."""
+    max_megabytes: float = 64.0
+    """A larger file is rejected before it is opened. A photo of 24 megapixels in uncompressed 16-bit TIFF has 144."""
+    max_seconds: float = 60.0
+    """A photo that takes more seconds of CPU time is rejected. Beam's workers do not measure it."""
     quality: int = 95
     """JPEG quality of the stored crops (no chroma subsampling)."""
     preview: int = 0
@@ -93,7 +97,9 @@ class PrepareConfig:
             "validation": (0.0 <= self.validation <= 1.0, "must be between 0 and 1"),
             "test": (0.0 <= self.test <= 1.0, "must be between 0 and 1"),
             "min_side": (self.min_side >= 1, "must be at least 1 px"),
-            "max_megapixels": (self.max_megapixels > 0, "must be positive"),
+            "max_megapixels": (0 < self.max_megapixels <= 2000, "must be positive and at most 2000"),
+            "max_megabytes": (0 < self.max_megabytes <= 2000, "must be positive and at most 2000 MB"),
+            "max_seconds": (0 < self.max_seconds <= 86_400, "must be positive and at most 86400 s"),
             "quality": (1 <= self.quality <= 100, "must be between 1 and 100"),
             "frame_step": (self.frame_step >= 1, "must be at least 1"),
             "preview": (self.preview >= 0, "must not be negative"),
