@@ -14,7 +14,7 @@ from test_data_prepare import all_faces, report
 
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.photos.photo import BadPhotoError
-from ecvae_jax.data.photos.sources import archive, open_source
+from ecvae_jax.data.photos.sources import open_source
 from ecvae_jax.data.prepare.options import PrepareConfig
 from ecvae_jax.data.prepare.prepare import prepare
 
@@ -95,8 +95,7 @@ def test_a_damaged_member_does_not_affect_the_others(tmp_path: Path):
     assert contents[1] == (tmp_path / "photos" / second.filename).read_bytes()
 
 
-def test_a_member_too_large_to_be_a_photo_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(archive, "_LARGEST", 1000)
+def test_a_member_too_large_to_be_a_photo_is_not_unpacked(tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as target:
         target.writestr("a.png", bytes(10**6))
     with tarfile.open(tmp_path / "bomb.tar.gz", "w:gz") as target:
@@ -104,8 +103,8 @@ def test_a_member_too_large_to_be_a_photo_is_not_unpacked(tmp_path: Path, monkey
         info.size = 10**6
         target.addfile(info, io.BytesIO(bytes(10**6)))
     for name in ("bomb.zip", "bomb.tar.gz"):
-        (loaded,) = open_source(str(tmp_path / name)).load(0)
-        assert str(loaded.content).startswith("too large: ")
+        (loaded,) = open_source(str(tmp_path / name), PrepareConfig(max_megabytes=0.5)).load(0)
+        assert str(loaded.content) == "too large: 1.0 MB in the archive, at most 0.5 (max_megabytes)"
 
 
 def test_an_archive_without_photos_is_refused(tmp_path: Path):

@@ -15,22 +15,11 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageCms
 
 from ecvae_jax.data.errors import BadPhotoError
+from ecvae_jax.data.photos.primaries import ADOBE, BT2020, P3, SRGB, Chromaticities, convert_to_srgb, is_srgb, to_xyz
 
-Chromaticities = tuple[float, float, float, float, float, float, float, float]
-"""CIE x and y of white, red, green and blue: the order of PNG's cHRM."""
-
-_D65 = (0.3127, 0.3290)
-_SRGB: Chromaticities = (*_D65, 0.640, 0.330, 0.300, 0.600, 0.150, 0.060)
-_P3: Chromaticities = (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060)
-_ADOBE: Chromaticities = (*_D65, 0.640, 0.330, 0.210, 0.710, 0.150, 0.060)
-_BT2020: Chromaticities = (*_D65, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046)
 # ITU-T H.273; 2 is "unspecified". Television's curves are shown as sRGB, which is what players do.
-_CICP_PRIMARIES = {1: _SRGB, 2: _SRGB, 5: _SRGB, 6: _SRGB, 7: _SRGB, 9: _BT2020, 12: _P3}
+_CICP_PRIMARIES = {1: SRGB, 2: SRGB, 5: SRGB, 6: SRGB, 7: SRGB, 9: BT2020, 12: P3}
 _CICP_EXPONENTS = {1: 0.0, 2: 0.0, 4: 2.2, 5: 2.8, 6: 0.0, 7: 0.0, 8: 1.0, 13: 0.0, 14: 0.0, 15: 0.0}
-_BLOCK = 1 << 20
-"""Pixels converted at once; float arrays of a whole photo would take a gigabyte."""
-_FINE = 4095
-"""Steps of the table from linear light to sRGB's square root scale."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +36,14 @@ class ColorStatement:
     name: str
     profile: bytes = b""
     exponent: float = 0.0
-    chromaticities: Chromaticities = _SRGB
+    chromaticities: Chromaticities = SRGB
 
     @property
     def is_srgb(self) -> bool:
         """Whether the numbers are sRGB's to within rounding: 1/2.2 (0.45455) is how PNG writes sRGB's curve."""
-        same = np.abs(np.subtract(self.chromaticities, _SRGB)).max() < 0.002
-        return not self.profile and bool(same) and (not self.exponent or abs(self.exponent - 2.2) < 0.03)
+        return (
+            not self.profile and is_srgb(self.chromaticities) and (not self.exponent or abs(self.exponent - 2.2) < 0.03)
+        )
 
 
 def color_statement(image: Image.Image, notes: list[str]) -> ColorStatement | None:
@@ -78,7 +68,7 @@ def color_statement(image: Image.Image, notes: list[str]) -> ColorStatement | No
         statement = _png_statement(image, notes)
         return None if statement is None or statement.is_srgb else statement
     if image.format in ("JPEG", "MPO") and _is_adobe(image):
-        return ColorStatement("Adobe RGB (Exif)", b"", 563 / 256, _ADOBE)
+        return ColorStatement("Adobe RGB (Exif)", b"", 563 / 256, ADOBE)
     return None
 
 
@@ -126,7 +116,7 @@ def _converted(image: Image.Image, statement: ColorStatement | None, notes: list
         if statement is None:
             return rgb
         notes.append(f"colors converted from {statement.name}")
-        return _from_numbers(rgb, statement)
+        return convert_to_srgb(rgb, statement.exponent, statement.chromaticities)
     try:
         space, name, same = _inspect(statement.profile)
         if space not in {"L": ("GRAY", "RGB"), "RGB": ("RGB",), "CMYK": ("CMYK",)}[image.mode]:
@@ -143,52 +133,6 @@ def _converted(image: Image.Image, statement: ColorStatement | None, notes: list
     return converted
 
 
-def _from_numbers(image: Image.Image, statement: ColorStatement) -> Image.Image:
-    samples = np.arange(256) / 255
-    linear = (_srgb_linear(samples) if not statement.exponent else samples**statement.exponent).astype(np.float32)
-    if np.abs(np.subtract(statement.chromaticities, _SRGB)).max() < 0.002:
-        table = np.rint(255 * _srgb_encoded(linear)).astype(int).tolist()
-        return image.point(table * 3)
-    matrix = (np.linalg.inv(_to_xyz(_SRGB)) @ _to_xyz(statement.chromaticities)).astype(np.float32)
-    # Spaced by square roots: sRGB's curve is steep near black.
-    encoded = np.rint(255 * _srgb_encoded((np.arange(_FINE + 1) / _FINE) ** 2)).astype(np.uint8)
-    pixels = np.asarray(image).reshape(-1, 3)
-    out = np.empty_like(pixels)
-    for start in range(0, len(pixels), _BLOCK):
-        light = np.clip(linear[pixels[start : start + _BLOCK]] @ matrix.T, 0, 1)
-        out[start : start + _BLOCK] = encoded[np.rint(np.sqrt(light) * _FINE).astype(np.uint16)]
-    return Image.fromarray(out.reshape(image.height, image.width, 3))
-
-
-def _srgb_linear(sample: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """Returns linear light of sRGB samples, 0..1 (IEC 61966-2-1)."""
-    return np.where(sample <= 0.04045, sample / 12.92, ((sample + 0.055) / 1.055) ** 2.4)
-
-
-def _srgb_encoded(light: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    return np.where(light <= 0.0031308, light * 12.92, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055)
-
-
-def _to_xyz(chromaticities: Chromaticities) -> Float[np.ndarray, "3 3"]:
-    """Returns the matrix from linear RGB to XYZ, with white adapted to D65 by Bradford's transform.
-
-    Raises:
-        ValueError: the primaries span no plane.
-    """
-    pairs = np.asarray(chromaticities, np.float64).reshape(4, 2)
-    if not (np.isfinite(pairs).all() and (pairs[:, 1] > 1e-4).all() and (pairs >= 0).all() and (pairs <= 2).all()):
-        raise ValueError("chromaticities outside the diagram")
-    xyz = np.stack([pairs[:, 0] / pairs[:, 1], np.ones(4), (1 - pairs.sum(axis=1)) / pairs[:, 1]])
-    white, primaries = xyz[:, 0], xyz[:, 1:]
-    if abs(np.linalg.det(primaries / np.linalg.norm(primaries, axis=0))) < 1e-3:
-        raise ValueError("primaries on a line")
-    matrix = primaries * np.linalg.solve(primaries, white)
-    bradford = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
-    d65 = np.array([_D65[0] / _D65[1], 1.0, (1 - sum(_D65)) / _D65[1]])
-    adapt = np.linalg.inv(bradford) @ np.diag((bradford @ d65) / (bradford @ white)) @ bradford
-    return adapt @ matrix
-
-
 def _png_statement(image: Image.Image, notes: list[str]) -> ColorStatement | None:
     gamma, chroma = image.info.get("gamma"), image.info.get("chromaticity")
     if gamma is None and chroma is None:
@@ -196,10 +140,10 @@ def _png_statement(image: Image.Image, notes: list[str]) -> ColorStatement | Non
     if gamma is not None and not 0.05 <= gamma <= 10:
         notes.append(f"unusable gAMA {gamma:g} ignored")
         gamma = None
-    chromaticities = _SRGB
+    chromaticities = SRGB
     if chroma is not None:
         try:
-            _to_xyz(tuple(chroma))
+            to_xyz(tuple(chroma))
             chromaticities = tuple(chroma)
         except (ValueError, np.linalg.LinAlgError):
             notes.append("unusable cHRM ignored")

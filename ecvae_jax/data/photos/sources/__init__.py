@@ -51,7 +51,7 @@ def open_source(source: str, options: PrepareConfig | None = None) -> Source:
     if path.is_file() and path.suffix.lower() == ".txt":
         return open_list(path, options.identity)
     if path.is_file() and is_archive(path):
-        return open_archive(path, options.identity)
+        return open_archive(path, options.identity, options.max_megabytes)
     return open_folder(_folder(source, source), options.identity)
 
 
