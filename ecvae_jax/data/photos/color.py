@@ -123,8 +123,10 @@ def _converted(image: Image.Image, statement: ColorStatement | None, notes: list
             raise ValueError(f"profile of {space} for {image.mode}")
         if same:
             return image.convert("RGB")
-        source = image.convert("RGB") if space == "RGB" else image
-        converted = ImageCms.profileToProfile(source, _open(statement.profile), _srgb(), outputMode="RGB")
+        if image.mode == "L":
+            converted = Image.fromarray(_gray_table(statement.profile, space)[np.asarray(image)])
+        else:
+            converted = ImageCms.profileToProfile(image, _open(statement.profile), _srgb(), outputMode="RGB")
         assert converted is not None
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):  # a profile for another mode, or invalid bytes
         notes.append("unreadable color profile ignored")
@@ -202,6 +204,15 @@ def _inspect(profile: bytes) -> tuple[str, str, bool]:
     assert converted is not None
     change = np.abs(np.asarray(converted, int) - np.asarray(probe.convert("RGB"), int))
     return space, name, bool(change.max() <= 4 and change.mean() < 0.6)
+
+
+def _gray_table(profile: bytes, space: str) -> UInt8[np.ndarray, "256 3"]:
+    """Returns sRGB for each gray level. Little CMS 2.19's table for gray is 9 levels off in linear light's shadows."""
+    ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    ramp = ramp.convert("RGB") if space == "RGB" else ramp
+    exact = ImageCms.Flags.NOOPTIMIZE
+    converted = ImageCms.profileToProfile(ramp, _open(profile), _srgb(), outputMode="RGB", flags=exact)
+    return np.asarray(converted)[0]
 
 
 def _open(profile: bytes) -> ImageCms.ImageCmsProfile:
