@@ -101,7 +101,7 @@ def read_pts_files(source: Source) -> GivenLandmarks | None:
     files = _pts_names(source)
     used: dict[str, str] = {}
     for photo in source.photos:
-        stem = composed(str(PurePosixPath(photo.name).with_suffix("")))
+        stem = composed(posixpath.splitext(photo.name)[0])
         name = files.get(stem) or files.get(composed(photo.name))
         if name is not None:
             used[photo.name] = name

@@ -109,13 +109,14 @@ def read_pts(label: str, content: bytes) -> Float[np.ndarray, "p 2"]:
         if not line or _PTS_HEADER.fullmatch(line):
             continue
         cells = line.split()
+        spaced = len(cells) == 2
         if len(cells) == 1:
             cells = cells[0].split(",")
-        elif len(cells) == 2:
+        elif spaced:
             # "12.5, 80": the comma separates; "12,5 80,0": both are decimal commas
             cells = [cells[0].removesuffix(","), cells[1]]
-        values = [_number(cell.strip(), decimal_comma=len(line.split()) == 2) for cell in cells]
-        if len(values) % 2 or not np.isfinite(values).all():
+        values = [_number(cell.strip(), decimal_comma=spaced) for cell in cells]
+        if len(values) % 2 or (len(values) > 2 and "," in line) or not np.isfinite(values).all():
             raise DataError(f"{label}: {line[:40]!r} is not a point; write x y")
         points += values
     landmarks = np.array(points, np.float32).reshape(-1, 2) - np.float32(0.5)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import PurePosixPath
 
 
 def composed(name: str) -> str:
@@ -27,7 +27,7 @@ def match_names(rows: list[str], photos: list[str]) -> dict[str, str]:
         rules.append((composed, _without(prefix)))
     rules += [
         (lambda name: composed(name).casefold(), lambda name: composed(name).casefold()),
-        (composed, lambda name: composed(str(PurePosixPath(name).with_suffix("")))),
+        (composed, lambda name: composed(posixpath.splitext(name)[0])),
     ]
     return next((found for rule in rules if (found := _paired(rows, photos, *rule))), {})
 
