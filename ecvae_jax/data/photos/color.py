@@ -22,6 +22,10 @@ _CICP_PRIMARIES = {1: SRGB, 2: SRGB, 5: SRGB, 6: SRGB, 7: SRGB, 9: BT2020, 12: P
 _CICP_EXPONENTS = {1: 0.0, 2: 0.0, 4: 2.2, 5: 2.8, 6: 0.0, 7: 0.0, 8: 1.0, 13: 0.0, 14: 0.0, 15: 0.0}
 
 
+_STRIP = 512
+"""Rows."""
+
+
 @dataclass(frozen=True)
 class ColorStatement:
     """What a file states of its colors.
@@ -77,22 +81,33 @@ def to_srgb(image: Image.Image, statement: ColorStatement | None, notes: list[st
     if image.mode in ("La", "RGBa"):
         image = image.convert(image.mode.upper())
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        alpha = rgba.getchannel("A")
-        gray = image.mode in ("1", "L", "LA")
-        color = _converted(rgba.getchannel("R") if gray else rgba.convert("RGB"), statement, notes).convert("RGBA")
-        lowest, highest = alpha.getextrema()
-        if highest == 0 and image.format in ("TGA", "BMP", "DIB"):  # their fourth channel is often left empty
-            notes.append("empty alpha channel ignored")
-            alpha = Image.new("L", alpha.size, 255)
-        elif lowest < 255:  # type: ignore[operator]
-            notes.append("transparency composited on white")
-        color.putalpha(alpha)
-        return np.asarray(Image.alpha_composite(Image.new("RGBA", color.size, "white"), color).convert("RGB"))
+        return _on_white(image, statement, notes)
     if image.mode not in ("RGB", "L", "1", "CMYK"):
         notes.append(f"{image.mode} converted to RGB")
         image = image.convert("RGB")
     return np.asarray(_converted(image.convert("L") if image.mode == "1" else image, statement, notes))
+
+
+def _on_white(image: Image.Image, statement: ColorStatement | None, notes: list[str]) -> UInt8[np.ndarray, "h w 3"]:
+    """Returns a transparent image on white. It goes by strips: a whole photo would be held in five copies."""
+    out = np.empty((image.height, image.width, 3), np.uint8)
+    # the fourth channel of these formats is often left empty
+    unused = image.format in ("TGA", "BMP", "DIB") and image.getchannel("A").getextrema()[1] == 0
+    lowest = 255
+    for top in range(0, image.height, _STRIP):
+        rgba = image.crop((0, top, image.width, min(top + _STRIP, image.height))).convert("RGBA")
+        color = rgba.getchannel("R") if image.mode in ("1", "L", "LA") else rgba.convert("RGB")
+        color = _converted(color, statement, [] if top else notes).convert("RGBA")
+        alpha = Image.new("L", rgba.size, 255) if unused else rgba.getchannel("A")
+        lowest = min(lowest, alpha.getextrema()[0])  # type: ignore[type-var]
+        color.putalpha(alpha)
+        white = Image.new("RGBA", color.size, "white")
+        out[top : top + _STRIP] = np.asarray(Image.alpha_composite(white, color).convert("RGB"))
+    if unused:
+        notes.append("empty alpha channel ignored")
+    elif lowest < 255:
+        notes.append("transparency composited on white")
+    return out
 
 
 def levels_to_srgb(

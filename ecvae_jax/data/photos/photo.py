@@ -45,8 +45,8 @@ def read_photo(
 ) -> tuple[UInt8[np.ndarray, "h w 3"], list[str]]:
     """Returns the photo as upright 8-bit sRGB, and notes on the conversions made.
 
-    EXIF rotation is applied. Gray, CMYK, palette and 16-bit images are converted. Colors of another profile become
-    sRGB. Transparency is composited on white. Only the first frame of an animation is used.
+    EXIF rotation is applied. Gray, CMYK, palette and 16-bit images are converted. Colors become sRGB (`color`).
+    Transparency is composited on white. Only the first frame of an animation is used.
 
     Args:
         photo: a file, its bytes, or pixels, which stay unchanged.

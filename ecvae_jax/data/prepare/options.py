@@ -32,10 +32,10 @@ class PrepareConfig:
     """For aligned photos: the box of every face, x0,y0,x1,y1 as fractions of the photo. No face is searched for, only
     its landmarks, which is a few times as fast. "celeba": CelebA's aligned photos."""
     landmarks: str = "auto"
-    """"auto": landmarks68.csv, landmarks98.csv or landmarks.csv in the source's folder, else .pts files beside the
-    photos, else detect. "none": always detect. Any other value: the file to use. A CSV has the columns image (the
-    photo's name in the source), x0, y0, x1, … in pixels; 0 is the photo's left or upper edge. A .txt is a list in
-    WFLW's format."""
+    """"auto": landmarks68.csv, landmarks98.csv or landmarks.csv in the source, else .pts files beside the photos, else
+    detect. "none": always detect. Any other value: the file to use. A CSV has the columns image (the photo's name in
+    the source), x0, y0, x1, … in pixels of the upright photo; 0 is its left or upper edge. A .txt is a list in WFLW's
+    format."""
     identity: Literal["auto", "folder", "prefix", "stem", "none"] = "auto"
     """What names a person. "folder": the photo's folder. "prefix": its file name without a trailing number
     (NAME_0001.jpg). "stem": its whole file name (the same ID.jpg in several folders). "none": each photo is a person.
