@@ -41,7 +41,7 @@ def draw_face(size: int = 160, shift: float = 0.0, skin: tuple[int, int, int] = 
 def face_landmarks(size: int = 160, shift: float = 0.0, points: int = 68) -> np.ndarray:
     """Returns the landmarks of the drawn face in the scheme of 68 or 98, in pixels: (points, 2) float32."""
 
-    def ring(x: float, y: float, rx: float, ry: float, degrees: np.ndarray | list[float]) -> list[tuple[float, float]]:
+    def ring(x: float, y: float, rx: float, ry: float, degrees: np.ndarray | list[int]) -> list[tuple[float, float]]:
         """Points of an ellipse; 0° is right, 90° down."""
         return [(x + rx * np.cos(a), y + ry * np.sin(a)) for a in np.radians(degrees)]
 

@@ -152,7 +152,7 @@ class PortraitReader:
                 f"{path}: {detector.name} found no face; give a photo with an upright face of 80 px or more"
             )
         try:
-            box, face_notes = check_face(found[0].landmarks, *photo.shape[:2], self.margin)
+            box, face_notes = check_face(found[0].landmarks, photo.shape[0], photo.shape[1], self.margin)
         except BadPhotoError as reason:
             raise NoFaceError(f"{path}: {reason}") from None
         notes = [note for note in notes if note != TURNED] + face_notes

@@ -28,7 +28,7 @@ METADATA_KEYS = ("points", "image_size", "source", "detector", "margin")
 
 @dataclasses.dataclass(frozen=True)
 class FaceRecord:
-    """One face as it is stored.
+    """One face as stored.
 
     Attributes:
         image: JPEG bytes of the square crop, RGB; stored unchanged.

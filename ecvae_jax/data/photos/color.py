@@ -92,14 +92,15 @@ def _on_white(image: Image.Image, statement: ColorStatement | None, notes: list[
     """Returns a transparent image on white. It goes by strips: a whole photo would be held in five copies."""
     out = np.empty((image.height, image.width, 3), np.uint8)
     # the fourth channel of these formats is often left empty
-    unused = image.format in ("TGA", "BMP", "DIB") and image.getchannel("A").getextrema()[1] == 0
+    may_be_unused = image.format in ("TGA", "BMP", "DIB") and image.mode == "RGBA"
+    unused = may_be_unused and not np.asarray(image.getchannel("A")).any()
     lowest = 255
     for top in range(0, image.height, _STRIP):
         rgba = image.crop((0, top, image.width, min(top + _STRIP, image.height))).convert("RGBA")
         color = rgba.getchannel("R") if image.mode in ("1", "L", "LA") else rgba.convert("RGB")
         color = _converted(color, statement, [] if top else notes).convert("RGBA")
         alpha = Image.new("L", rgba.size, 255) if unused else rgba.getchannel("A")
-        lowest = min(lowest, alpha.getextrema()[0])  # type: ignore[type-var]
+        lowest = min(lowest, int(np.asarray(alpha).min()))
         color.putalpha(alpha)
         white = Image.new("RGBA", color.size, "white")
         out[top : top + _STRIP] = np.asarray(Image.alpha_composite(white, color).convert("RGB"))
@@ -169,7 +170,7 @@ def _png_statement(image: Image.Image, notes: list[str]) -> ColorStatement | Non
 
 def _cicp(image: Image.Image) -> tuple[int, int] | None:
     """Returns the primaries and transfer of a PNG's cICP chunk or an AVIF's nclx box; Pillow reads neither."""
-    stream = image.fp if image.format in ("PNG", "AVIF") else None
+    stream = getattr(image, "fp", None) if image.format in ("PNG", "AVIF") else None
     if stream is None:
         return None
     place = stream.tell()
@@ -207,7 +208,7 @@ def _inspect(profile: bytes) -> tuple[str, str, bool]:
     """Returns a profile's color space and name, and whether it is sRGB: by what it does, since names lie."""
     opened = _open(profile)
     name = " ".join(ImageCms.getProfileDescription(opened).split())
-    space = opened.profile.xcolor_space.strip()
+    space = str(getattr(opened.profile, "xcolor_space", "")).strip()
     if space not in ("GRAY", "RGB"):
         return space, name, False
     if space == "GRAY":

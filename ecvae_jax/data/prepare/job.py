@@ -92,8 +92,9 @@ class FaceWorker:
         notes += read_notes
         landmarks, face_notes = self._landmarks(photo, job)
         notes += face_notes
+        height, width = photo.shape[:2]
         given_in_turned = job.landmarks is not None and TURNED in read_notes
-        box, box_notes = check_face(landmarks, *photo.shape[:2], limits.margin, limits.min_side, given_in_turned)
+        box, box_notes = check_face(landmarks, height, width, limits.margin, limits.min_side, given_in_turned)
         notes += box_notes
         size = limits.size
         if box.side < size:
