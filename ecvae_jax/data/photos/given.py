@@ -148,7 +148,8 @@ def _find_table(source: Source) -> str | None:
         names |= {name for name in DEFAULT_NAMES if (source.root / name).is_file()}
     for wanted in DEFAULT_NAMES:
         found = sorted(
-            (name for name in names if PurePosixPath(name).name.lower() == wanted), key=lambda name: name.count("/")
+            (name for name in names if PurePosixPath(name).name.lower() == wanted),
+            key=lambda name: (name.count("/"), name),
         )
         top = [name for name in found if name.count("/") == found[0].count("/")]
         if len(top) > 1:
