@@ -176,6 +176,18 @@ def test_a_face_that_prepare_would_note_or_refuse_is_noted_or_refused_here(
         read(drawn)
 
 
+def test_mediapipe_tells_an_upside_down_face(tmp_path: Path) -> None:
+    """Of 20 rendered heads turned by 180°, BlazeFace and the mesh see a false upright face in 15; the first is one."""
+    pytest.importorskip("ai_edge_litert", reason="needs extra mediapipe")
+    head = Image.fromarray(load_faces("rendered", "test").image(0)).resize((256, 256))
+    head.save(tmp_path / "upright.png")
+    head.rotate(180).save(tmp_path / "down.png")
+    reader = PortraitReader(32, 98, detector_name="mediapipe-98")
+    assert len(reader.read([tmp_path / "upright.png"])) == 1
+    with pytest.raises(NoFaceError, match="face upside down"):
+        reader.read([tmp_path / "down.png"])
+
+
 @pytest.mark.parametrize("kind", ["upright", "upside down"])
 def test_dlib_finds_no_face_in_an_upside_down_photo(tmp_path: Path, kind: str) -> None:
     """Of 80 rendered heads turned by 180°, HOG finds a weak false face in 11; these are three of them."""
