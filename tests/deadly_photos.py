@@ -12,14 +12,14 @@ from ecvae_jax.data.prepare import pool as workers
 START, OPEN = workers._start_worker, photo_module.Image.open
 
 
-def deadly_open(file, *rest):
+def deadly_open(file, *rest, **options):
     """Opens an image with Pillow; some names kill the process."""
     name = Path(file).name
     if name.startswith("PersonB"):
         os.kill(os.getpid(), signal.SIGSEGV if name.endswith("1.png") else signal.SIGKILL)
     if name.startswith("PersonD"):
         os._exit(3)
-    return OPEN(file, *rest)
+    return OPEN(file, *rest, **options)
 
 
 def deadly_start(options, detect):

@@ -39,9 +39,25 @@ def draw_face(size: int = 160, shift: float = 0.0, skin: tuple[int, int, int] = 
 
 
 def face_landmarks(size: int = 160, shift: float = 0.0, points: int = 68) -> np.ndarray:
-    """Returns points on the outline of the drawn face, in pixels: (points, 2) float32."""
-    angle = np.linspace(0, 2 * np.pi, points, endpoint=False)
-    outline = np.stack([50 + shift + 25 * np.cos(angle), 52 + 34 * np.sin(angle)], axis=1)
+    """Returns the landmarks of the drawn face in the scheme of 68 or 98, in pixels: (points, 2) float32."""
+
+    def ring(x: float, y: float, rx: float, ry: float, degrees: np.ndarray | list[int]) -> list[tuple[float, float]]:
+        """Points of an ellipse; 0° is right, 90° down."""
+        return [(x + rx * np.cos(a), y + ry * np.sin(a)) for a in np.radians(degrees)]
+
+    dense = points == 98
+    contour = ring(50, 52, 25, 34, np.linspace(195, -15, 33 if dense else 17))
+    brows = [[(x + dx, y) for dx, y in ((-7, 39), (-3.5, 37), (0, 35.9), (3.5, 37), (7, 39))] for x in (39, 61)]
+    lower = [[(x + dx, y) for dx, y in ((7, 40), (3.5, 38.5), (0, 37.5), (-3.5, 38.5))] for x in (39, 61)]
+    nose = [(50, y) for y in (46, 50, 54, 58)] + [(x, 61) for x in (45, 47.5, 50, 52.5, 55)]
+    lids = [180, 225, 270, 315, 0, 45, 90, 135] if dense else [180, 240, 300, 0, 60, 120]
+    eyes = ring(39, 46, 5, 2.6, lids) + ring(61, 46, 5, 2.6, lids)
+    lips = ring(50, 72, 10, 3.6, np.arange(180, 540, 30)) + ring(50, 72, 7, 1.2, np.arange(180, 540, 45))
+    loops = brows[0] + lower[0] + [*reversed([(100 - x, y) for x, y in brows[0]])] + lower[1][::-1]
+    parts = contour + (loops if dense else brows[0] + brows[1]) + nose + eyes + lips
+    parts += [(39, 46), (61, 46)] if dense else []
+    outline = np.add(parts, [shift, 0])
+    assert outline.shape == (points, 2)
     return (outline * size / 100).astype(np.float32)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_faces import face_landmarks
 from PIL import Image
 
 from ecvae_jax import __version__
@@ -192,7 +193,7 @@ def test_prepare_a_folder_with_given_landmarks(tmp_path: Path, capsys: pytest.Ca
     rows = ["image," + ",".join(f"x{i},y{i}" for i in range(68))]
     for name in ("a.png", "b.png", "c.png"):
         Image.fromarray(rng.integers(0, 255, (120, 120, 3)).astype(np.uint8)).save(source / name)
-        rows.append(name + "," + ",".join(f"{v:.2f}" for v in rng.uniform(30, 90, 136)))
+        rows.append(name + "," + ",".join(f"{v:.2f}" for v in face_landmarks(120).reshape(-1)))
     (source / "landmarks68.csv").write_text("\n".join(rows) + "\n")
     (source / "broken.jpg").write_bytes(b"")
     assert main(["prepare", str(source), str(tmp_path / "out"), "--size", "64"]) == 0

@@ -111,7 +111,7 @@ def test_a_member_too_large_to_be_a_photo_is_not_unpacked(tmp_path: Path):
         target.addfile(info, io.BytesIO(bytes(10**6)))
     for name in ("bomb.zip", "bomb.tar.gz"):
         (loaded,) = open_source(str(tmp_path / name), options).load(0)
-        assert str(loaded.content) == "too large: 1 MB in the archive, at most 0.5 (max_megabytes)"
+        assert str(loaded.content) == "too large: 1.0 MB in the archive, at most 0.5 (max_megabytes)"
         (loaded,) = open_source(str(tmp_path / name)).load(0)
         assert loaded.content == bytes(10**6)
 

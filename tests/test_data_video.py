@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -90,3 +92,87 @@ def test_a_file_that_is_not_a_video_is_refused_in_one_line(tmp_path: Path, monke
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'ecvae-jax\[video\]'"):
         open_source(f"video:{tmp_path / 'bad.mp4'}")
+
+
+QUADRANTS = np.zeros((48, 96, 3), np.uint8)
+QUADRANTS[:24, :48] = 250, 20, 20
+QUADRANTS[:24, 48:] = 20, 250, 20
+QUADRANTS[24:, :48] = 20, 20, 250
+QUADRANTS[24:, 48:] = 240, 240, 240
+
+
+def write_quadrants(file: Path, **settings: object) -> None:
+    """Writes two frames of four colors; `settings` are attributes of the stream."""
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 96, 48, "yuv420p", 4_000_000
+        for name, value in settings.items():
+            setattr(stream.codec_context, name, value)
+        for _ in range(2):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(QUADRANTS, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def set_display_matrix(file: Path, a: float, b: float, c: float, d: float) -> None:
+    """Changes the matrix in the track header of an MP4: 9 numbers, big-endian, at byte 48 of a tkhd of version 0."""
+    data = bytearray(file.read_bytes())
+    at = data.index(b"tkhd") + 44
+    matrix = [round(value * 65536) for value in (a, b, 0, c, d, 0, 0, 0)] + [1 << 30]
+    data[at : at + 36] = struct.pack(">9i", *matrix)
+    file.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "shown"),
+    [
+        ((1, 0, 0, 1), QUADRANTS),
+        ((0, 1, -1, 0), np.rot90(QUADRANTS, -1)),
+        ((-1, 0, 0, -1), np.rot90(QUADRANTS, 2)),
+        ((0, -1, 1, 0), np.rot90(QUADRANTS, 1)),
+        ((-1, 0, 0, 1), QUADRANTS[:, ::-1]),
+        ((1, 0, 0, -1), QUADRANTS[::-1]),
+        ((0, 1, 1, 0), QUADRANTS.transpose(1, 0, 2)),
+    ],
+)
+def test_a_frame_is_turned_as_players_show_it(tmp_path: Path, matrix: tuple, shown: np.ndarray):
+    write_quadrants(tmp_path / "clip.mp4")
+    set_display_matrix(tmp_path / "clip.mp4", *matrix)
+    for loaded in open_source(f"video:{tmp_path / 'clip.mp4'}").load(0):
+        assert isinstance(loaded.content, np.ndarray)
+        assert loaded.content.shape == shown.shape
+        assert np.abs(loaded.content.astype(int) - shown).mean() < 8
+
+
+def test_a_display_matrix_of_an_odd_angle_is_refused(tmp_path: Path):
+    write_quadrants(tmp_path / "clip.mp4")
+    set_display_matrix(tmp_path / "clip.mp4", 0.7071, 0.7071, -0.7071, 0.7071)
+    assert all("odd angle" in str(one.content) for one in open_source(f"video:{tmp_path / 'clip.mp4'}").load(0))
+
+
+@pytest.mark.parametrize(("aspect", "shape"), [((2, 1), (48, 192)), ((1, 2), (96, 96)), ((64, 45), (48, 137))])
+def test_pixels_that_are_not_square_become_square(tmp_path: Path, aspect: tuple[int, int], shape: tuple[int, int]):
+    write_quadrants(tmp_path / "clip.mp4", sample_aspect_ratio=Fraction(*aspect))
+    for loaded in open_source(f"video:{tmp_path / 'clip.mp4'}").load(0):
+        assert isinstance(loaded.content, np.ndarray)
+        assert loaded.content.shape == (*shape, 3)
+        assert abs(loaded.content[:10, -10:, 1].mean() - 250) < 12  # the upper right quarter stays there
+
+
+def test_a_video_of_high_dynamic_range_is_refused(tmp_path: Path):
+    write_quadrants(tmp_path / "clip.mkv", color_trc=16, color_primaries=9, colorspace=9)
+    reasons = {str(one.content) for one in open_source(f"video:{tmp_path / 'clip.mkv'}").load(0)}
+    assert reasons == {"high dynamic range or BT.2020 video: convert it to BT.709"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nreal.mp4\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile real.mp4\n",
+    ],
+)
+def test_a_playlist_is_no_video(tmp_path: Path, text: str):
+    write_video(tmp_path / "real.mp4", 4)
+    (tmp_path / "list.mp4").write_text(text)
+    with pytest.raises(DataError, match="unreadable video"):
+        open_source(f"video:{tmp_path / 'list.mp4'}")

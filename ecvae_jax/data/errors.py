@@ -11,6 +11,10 @@ class MissingExtraError(DataError):
     """An optional dependency is not installed; the message names the command that installs it."""
 
 
+class BadPhotoError(Exception):
+    """A photo that cannot be used; the message is the reason in one line."""
+
+
 def one_line(error: BaseException, limit: int = 200) -> str:
     """Returns an error's message on one line of at most `limit` characters, or its type if it has no message."""
     return " ".join(str(error).split())[:limit] or type(error).__name__

@@ -7,10 +7,8 @@ import copy
 import hashlib
 import io
 import json
-import os
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, overload
@@ -22,8 +20,9 @@ from PIL import Image
 from ecvae_jax.config import RENDERED
 from ecvae_jax.data.detect import recorded_detector
 from ecvae_jax.data.errors import DataError
-
-_READ_CHUNK = 2048
+from ecvae_jax.data.host_tf import load_tfds
+from ecvae_jax.data.manifest import INFO, RecordFile, read_manifest, unreadable
+from ecvae_jax.data.shards import check_files, float_values, jpeg_size, read_in_order
 
 
 class _Tags(Sequence[dict[str, Any]]):
@@ -59,12 +58,18 @@ class Faces:
         metadata: of the whole folder: source, detector, margin, …
     """
 
-    def __init__(self, records: Path, split: str, files: Sequence[Any], metadata: dict[str, Any]) -> None:
-        """Reads landmarks and names of all records in `files` (tfds' file instructions); decodes no image."""
+    def __init__(self, records: Path, split: str, files: Sequence[RecordFile], metadata: dict[str, Any]) -> None:
+        """Reads landmarks and names of all records in `files`; decodes no image.
+
+        Raises:
+            DataError: a file is not regular, or does not hold the number of records that the manifest states.
+        """
+        load_tfds()  # first: it makes the imports below quiet
         from array_record.python.array_record_data_source import ArrayRecordDataSource
         from tensorflow_datasets.proto import tf_example_pb2
 
-        source: Any = ArrayRecordDataSource(files)
+        check_files(files)  # before the readers: their C++ blocks on a FIFO
+        source: Any = ArrayRecordDataSource(list[Any](files))
         self.records, self.split, self.metadata = records, split, metadata
         self.points, self.image_size = int(metadata["points"]), int(metadata["image_size"])
         self._source, self._example = source, tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
@@ -73,13 +78,15 @@ class Faces:
         self.names: list[str] = []
         tags: list[bytes] = []
         self.landmarks: Float[np.ndarray, "n p 2"] = np.empty((len(source), self.points, 2), np.float32)
-        for index, raw in enumerate(_in_order(files)):
+        for index, raw in enumerate(read_in_order(files)):
             feature = self._example.FromString(raw).features.feature
-            self.landmarks[index] = _numbers(feature["landmarks"].float_list, 2 * self.points).reshape(-1, 2)
+            self.landmarks[index] = float_values(feature["landmarks"].float_list, 2 * self.points).reshape(-1, 2)
             self.identities.append(feature["identity"].bytes_list.value[0].decode())
             self.groups.append(feature["group"].bytes_list.value[0].decode())
             self.names.append(feature["name"].bytes_list.value[0].decode())
             tags.append(feature["tags"].bytes_list.value[0])
+        if not np.isfinite(self.landmarks).all():
+            raise DataError("a landmark is NaN or infinite")
         self.tags: Sequence[dict[str, Any]] = _Tags(tags)
 
     def __len__(self) -> int:
@@ -112,10 +119,21 @@ class Faces:
             ) from None
 
     def encoded(self, indices: Sequence[int] | np.ndarray) -> list[bytes]:
-        """Returns the JPEG bytes of the faces at `indices`."""
+        """Returns the JPEG bytes of the faces at `indices`.
+
+        Raises:
+            DataError: one is not a JPEG of the stated size; no decoder sees its bytes.
+        """
         # One at a time: the reader distributes a batch over threads, which takes three times as long.
         raws = (self._source[int(i)] for i in indices)
-        return [self._example.FromString(raw).features.feature["image"].bytes_list.value[0] for raw in raws]
+        jpegs = [self._example.FromString(raw).features.feature["image"].bytes_list.value[0] for raw in raws]
+        for jpeg in jpegs:
+            if jpeg_size(jpeg) != (self.image_size, self.image_size):
+                raise DataError(
+                    f"records {str(self.records)!r}: an image is not a JPEG of {self.image_size}×{self.image_size} px, "
+                    "as metadata.json states; prepare them again"
+                )
+        return jpegs
 
     def image(self, index: int, size: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
         """Returns one face, resized to `size` × `size` pixels (by area means when reducing)."""
@@ -197,18 +215,18 @@ def load_faces(records: str | Path, split: str) -> Faces:
     folder = Path(records)
     if not folder.is_dir():
         raise DataError(f"records {str(folder)!r}: no such folder; make one with `ecvae prepare SOURCE OUT`")
-    if not (folder / "dataset_info.json").is_file():
+    if not (folder / INFO).is_file():
         raise DataError(
-            f"records {str(folder)!r}: not a records folder (it has no dataset_info.json); "
+            f"records {str(folder)!r}: not a records folder (it has no {INFO}); "
             "make one with `ecvae prepare SOURCE OUT`"
         )
-    info, metadata = _read_info(folder)
-    if split not in info.splits:
-        raise DataError(f"split {split!r}: {folder} has only {sorted(info.splits)}")
+    manifest = read_manifest(folder)
+    if split not in manifest.splits:
+        raise DataError(f"split {split!r}: {folder} has only {sorted(manifest.splits)}")
     try:
-        return Faces(folder, split, info.splits[split].file_instructions, metadata)
+        return Faces(folder, split, manifest.splits[split], manifest.metadata)
     except Exception as error:  # the reader's C++ raises many types; the user needs the folder's name and one line
-        raise _unreadable(folder, error) from error
+        raise unreadable(folder, error) from error
 
 
 def record_splits(records: str | Path) -> dict[str, int]:
@@ -217,59 +235,12 @@ def record_splits(records: str | Path) -> dict[str, int]:
     Raises:
         DataError: the folder cannot be read as records.
     """
-    info, _ = _read_info(Path(records))
-    return {name: split.num_examples for name, split in info.splits.items()}
-
-
-def _read_info(folder: Path) -> tuple[Any, dict[str, Any]]:
-    from ecvae_jax.data.host_tf import load_tfds
-
-    try:
-        info = load_tfds().builder_from_directory(str(folder)).info
-        metadata = json.loads((folder / "metadata.json").read_text())
-        _ = int(metadata["points"]), int(metadata["image_size"])
-    except Exception as error:  # tfds' parsers raise many types; the user needs the folder's name and one line
-        raise _unreadable(folder, error) from error
-    return info, metadata
-
-
-def _unreadable(folder: Path, error: Exception) -> DataError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return DataError(f"records {str(folder)!r} cannot be read: {reason}; prepare them again")
-
-
-def _in_order(files: Sequence[Any]) -> Iterator[bytes]:
-    """Yields the records of tfds' file instructions, reading one chunk ahead.
-
-    Reading by index through a data source takes 1.5 times as long.
-    """
-    from array_record.python.array_record_module import ArrayRecordReader
-
-    with ThreadPoolExecutor(max_workers=1) as ahead:
-        pending: deque[Future[list[bytes]]] = deque()
-        for file in files:
-            reader = ArrayRecordReader(os.fspath(file.filename))
-            end = file.skip + file.take
-            for start in range(file.skip, end, _READ_CHUNK):
-                pending.append(ahead.submit(reader.read, start, min(start + _READ_CHUNK, end)))
-                if len(pending) > 1:
-                    yield from pending.popleft().result()
-        for last in pending:
-            yield from last.result()
-
-
-def _numbers(stored: Any, count: int) -> Float[np.ndarray, " n"]:
-    """Returns the values of a FloatList, read from its serialized bytes: they are packed at the end.
-
-    Reading them from the message takes ten times as long: more than 10 s for 200,000 faces.
-    """
-    if len(stored.value) != count:
-        raise ValueError(f"a face has {len(stored.value)} landmark coordinates, metadata.json requires {count}")
-    return np.frombuffer(stored.SerializeToString()[-4 * count :], "<f4")
+    manifest = read_manifest(Path(records))
+    return {name: manifest.count(name) for name in manifest.splits}
 
 
 def _decode(jpeg: bytes, size: int) -> UInt8[np.ndarray, "h w 3"]:
-    with Image.open(io.BytesIO(jpeg)) as image:
+    with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
         image = image.convert("RGB")
         if image.size != (size, size):
             smaller = size < image.width

@@ -15,13 +15,16 @@ from jaxtyping import Float, UInt8
 from ecvae_jax.config import Config
 from ecvae_jax.data.detect import choose_detector, load_detector
 from ecvae_jax.data.detect.detector import Detector
-from ecvae_jax.data.errors import DataError
+from ecvae_jax.data.errors import BadPhotoError, DataError
 from ecvae_jax.data.faces import load_faces
-from ecvae_jax.data.photos.crop import crop_box, cut_crop, to_crop_units
-from ecvae_jax.data.photos.photo import BadPhotoError, read_photo
+from ecvae_jax.data.photos.crop import cut_crop, to_crop_units
+from ecvae_jax.data.photos.face_check import check_face
+from ecvae_jax.data.photos.photo import TURNED, read_photo
 from ecvae_jax.data.prepare.options import PrepareConfig
 
 DEFAULT_MARGIN = PrepareConfig.margin
+_LARGEST = (250.0, 256.0)
+"""Megapixels and megabytes of one photo: those of phones have up to 200 megapixels. One is read at a time."""
 
 _RECORDS = re.compile(r"(?P<records>.+):(?P<split>train|validation|test):(?P<indices>\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)")
 
@@ -134,22 +137,28 @@ class PortraitReader:
         """Returns the largest face of a photo.
 
         Raises:
-            NoFaceError: the detector finds none.
+            NoFaceError: the detector finds none, or the face is upside down.
             DataError: the file is not an image, or the detector has fewer landmarks than the scheme.
             MissingExtraError: the detector is not installed.
         """
         detector = self.detector
         try:
-            photo, _ = read_photo(path)
+            photo, notes = read_photo(path, *_LARGEST)
         except BadPhotoError as reason:
-            raise DataError(f"{path}: {reason}") from None
+            raise DataError(f"{path}: {_without_option(str(reason))}") from None
         found = detector.detect(photo)
         if not found:
             raise NoFaceError(
                 f"{path}: {detector.name} found no face; give a photo with an upright face of 80 px or more"
             )
-        notes = [f"{path}: {len(found)} faces, using the largest"] if len(found) > 1 else []
-        box = crop_box(found[0].landmarks, self.margin)
+        try:
+            box, face_notes = check_face(found[0].landmarks, photo.shape[0], photo.shape[1], self.margin)
+        except BadPhotoError as reason:
+            raise NoFaceError(f"{path}: {reason}") from None
+        notes = [note for note in notes if note != TURNED] + face_notes
+        if len(found) > 1:
+            notes.insert(0, f"{len(found)} faces, using the largest")
+        notes = [f"{path}: {note}" for note in notes]
         landmarks = to_crop_units(found[0].landmarks, box)
         if detector.points != self.points:
             from ecvae_jax.structure.scheme import convert_landmarks
@@ -176,6 +185,11 @@ class PortraitReader:
             raise DataError(f"{records}:{split}:{beyond[0]}: out of range; the split has faces 0 to {len(faces) - 1}")
         landmarks = faces.landmarks_as(self.points)[wanted]
         return Portraits(faces.images(wanted, self.image_size), landmarks, [faces.names[i] for i in wanted], [])
+
+
+def _without_option(reason: str) -> str:
+    """Returns a reason with advice in place of an option of `ecvae prepare`, which `transfer` does not have."""
+    return re.sub(r" \(max_megapixels\)| \(max_megabytes\)", "; give a smaller copy", reason)
 
 
 def _expand(indices: str) -> Iterator[int]:

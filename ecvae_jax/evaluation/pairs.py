@@ -175,7 +175,7 @@ def folder_pairs(model: Model, sources: Path, targets: Path, limit: int = 500, s
             left_out["not readable"].append(name)
         else:
             kept.append((name, first, second))
-            several += [name] if first.notes or second.notes else []
+            several += [name] if any("using the largest" in note for note in (*first.notes, *second.notes)) else []
     causes = {cause: names for cause, names in left_out.items() if names}
     notes = [f"{_count(names, 'pair')} left out, {cause}: {_listed(names)}" for cause, names in causes.items()]
     if unpaired:

@@ -7,7 +7,6 @@ import fcntl
 import os
 import shutil
 import socket
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from pathlib import Path
 from ecvae_jax.agreement import run_on_host0
 from ecvae_jax.checkpoints.integrity import stored_steps
 from ecvae_jax.checkpoints.place import LostFolderError, Place
+from ecvae_jax.files import UnsafePathError
+from ecvae_jax.files import open_regular as open_regular_file
 
 LOCK = "training.lock"
 """File of a working directory that a running training holds locked; it names the process."""
@@ -101,17 +102,12 @@ def open_regular(path: Path, flags: int) -> int:
         WorkdirError: the path is a link, a device or a pipe.
         OSError: it cannot be opened.
     """
-    refusal = WorkdirError(f"{path} is a link or no regular file: a training does not write through it; remove it")
     try:
-        handle = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):  # ENXIO: a pipe without a reader, or a socket
-            raise refusal from None
-        raise
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise refusal
-    return handle
+        return open_regular_file(path, flags | os.O_CREAT)
+    except UnsafePathError:
+        raise WorkdirError(
+            f"{path} is a link or no regular file: a training does not write through it; remove it"
+        ) from None
 
 
 def _lock(workdir: Path) -> int:

@@ -25,6 +25,10 @@ class _Chip(NamedTuple):
     gray: bool = False
 
 
+_SURE = 1.0
+"""HOG's score above which a face is not sought upside down."""
+
+
 class Dlib68:
     """dlib's HOG face detector and its 68-point predictor (trained on iBUG 300-W, whose license is non-commercial).
 
@@ -69,13 +73,33 @@ class Dlib68:
             if size in tried:
                 continue
             tried.add(size)
-            found = self._find(np.asarray(_resized(photo, size)), 0)
+            found = self._upright(np.asarray(_resized(photo, size)))
             if found:
                 x, y = photo.width / size[0], photo.height / size[1]
                 boxes = [(r.left() * x, r.top() * y, (r.right() + 1) * x, (r.bottom() + 1) * y) for r in found]
                 faces = [DetectedFace(box, self._landmarks(photo, box, self._FOUND), self.points) for box in boxes]
                 return sorted(faces, key=lambda face: (-face.area, face.box))
         return []
+
+    def _upright(self, image: UInt8[np.ndarray, "h w 3"]) -> list[Any]:
+        """Returns the boxes that HOG finds, without those where it finds a better face in the image turned by 180°.
+
+        In 11 of 80 rendered heads turned so, HOG finds a false face; its score is 0.6 at most, a face's is mostly more.
+        """
+        found, scores, _ = self._find.run(image, 0, 0.0)
+        if not found or min(scores) > _SURE:
+            return list(found)
+        height, width = image.shape[:2]
+        turned, better, _ = self._find.run(np.ascontiguousarray(image[::-1, ::-1]), 0, 0.0)
+        back = [
+            self._dlib.rectangle(width - r.right(), height - r.bottom(), width - r.left(), height - r.top())
+            for r in turned
+        ]
+        return [
+            box
+            for box, score in zip(found, scores, strict=True)
+            if not any(score < other and _overlap(box, face) for face, other in zip(back, better, strict=True))
+        ]
 
     def measure(self, image: UInt8[np.ndarray, "h w 3"], box: tuple[float, float, float, float]) -> DetectedFace | None:
         """Returns the predictor's landmarks for the box; never None, even if the box shows no face."""
@@ -104,6 +128,11 @@ class Dlib68:
         # dlib returns pixel indices; the center of pixel k is at k + 0.5
         points = np.array([(p.x + 0.5, p.y + 0.5) for p in shape.parts()], np.float64)
         return (points * [x, y] + [left, top]).astype(np.float32)
+
+
+def _overlap(first: Any, second: Any) -> bool:
+    """Returns whether two rectangles share a third of the smaller one."""
+    return first.intersect(second).area() > min(first.area(), second.area()) / 3
 
 
 def _resized(photo: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -1,19 +1,25 @@
-"""Landmarks supplied by the user: a CSV, .pts files beside the photos, or a WFLW list."""
+"""Landmarks supplied by the user: a CSV, .pts files beside the photos, or a WFLW list.
+
+A file that cannot be used is refused. It is never replaced by a detector in silence: landmarks of two origins differ.
+"""
 
 from __future__ import annotations
 
-import csv
-import re
-from dataclasses import dataclass
+import posixpath
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import Float
 
 from ecvae_jax.data.errors import DataError
+from ecvae_jax.data.photos.landmark_files import decode_text, read_pts, read_table, read_wflw
+from ecvae_jax.data.photos.match_names import composed, match_names
 from ecvae_jax.data.photos.sources.source import Source
 
 DEFAULT_NAMES = ("landmarks68.csv", "landmarks98.csv", "landmarks.csv")
+
+_DETECT = "mend it, or give --landmarks none to detect"
 
 
 @dataclass(frozen=True)
@@ -38,11 +44,11 @@ def find_given_landmarks(source: Source, choice: str) -> GivenLandmarks | None:
 
     Args:
         source: the photos.
-        choice: "auto" finds landmarks68.csv, landmarks98.csv or landmarks.csv in the source's folder, else .pts files
-            beside the photos. "none" finds none. Otherwise a file: a CSV, or a WFLW list (.txt).
+        choice: "auto" finds landmarks68.csv, landmarks98.csv or landmarks.csv in the source, else .pts files beside
+            the photos. "none" finds none. Otherwise a file: a CSV, or a WFLW list (.txt).
 
     Raises:
-        DataError: the file does not exist, or is not a landmark table.
+        DataError: the file does not exist, is not a landmark table, or names none of the photos.
     """
     if choice == "none":
         return None
@@ -50,12 +56,11 @@ def find_given_landmarks(source: Source, choice: str) -> GivenLandmarks | None:
         file = Path(choice)
         if not file.is_file():
             raise DataError(f'landmarks={choice!r}: no such file; give a CSV, a WFLW list (.txt), "auto" or "none"')
-        return read_wflw_list(file) if file.suffix.lower() == ".txt" else read_given_landmarks(file, source.root)
-    if source.root is None:
-        return None
-    for name in DEFAULT_NAMES:
-        if (source.root / name).is_file():
-            return read_given_landmarks(source.root / name, source.root)
+        read = read_wflw_list(file) if file.suffix.lower() == ".txt" else read_given_landmarks(file, source.root)
+        return _named_as_photos(read, source)
+    found = _find_table(source)
+    if found:
+        return _named_as_photos(_read_found(source, found), source)
     return read_pts_files(source)
 
 
@@ -65,28 +70,13 @@ def read_given_landmarks(file: Path, root: Path | None = None) -> GivenLandmarks
     Raises:
         DataError: a column is missing, there are neither 68 nor 98 points, or an image has two rows.
     """
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream)
-            header = [cell.strip() for cell in next(reader, [])]
-            image, columns = _columns(file, header)
-            rows: dict[str, np.ndarray] = {}
-            for cells in reader:
-                if not cells:
-                    continue
-                if len(cells) != len(header):
-                    raise DataError(f"{file}, line {reader.line_num}: {len(cells)} cells, the header has {len(header)}")
-                name = cells[image].strip().replace("\\", "/").removeprefix("./")
-                if root is not None and Path(name).is_relative_to(root.absolute()):
-                    name = Path(name).relative_to(root.absolute()).as_posix()
-                if name in rows:
-                    raise DataError(f"{file}, line {reader.line_num}: image {name!r} has a second row; keep one")
-                rows[name] = np.array([_number(cells[c]) for c in columns], np.float32).reshape(-1, 2)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file} cannot be read as CSV: {error}") from None
+    points, rows = read_table(str(file), _read_file(file))
+    if root is not None:
+        at = root.absolute()
+        rows = {Path(k).relative_to(at).as_posix() if Path(k).is_relative_to(at) else k: v for k, v in rows.items()}
     inside = root is not None and file.resolve().is_relative_to(root.resolve())
     files = frozenset([file.resolve().relative_to(root.resolve()).as_posix()] if inside and root else [])
-    return GivenLandmarks(file.name, len(columns) // 2, rows, files)
+    return GivenLandmarks(file.name, points, rows, files)
 
 
 def read_wflw_list(file: Path) -> GivenLandmarks:
@@ -97,25 +87,7 @@ def read_wflw_list(file: Path) -> GivenLandmarks:
     Raises:
         DataError: a line has another format.
     """
-    best: dict[str, tuple[float, np.ndarray]] = {}
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read as a WFLW list: {error}") from None
-    for number, line in enumerate(lines, 1):
-        cells = line.split(maxsplit=206)
-        if not cells:
-            continue
-        values = [_number(cell) for cell in cells[:200]]
-        if len(cells) != 207 or not np.isfinite(values).all():
-            raise DataError(f"{file}, line {number}: must have WFLW's 196 coordinates, 4 of a box, 6 flags and a name")
-        x0, y0, x1, y1 = values[196:]
-        area, name = (x1 - x0) * (y1 - y0), cells[206].strip().replace("\\", "/")
-        if name not in best or area > best[name][0]:
-            best[name] = area, np.array(values[:196], np.float32).reshape(98, 2)
-    if not best:
-        raise DataError(f"{file}: the list is empty")
-    return GivenLandmarks(file.name, 98, {name: landmarks for name, (_, landmarks) in best.items()})
+    return GivenLandmarks(file.name, 98, read_wflw(str(file), decode_text(str(file), _read_file(file))))
 
 
 def read_pts_files(source: Source) -> GivenLandmarks | None:
@@ -124,51 +96,118 @@ def read_pts_files(source: Source) -> GivenLandmarks | None:
     Their coordinates count pixels from 1: 1 is the center of the first pixel, which is 0.5 here.
 
     Raises:
-        DataError: the files have different numbers of points.
+        DataError: no file is readable or belongs to a photo, or the files have different numbers of points.
     """
-    assert source.root is not None
-    rows, files = {}, set()
+    files = _pts_names(source)
+    used: dict[str, str] = {}
     for photo in source.photos:
-        name = str(PurePosixPath(photo.name).with_suffix(".pts"))
-        if (source.root / name).is_file():
-            rows[photo.name] = _read_pts(source.root / name)
-            files.add(name)
-    # An unreadable file does not count; the report gives its photo's reason.
-    counts = {len(landmarks) for landmarks in rows.values() if np.isfinite(landmarks).all()}
-    if not counts:
+        stem = composed(posixpath.splitext(photo.name)[0])
+        name = files.get(stem) or files.get(composed(photo.name))
+        if name is not None:
+            used[photo.name] = name
+    contents = source.read(sorted(set(used.values())))
+    rows: dict[str, np.ndarray] = {}
+    faults: dict[str, str] = {}
+    for photo, name in used.items():
+        try:
+            rows[photo] = read_pts(name, _content(contents[name]))
+        except DataError as error:
+            faults[name] = str(error)
+            rows[photo] = np.full((1, 2), np.nan, np.float32)
+    if not used:
+        if files:
+            raise DataError(
+                f"source {source.label!r}: none of its {len(files)} .pts files is named like a photo, such as "
+                f"{min(files.values())!r}; rename them, or give --landmarks none to detect"
+            )
         return None
-    points = counts.pop()
-    if counts or points not in (68, 98):
-        found = sorted({points, *counts})
-        raise DataError(f"source {source.label!r}: .pts files with {found} points; all must have 68, or all 98")
+    # An unreadable file does not count; the report gives its photo's reason.
+    counts = {len(rows[photo]): name for photo, name in used.items() if name not in faults}
+    if not counts:
+        name, fault = next(iter(faults.items()))
+        raise DataError(f"source {source.label!r}: none of its {len(used)} .pts files is readable; {fault}; {_DETECT}")
+    if len(counts) > 1 or not set(counts) <= {68, 98}:
+        named = ", ".join(f"{name!r} has {count}" for count, name in sorted(counts.items()))
+        raise DataError(
+            f"source {source.label!r}: .pts files with {sorted(counts)} points; all must have 68, or all 98 ({named})"
+        )
+    (points,) = counts
     bad = np.full((points, 2), np.nan, np.float32)
     rows = {name: landmarks if len(landmarks) == points else bad for name, landmarks in rows.items()}
-    return GivenLandmarks(f"{len(files)} .pts files", points, rows, frozenset(files))
+    return GivenLandmarks(f"{len(used)} .pts files", points, rows, frozenset(used.values()))
 
 
-def _read_pts(file: Path) -> Float[np.ndarray, "p 2"]:
+def _find_table(source: Source) -> str | None:
+    """Returns the name, in the source, of its landmark table; in upper case and in an archive's folder, too.
+
+    Raises:
+        DataError: several folders have one.
+    """
+    names = {name for name, _ in source.skipped if PurePosixPath(name).name.lower() in DEFAULT_NAMES}
+    if source.root is not None:
+        names |= {name for name in DEFAULT_NAMES if (source.root / name).is_file()}
+    for wanted in DEFAULT_NAMES:
+        found = sorted(
+            (name for name in names if PurePosixPath(name).name.lower() == wanted),
+            key=lambda name: (name.count("/"), name),
+        )
+        top = [name for name in found if name.count("/") == found[0].count("/")]
+        if len(top) > 1:
+            raise DataError(
+                f"source {source.label!r}: {len(top)} landmark tables, {top[0]!r} and {top[1]!r}; join them, give one "
+                "by --landmarks FILE, or --landmarks none to detect"
+            )
+        if top:
+            return top[0]
+    return None
+
+
+def _read_found(source: Source, name: str) -> GivenLandmarks:
+    if source.root is not None and (source.root / name).is_file():
+        found = read_given_landmarks(source.root / name, source.root)
+        return replace(found, files=frozenset([name]))
+    points, rows = read_table(f"{source.label}: {name}", _content(source.read([name])[name]))
+    return GivenLandmarks(PurePosixPath(name).name, points, rows, frozenset([name]))
+
+
+def _pts_names(source: Source) -> dict[str, str]:
+    """Returns the names of the source's .pts files, by `composed` of the name without suffix."""
+    names = {name for name, _ in source.skipped if name.lower().endswith(".pts")}
+    if source.root is not None and not source.searched:  # a list names photos only
+        for folder in sorted({PurePosixPath(photo.name).parent for photo in source.photos}):
+            if (source.root / folder).is_dir():
+                names |= {
+                    posixpath.normpath((folder / file.name).as_posix())
+                    for file in (source.root / folder).iterdir()
+                    if file.suffix.lower() == ".pts"
+                }
+    return {composed(name[:-4]): name for name in sorted(names, reverse=True)}
+
+
+def _named_as_photos(given: GivenLandmarks, source: Source) -> GivenLandmarks:
+    """Returns the landmarks under the photos' names; rows of no photo keep their own.
+
+    Raises:
+        DataError: no row names a photo.
+    """
+    photos = [photo.name for photo in source.photos]
+    names = match_names(list(given.rows), photos)
+    if given.rows and not names:
+        raise DataError(
+            f"{given.label}: none of its {len(given.rows)} rows names a photo; its first is "
+            f"{next(iter(given.rows))!r}, the first photo is {photos[0]!r}; {_DETECT}"
+        )
+    return replace(given, rows={names.get(name, name): landmarks for name, landmarks in given.rows.items()})
+
+
+def _content(read: bytes | DataError) -> bytes:
+    if isinstance(read, DataError):
+        raise read
+    return read
+
+
+def _read_file(file: Path) -> bytes:
     try:
-        body = file.read_text().partition("{")[2].partition("}")[0].split()
-        return np.array([_number(cell) - 0.5 for cell in body], np.float32).reshape(-1, 2)
-    except (OSError, UnicodeDecodeError, ValueError):
-        return np.full((1, 2), np.nan, np.float32)
-
-
-def _columns(file: Path, header: list[str]) -> tuple[int, list[int]]:
-    if "image" not in header:
-        raise DataError(f"{file}: no column `image` in its first line; it must be image,x0,y0,x1,y1,…")
-    points = sum(bool(re.fullmatch(r"x\d+", name)) for name in header)
-    if points not in (68, 98):
-        raise DataError(f"{file}: {points} columns x0, x1, …; a face must have 68 or 98")
-    wanted = [f"{axis}{i}" for i in range(points) for axis in "xy"]
-    missing = [name for name in wanted if name not in header]
-    if missing:
-        raise DataError(f"{file}: column {missing[0]!r} is missing")
-    return header.index("image"), [header.index(name) for name in wanted]
-
-
-def _number(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return float("nan")
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error}") from None

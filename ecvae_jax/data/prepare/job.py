@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import signal
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +16,10 @@ from PIL import Image
 
 from ecvae_jax.data.detect import load_detector
 from ecvae_jax.data.detect.detector import Detector
-from ecvae_jax.data.photos.crop import CropBox, crop_box, cut_crop, outside_fraction, to_crop_units
-from ecvae_jax.data.photos.photo import BadPhotoError, read_photo
+from ecvae_jax.data.errors import BadPhotoError
+from ecvae_jax.data.photos.crop import cut_crop, to_crop_units
+from ecvae_jax.data.photos.face_check import check_face
+from ecvae_jax.data.photos.photo import TURNED, read_photo
 from ecvae_jax.data.photos.sources.source import Content
 from ecvae_jax.data.prepare.options import PrepareConfig
 
@@ -70,7 +76,8 @@ class FaceWorker:
         """Returns the outcome of the photo; a bad photo is an outcome, not an exception."""
         notes: list[str] = []
         try:
-            return self._face(job, notes)
+            with _limited(self._options.max_seconds):
+                return self._face(job, notes)
         except BadPhotoError as error:
             return FaceOutcome(reason=str(error), notes=tuple(notes))
         except Exception as error:  # of a detector or an encoder: one photo must not end the whole preparation
@@ -80,15 +87,16 @@ class FaceWorker:
     def _face(self, job: FaceJob, notes: list[str]) -> FaceOutcome:
         if isinstance(job.content, BadPhotoError):
             raise job.content
-        photo, read_notes = read_photo(job.content, self._options.max_megapixels)
+        limits = self._options
+        photo, read_notes = read_photo(job.content, limits.max_megapixels, limits.max_megabytes)
         notes += read_notes
         landmarks, face_notes = self._landmarks(photo, job)
         notes += face_notes
-        box = self._box(landmarks, photo.shape[0], photo.shape[1])
-        size = self._options.size
-        beyond = outside_fraction(box, photo.shape[0], photo.shape[1])
-        if beyond > 0.005:
-            notes.append(f"{beyond:.0%} of the crop is beyond the photo and is its reflection")
+        height, width = photo.shape[:2]
+        given_in_turned = job.landmarks is not None and TURNED in read_notes
+        box, box_notes = check_face(landmarks, height, width, limits.margin, limits.min_side, given_in_turned)
+        notes += box_notes
+        size = limits.size
         if box.side < size:
             notes.append(f"crop of {box.side:.0f} px enlarged to {size} px")
         stream = io.BytesIO()
@@ -103,7 +111,7 @@ class FaceWorker:
         if job.landmarks is not None:
             return job.landmarks, []
         if self._detector is None:
-            raise BadPhotoError("no landmarks: the CSV has no row for it")
+            raise BadPhotoError("no landmarks: none are given for it")
         box = self._options.face_box
         if box:
             height, width = photo.shape[:2]
@@ -117,18 +125,26 @@ class FaceWorker:
         notes = [f"{len(faces)} faces, the largest is taken"] if len(faces) > 1 else []
         return faces[0].landmarks, notes
 
-    def _box(self, landmarks: Float[np.ndarray, "p 2"], height: int, width: int) -> CropBox:
-        if not np.isfinite(landmarks).all():
-            raise BadPhotoError("landmarks are not all numbers")
-        inside = ((landmarks >= 0) & (landmarks <= [width, height])).all(axis=1)
-        extent = float((landmarks.max(axis=0) - landmarks.min(axis=0)).max())
-        if inside.mean() < 0.5 or extent > 2 * max(height, width):
-            raise BadPhotoError(
-                f"landmarks outside: {int(inside.sum())} of {len(landmarks)} are in the photo of {width}×{height} px"
-            )
-        box = crop_box(landmarks, self._options.margin)
-        if box.side < self._options.min_side:
-            raise BadPhotoError(
-                f"face too small: its crop is {box.side:.1f} px, at least {self._options.min_side} (min_side)"
-            )
-        return box
+
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Raises `BadPhotoError` in the block after that many seconds of this process's CPU time.
+
+    CPU time, so that a busy machine gives the same records. A call into C is stopped when it returns; the limits on
+    bytes and megapixels bound each. A thread, as Beam's, has no signals: there only those limits hold.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise BadPhotoError(f"takes too long: more than {seconds:g} s, the limit (max_seconds)")
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    # Again after each second: a library may catch the first.
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds, 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
+        signal.signal(signal.SIGVTALRM, before)

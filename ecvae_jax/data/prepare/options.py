@@ -32,10 +32,10 @@ class PrepareConfig:
     """For aligned photos: the box of every face, x0,y0,x1,y1 as fractions of the photo. No face is searched for, only
     its landmarks, which is a few times as fast. "celeba": CelebA's aligned photos."""
     landmarks: str = "auto"
-    """"auto": landmarks68.csv, landmarks98.csv or landmarks.csv in the source's folder, else .pts files beside the
-    photos, else detect. "none": always detect. Any other value: the file to use. A CSV has the columns image (the
-    photo's name in the source), x0, y0, x1, … in pixels; 0 is the photo's left or upper edge. A .txt is a list in
-    WFLW's format."""
+    """"auto": landmarks68.csv, landmarks98.csv or landmarks.csv in the source, else .pts files beside the photos, else
+    detect. "none": always detect. Any other value: the file to use. A CSV has the columns image (the photo's name in
+    the source), x0, y0, x1, … in pixels of the upright photo; 0 is its left or upper edge. A .txt is a list in WFLW's
+    format."""
     identity: Literal["auto", "folder", "prefix", "stem", "none"] = "auto"
     """What names a person. "folder": the photo's folder. "prefix": its file name without a trailing number
     (NAME_0001.jpg). "stem": its whole file name (the same ID.jpg in several folders). "none": each photo is a person.
@@ -61,7 +61,9 @@ class PrepareConfig:
     max_megapixels: float = 100.0
     """A larger photo is rejected before it is decoded."""
     max_megabytes: float = 64.0
-    """A larger file in an archive is rejected before it is read (MiB)."""
+    """A larger file is rejected before it is opened. A photo of 24 megapixels in uncompressed 16-bit TIFF has 144."""
+    max_seconds: float = 60.0
+    """A photo that takes more seconds of CPU time is rejected. Beam's workers do not measure it."""
     quality: int = 95
     """JPEG quality of the stored crops (no chroma subsampling)."""
     preview: int = 0
@@ -95,8 +97,9 @@ class PrepareConfig:
             "validation": (0.0 <= self.validation <= 1.0, "must be between 0 and 1"),
             "test": (0.0 <= self.test <= 1.0, "must be between 0 and 1"),
             "min_side": (self.min_side >= 1, "must be at least 1 px"),
-            "max_megapixels": (self.max_megapixels > 0, "must be positive"),
-            "max_megabytes": (self.max_megabytes > 0, "must be positive"),
+            "max_megapixels": (0 < self.max_megapixels <= 2000, "must be positive and at most 2000"),
+            "max_megabytes": (0 < self.max_megabytes <= 2000, "must be positive and at most 2000 MB"),
+            "max_seconds": (0 < self.max_seconds <= 86_400, "must be positive and at most 86400 s"),
             "quality": (1 <= self.quality <= 100, "must be between 1 and 100"),
             "frame_step": (self.frame_step >= 1, "must be at least 1"),
             "preview": (self.preview >= 0, "must not be negative"),

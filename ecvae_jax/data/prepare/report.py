@@ -6,15 +6,19 @@ import csv
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ecvae_jax.data.photos.face_check import fills_upper_left_quarter
 from ecvae_jax.data.photos.given import GivenLandmarks
 from ecvae_jax.data.photos.identity import SPLITS, assign_splits
 from ecvae_jax.data.photos.sources import Photo, Source
 from ecvae_jax.data.prepare.job import FaceOutcome
 from ecvae_jax.data.prepare.options import PrepareConfig
+
+_FEWEST = 3
+"""Photos from which on landmarks in the same quarter are no chance."""
 
 COLUMNS = ("file", "status", "split", "identity", "reason", "notes")
 
@@ -128,7 +132,7 @@ def sort_photos(
         outcomes: one per photo, each with the bytes of its JPEG.
         options: the fractions of the splits.
     """
-    found = list(zip(files.photos, outcomes, strict=True))
+    found = list(zip(files.photos, _without_half_size(list(outcomes)) if given else outcomes, strict=True))
     kept = [photo for photo, (outcome, _) in found if outcome.landmarks is not None]
     splits = assign_splits((photo.identity for photo in kept), options.validation, options.test)
     splits |= {photo.identity: photo.split for photo in kept if photo.split}
@@ -147,6 +151,33 @@ def sort_photos(
         rows.append(ReportRow(photo.name, "kept", split, photo.identity, notes=notes))
         faces[split].append(KeptFace(photo, place, outcome, length))
     return rows, {split: members for split, members in faces.items() if members}
+
+
+def _without_half_size(outcomes: list[tuple[FaceOutcome, int]]) -> list[tuple[FaceOutcome, int]]:
+    """Returns the outcomes, with a note or a refusal for given landmarks in the upper left quarter of their photos.
+
+    One face may be there. Where nearly all are, the landmarks were measured on smaller copies.
+    """
+    kept = [outcome for outcome, _ in outcomes if outcome.landmarks is not None]
+    quarter = {
+        id(outcome)
+        for outcome in kept
+        if outcome.landmarks is not None and fills_upper_left_quarter(outcome.crop, outcome.landmarks)
+    }
+    if not quarter:
+        return outcomes
+    refused = len(kept) >= _FEWEST and len(quarter) > 0.9 * len(kept)
+    where = "upper left quarter of the photo: were they measured on a smaller copy?"
+
+    def judged(outcome: FaceOutcome) -> FaceOutcome:
+        if id(outcome) not in quarter:
+            return outcome
+        if refused:
+            reason = "landmarks of another size: in nearly all photos they lie in the upper left quarter; scale them"
+            return FaceOutcome(reason=reason, notes=outcome.notes)
+        return replace(outcome, notes=(*outcome.notes, f"all landmarks lie in the {where}"))
+
+    return [(judged(outcome), length) for outcome, length in outcomes]
 
 
 def no_face(source: str, rows: Sequence[ReportRow]) -> str:

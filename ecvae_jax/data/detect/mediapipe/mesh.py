@@ -15,6 +15,7 @@ from ecvae_jax.data.detect.mediapipe.points import mesh_to_landmarks
 
 _ROOM = 1.5  # side of the square that the mesh network reads, as a multiple of the face's
 _EYE_CORNERS = (33, 263)  # mesh points: outer corners of the viewer's left and right eye
+_SURE_LOGIT = 15.0  # 20 rendered heads have 22 or more upright, 7 or less upside down
 _MIN_LOGIT = 0.0  # of the network's output "is this a face": probability 1/2
 
 
@@ -44,7 +45,7 @@ class MediaPipeMesh:
         """Returns the faces of BlazeFace's first successful attempt, the largest first."""
         photo = Image.fromarray(image)
         for found in self._blazeface.find(photo):
-            meshes = [mesh for mesh in (self._mesh(photo, face) for face in found) if mesh is not None]
+            meshes = [mesh for mesh in (self._either_way_up(photo, face) for face in found) if mesh is not None]
             if meshes:
                 faces = [self._face(mesh) for mesh in meshes]
                 return sorted(faces, key=lambda face: (-face.area, face.box))
@@ -56,28 +57,39 @@ class MediaPipeMesh:
         level = np.array(
             [[x0, (y0 + y1) / 2], [x1, (y0 + y1) / 2]]
         )  # assumes an upright face; the second pass corrects it
-        mesh = self._mesh(Image.fromarray(image), FoundFace(np.asarray(box), level, 1.0))
-        return None if mesh is None else self._face(mesh)
+        found = self._mesh(Image.fromarray(image), FoundFace(np.asarray(box), level, 1.0))
+        return None if found is None else self._face(found[0])
 
     def _face(self, mesh: Float[np.ndarray, "468 2"]) -> DetectedFace:
         (x0, y0), (x1, y1) = mesh.min(axis=0).tolist(), mesh.max(axis=0).tolist()
         return DetectedFace((x0, y0, x1, y1), mesh_to_landmarks(mesh, self.points), self.points)
 
-    def _mesh(self, photo: Image.Image, face: FoundFace) -> Float[np.ndarray, "468 2"] | None:
-        """Returns the mesh in pixels of the photo, or None if the mesh network sees no face."""
+    def _either_way_up(self, photo: Image.Image, face: FoundFace) -> Float[np.ndarray, "468 2"] | None:
+        """Returns the mesh in pixels of the photo, or None. BlazeFace may see an upright face in one upside down."""
+        found = self._mesh(photo, face)
+        if found is None or found[1] >= _SURE_LOGIT:
+            return None if found is None else found[0]
+        mesh, logit = found
+        box = np.concatenate([mesh.min(axis=0), mesh.max(axis=0)])
+        turned = self._mesh(photo, FoundFace(box, face.eyes[::-1], face.score))
+        return turned[0] if turned is not None and turned[1] > logit else mesh
+
+    def _mesh(self, photo: Image.Image, face: FoundFace) -> tuple[Float[np.ndarray, "468 2"], float] | None:
+        """Returns the mesh in pixels of the photo and its logit, or None if the mesh network sees no face."""
         low, high = face.box[:2], face.box[2:]
         square = _Square((low + high) / 2, _ROOM * float((high - low).max()), _direction(*face.eyes))
-        mesh = None
+        mesh, certainty = np.empty((468, 2)), 0.0
         for _ in range(2):
             if square.side < 4:
                 return None
             points, logit = self._network(_upright(photo, square, self._network.side) / 255.0)
-            if float(logit.reshape(-1)[0]) < _MIN_LOGIT:
+            certainty = float(logit.reshape(-1)[0])
+            if certainty < _MIN_LOGIT:
                 return None
             places = points.reshape(-1, 3)[:, :2] / self._network.side - 0.5
             mesh = square.center + square.side * places @ _turn(square.angle).T
             square = _square_about(mesh)
-        return mesh
+        return mesh, certainty
 
 
 def _square_about(mesh: Float[np.ndarray, "468 2"]) -> _Square:

@@ -10,7 +10,7 @@ from pathlib import Path
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.photos.identity import choose_identity_rule, identity_of
 from ecvae_jax.data.photos.photo import PHOTO_SUFFIXES
-from ecvae_jax.data.photos.sources.source import Loaded, Photo, Source
+from ecvae_jax.data.photos.sources.source import Files, Loaded, Photo, Source
 
 
 def open_folder(root: Path, identity: str) -> Source:
@@ -21,7 +21,7 @@ def open_folder(root: Path, identity: str) -> Source:
     """
     files, skipped = list_photos(root)
     photos, fact = named_photos({name: file_stamp(path) for name, path in files.items()}, identity)
-    return Source(root.resolve().name, photos, paths(list(files.values())), root, skipped, [fact])
+    return Source(root.resolve().name, photos, paths(list(files.values())), root, skipped, [fact], reader(root))
 
 
 def open_list(file: Path, identity: str) -> Source:
@@ -57,7 +57,8 @@ def open_list(file: Path, identity: str) -> Source:
     photos, fact = named_photos({name: file_stamp(path) for name, path in files.items()}, identity)
     places = {path if path.is_symlink() else path.parent for path in files.values()}
     inputs = (file, *places)
-    return Source(file.name, photos, paths(list(files.values())), root, [], [fact], searched=False, inputs=inputs)
+    load = paths(list(files.values()))
+    return Source(file.name, photos, load, root, [], [fact], reader(root), searched=False, inputs=inputs)
 
 
 def named_photos(stamps: Mapping[str, str], identity: str) -> tuple[list[Photo], str]:
@@ -98,6 +99,19 @@ def file_stamp(path: Path) -> str:
 def paths(files: list[Path]) -> Callable[[int], Iterator[Loaded]]:
     """Returns the `Source.load` of photo files; the workers open them."""
     return lambda start: (Loaded(path) for path in files[start:])
+
+
+def reader(root: Path) -> Files:
+    """Returns the `Source.read` of a folder."""
+
+    def read(name: str) -> bytes | DataError:
+        path = root / name
+        try:
+            return path.read_bytes() if path.is_file() else DataError(f"{name} is not a regular file")
+        except OSError as error:
+            return DataError(f"{name} cannot be read: {error.strerror}")
+
+    return lambda names: {name: read(name) for name in names}
 
 
 def list_files(root: Path) -> tuple[dict[str, Path], list[tuple[str, str]]]:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from ecvae_jax.data.errors import DataError
-from ecvae_jax.data.photos.sources.folder import file_stamp, list_photos, paths
+from ecvae_jax.data.photos.sources.folder import file_stamp, list_photos, paths, reader
 from ecvae_jax.data.photos.sources.source import Photo, Source
 from ecvae_jax.data.prepare.options import PrepareConfig
 
@@ -72,6 +72,7 @@ def open_multipie(root: Path, options: PrepareConfig) -> Source:
         root,
         sorted(skipped),
         [f"identities: {people} MultiPIE subjects"],
+        reader(root),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from ecvae_jax.data.photos.photo import BadPhotoError
+from ecvae_jax.data.errors import BadPhotoError, DataError
 
 Content = Path | bytes | UInt8[np.ndarray, "h w 3"] | BadPhotoError
 """A photo file, its bytes, a decoded image, or the reason why it cannot be loaded."""
@@ -45,6 +45,14 @@ class Photo:
     split: str = ""
 
 
+Files = Callable[[Sequence[str]], dict[str, bytes | DataError]]
+"""Returns files of a source that are not photos, such as landmarks: each one's content, or why it cannot be read."""
+
+
+def _no_files(names: Sequence[str]) -> dict[str, bytes | DataError]:
+    return {name: DataError(f"{name}: the source has no other files") for name in names}
+
+
 @dataclass(frozen=True)
 class Source:
     """All photos of a source.
@@ -56,6 +64,7 @@ class Source:
         root: its folder, or None.
         skipped: (name, reason) of other files.
         facts: messages about the assumptions made.
+        read: reads files among `skipped` by name.
         searched: whether everything in `root` belongs to the source.
         inputs: further files and folders that it reads: the list and its photos' folders, the archive, the videos.
     """
@@ -66,5 +75,6 @@ class Source:
     root: Path | None = None
     skipped: list[tuple[str, str]] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
+    read: Files = _no_files
     searched: bool = True
     inputs: tuple[Path, ...] = ()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from ecvae_jax.data.errors import DataError, one_line
 from ecvae_jax.data.host_tf import load_tensorflow, load_tfds
 from ecvae_jax.data.photos.sources.source import Loaded, Photo, Source
 
+_FEATURES = "tensorflow_datasets.core.features."
 _OUR_SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 
 
@@ -26,8 +29,9 @@ def open_tfds(text: str) -> Source:
     tfds = load_tfds()
     name, _, split = text.partition(":")
     try:
-        builder = tfds.builder(name)
-        builder.download_and_prepare()
+        with _own_features_only(tfds):
+            builder = tfds.builder(name)
+            builder.download_and_prepare()
     except Exception as error:  # tfds' downloads and parsers raise many types
         raise DataError(
             f"source 'tfds:{text}': tensorflow-datasets cannot provide {name!r}: {one_line(error, 300)}"
@@ -47,6 +51,28 @@ def open_tfds(text: str) -> Source:
     return Source(
         f"tfds:{version}", photos, lambda start: _load(builder, image, splits, counts, start), None, [], facts
     )
+
+
+@contextlib.contextmanager
+def _own_features_only(tfds: ModuleType) -> Iterator[None]:
+    """Blocks the import of modules that a prepared set names: its features.json may come from a stranger.
+
+    tensorflow-datasets 4.9.10 imports the module of every `pythonClassName` (`FeatureConnector.cls_from_name`). Its own
+    features and the classes that the program has already imported stay available.
+    """
+    connector: Any = tfds.features.FeatureConnector
+    original = connector.__dict__["cls_from_name"]
+
+    def named(cls: Any, python_class_name: str) -> Any:
+        if not python_class_name.startswith(_FEATURES) and python_class_name not in cls._registered_features:
+            raise DataError(f"features.json names the class {python_class_name!r}; only {_FEATURES}* is imported")
+        return original.__get__(None, cls)(python_class_name)
+
+    connector.cls_from_name = classmethod(named)
+    try:
+        yield
+    finally:
+        connector.cls_from_name = original
 
 
 def _load(builder: Any, image: str, splits: list[str], counts: Mapping[str, int], start: int) -> Iterator[Loaded]:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ecvae_jax.data.errors import DataError, MissingExtraError, one_line
-from ecvae_jax.data.photos.photo import BadPhotoError
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from ecvae_jax.data.errors import BadPhotoError, DataError, MissingExtraError, one_line
 from ecvae_jax.data.photos.sources.folder import file_stamp, list_files
 from ecvae_jax.data.photos.sources.source import Loaded, Photo, Source
 
+_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegvideo,mpegts,asf,flv,m4v"
+_HDR = (16, 18)
+"""Transfer curves PQ and HLG, ITU-T H.273."""
+_BT2020 = 9
+_MOST_ASPECT = 4
 VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"))
 
 
@@ -69,12 +78,12 @@ def _frames(file: Path, numbers: list[int]) -> Iterator[Loaded]:
     """Yields the frames with these numbers; for a damaged frame and all after it, the reason."""
     wanted, given, reason = set(numbers), 0, "the video ends earlier"
     try:
-        with _import_av().open(str(file)) as container:
+        with _open(file) as container:
             for number, frame in enumerate(container.decode(video=0)):
                 if number in wanted:
                     time = None if frame.time is None else round(float(frame.time), 3)
                     given += 1
-                    yield Loaded(frame.to_ndarray(format="rgb24"), {"time": time})
+                    yield Loaded(_upright(frame, container.streams.video[0]), {"time": time})
                 if given == len(numbers):
                     return
     except Exception as error:  # libav raises many types for a damaged file
@@ -83,10 +92,45 @@ def _frames(file: Path, numbers: list[int]) -> Iterator[Loaded]:
         yield Loaded(BadPhotoError(f"damaged: frame cannot be decoded: {reason}"))
 
 
+def _upright(frame: Any, stream: Any) -> UInt8[np.ndarray, "h w 3"] | BadPhotoError:
+    """Returns a frame as a player shows it: with square pixels and turned by the display matrix, or why not.
+
+    Phones store portraits sideways and state the turn; DV and DVD store pixels that are not square.
+    """
+    if frame.color_trc in _HDR or frame.color_primaries == _BT2020:
+        return BadPhotoError("high dynamic range or BT.2020 video: convert it to BT.709")
+    pixels = frame.to_ndarray(format="rgb24")
+    aspect = float(stream.sample_aspect_ratio or 1)
+    if not 1 / _MOST_ASPECT <= aspect <= _MOST_ASPECT:
+        return BadPhotoError(f"pixel aspect of {aspect:g}: must be between 1/{_MOST_ASPECT} and {_MOST_ASPECT}")
+    if abs(aspect - 1) > 0.001:  # the shorter side is enlarged, so that no pixel is lost
+        height, width = pixels.shape[:2]
+        size = (round(width * max(aspect, 1)), round(height * max(1 / aspect, 1)))
+        pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return pixels
+    # 3 × 3 numbers, row by row, of a row vector (x, y, 1): x' = a·x + c·y, y' = b·x + d·y
+    a, b, _, c, d = (value / 65536 for value in struct.unpack("<5i", bytes(matrix)[:20]))
+    if max(abs(b), abs(c)) < 0.01 * min(abs(a), abs(d)):
+        across, down = a, d
+    elif max(abs(a), abs(d)) < 0.01 * min(abs(b), abs(c)):
+        pixels, across, down = pixels.transpose(1, 0, 2), c, b
+    else:
+        return BadPhotoError("display matrix of the video turns by an odd angle: turn it by 0, 90, 180 or 270°")
+    return np.ascontiguousarray(pixels[:: 1 if down > 0 else -1, :: 1 if across > 0 else -1])
+
+
 def _count_frames(file: Path) -> int:
     """Counts packets without decoding: the length in a container's header is often wrong."""
-    with _import_av().open(str(file)) as container:
+    with _open(file) as container:
         return sum(packet.size > 0 for packet in container.demux(video=0))
+
+
+def _open(file: Path) -> Any:
+    """Returns the open container. libav chooses by content: a playlist in a .mp4 would open other files and URLs."""
+    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+    return _import_av().open(f"file:{file.absolute()}", options=options)
 
 
 def _import_av() -> Any:
