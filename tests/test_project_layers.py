@@ -34,8 +34,6 @@ LAYERS = [
     {"__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
-# Rooms of one row that do not import each other, but are not forbidden to share a row with those that must not.
-APART = [("training", "synthesis"), ("training", "export"), ("data/prepare", "checkpoints"), ("comparison", "plan")]
 
 # Each of these libraries has one door into the package.
 DOORS = {

@@ -1,85 +1,19 @@
-"""Every setting of an experiment and its default: frozen dataclasses, checked when created.
-
-Defaults live only here. Each checkpoint stores its `Config` as JSON, so a command on a trained model needs only the
-checkpoint. This module imports neither JAX nor TensorFlow.
-"""
+"""The sections of an experiment: every setting and its default. Frozen dataclasses, checked when created."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import json
 import re
-import runpy
-import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
-_OLD_NAMES = {("data", "colour_jitter"): "color_jitter"}
-"""Old names of fields in stored configs."""
-_OLD_VALUES = {("clusters", "mode", "centred"): "centered"}
-"""Old names of values in stored configs."""
+from ecvae_jax.config.checks import check, check_range, check_types
 
 PriorKind = Literal["equilibrium", "mixture", "standard"]
-
-_MOST_JSON = 2**20  # bytes: a config may come from a stranger
 
 RENDERED = "rendered"
 """The value of `DataConfig.records` for the rendered heads embedded in the package."""
 
-
-_SMALLEST, _LARGEST = 1e-30, 1e30
 _MOST_STEPS = 2**31 - 1  # steps are counted in int32
-
-
-def check(condition: bool, name: str, value: object, rule: str) -> None:
-    """Raises ValueError with name, value and rule if the condition is false."""
-    if not condition:
-        raise ValueError(f"{name}={value!r}: {rule}")
-
-
-def check_range(section: str, settings: object, names: str, least: float, most: float) -> None:
-    """Raises ValueError if a field named in `names`, separated by spaces, is outside [least, most].
-
-    Every number has an upper end: a checkpoint may come from a stranger, and a huge value would take all memory.
-    """
-    for name in names.split():
-        value = getattr(settings, name)
-        check(value >= least, f"{section}.{name}", value, f"must be at least {least}")
-        check(value <= most, f"{section}.{name}", value, f"must be at most {most}")
-
-
-def check_types(settings: object, section: str) -> None:
-    """Raises ValueError if a value has another type than its field, or is a float outside the range of float32.
-
-    No type checker sees the values of experiment files and JSON.
-    """
-    hints = get_type_hints(type(settings))
-    for item in dataclasses.fields(settings):  # type: ignore[arg-type]
-        value, hint = getattr(settings, item.name), hints[item.name]
-        if get_origin(hint) is Literal:
-            allowed = get_args(hint)
-            check(value in allowed, f"{section}.{item.name}", value, f"must be one of {list(allowed)}")
-            continue
-        # An int is valid for a float field; a bool is not a number here.
-        kinds = {bool: (bool,), str: (str,), int: (int,), float: (int, float), float | None: (int, float, type(None))}
-        if hint in kinds:
-            fine = isinstance(value, kinds[hint]) and (hint is bool or not isinstance(value, bool))
-            check(fine, f"{section}.{item.name}", value, f"must be {getattr(hint, '__name__', hint)}")
-            if hint in (float, float | None) and value:
-                # The network computes in float32, where other values become 0 or infinite. NaN fails too.
-                check(
-                    _SMALLEST <= abs(value) <= _LARGEST,
-                    f"{section}.{item.name}",
-                    value,
-                    f"must be finite, and 0 or between {_SMALLEST:g} and {_LARGEST:g} in size",
-                )
-        else:  # tuple[int, ...]
-            fine = isinstance(value, tuple) and all(isinstance(one, int) and not isinstance(one, bool) for one in value)
-            check(fine, f"{section}.{item.name}", value, "must be a tuple of ints")
 
 
 def _is_power_of_two(value: int) -> bool:
@@ -334,145 +268,6 @@ class AdaptConfig:
         check_range("adapt", self, "steps", 0, 1_000_000)
         check(self.learning_rate > 0, "adapt.learning_rate", self.learning_rate, "must be positive")
         check(0 <= self.detail <= 1, "adapt.detail", self.detail, "must be between 0 and 1")
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """The settings that a compiled program depends on: its static argument.
-
-    Experiments with equal architectures share compiled programs. Records, seed, schedule and length may differ.
-    """
-
-    points: int
-    """Landmarks of a face, 98 or 68."""
-    sketch: SketchConfig
-    clusters: ClusterConfig
-    prior: PriorConfig
-    model: ModelConfig
-    objective: ObjectiveConfig
-
-
-@dataclass(frozen=True)
-class Config:
-    """One experiment."""
-
-    data: DataConfig = field(default_factory=DataConfig)
-    sketch: SketchConfig = field(default_factory=SketchConfig)
-    clusters: ClusterConfig = field(default_factory=ClusterConfig)
-    prior: PriorConfig = field(default_factory=PriorConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-
-    @cached_property
-    def architecture(self) -> Architecture:
-        """The static argument of compiled programs.
-
-        Settings that programs read from arrays (cluster means and deviations, beta) keep their defaults here.
-        """
-        prior = dataclasses.replace(self.prior, mean_norm=PriorConfig.mean_norm, stddev=PriorConfig.stddev)
-        objective = dataclasses.replace(self.objective, beta=ObjectiveConfig.beta, beta_ramp=ObjectiveConfig.beta_ramp)
-        return Architecture(self.data.points, self.sketch, self.clusters, prior, self.model, objective)
-
-    def to_json(self) -> str:
-        """Returns the config as a JSON object with one key per section."""
-        return json.dumps(dataclasses.asdict(self), indent=2)
-
-    @classmethod
-    def from_json(cls, text: str) -> Config:
-        """Returns the config that `to_json` wrote, under old or current names.
-
-        Raises:
-            ValueError: text is not a JSON object, or a section or field is unknown or out of range.
-        """
-        try:
-            sections = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"config is not JSON: {error}") from None
-        check(isinstance(sections, dict), "config", type(sections).__name__, "must be a JSON object")
-        known: dict[str, Any] = {f.name: f.default_factory for f in dataclasses.fields(cls)}
-        built: dict[str, Any] = {}
-        for name, values in sections.items():
-            check(name in known, "config section", name, f"unknown; the sections are {sorted(known)}")
-            section = known[name]
-            fields = {f.name for f in dataclasses.fields(section)}
-            check(isinstance(values, dict), f"config section {name}", values, "must be a JSON object")
-            values = rename_old(name, values)
-            unknown = sorted(set(values) - fields)
-            check(not unknown, f"config.{name}", unknown, f"unknown; the fields are {sorted(fields)}")
-            built[name] = section(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-        return cls(**built)
-
-
-def rename_old(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns one section of a stored config under the current names of its fields and values."""
-    renamed = {_OLD_NAMES.get((section, name), name): value for name, value in values.items()}
-    return {
-        name: _OLD_VALUES.get((section, name, value), value) if isinstance(value, str) else value
-        for name, value in renamed.items()
-    }
-
-
-def load_config(path: Path) -> Config:
-    """Returns the `config` of an experiment file, or of a JSON file that `Config.to_json` wrote.
-
-    An experiment file is run. It may import the modules beside it, as a script does.
-
-    Raises:
-        ValueError: the file does not exist, is neither .py nor .json, fails to run, or defines no `config`.
-    """
-    name, suffix = f"config {str(path)!r}", path.suffix.lower()
-    if not path.is_file():
-        what = "is not a regular file" if path.exists() else "no such file"
-        raise ValueError(f"{name}: {what}; give a .py or .json file, see configs/, or omit it for the defaults")
-    if suffix == ".json":
-        return _load_json(path)
-    if suffix != ".py":
-        raise ValueError(f"{name}: must be an experiment file, .py or .json")
-    try:
-        with _siblings_importable(path.absolute().parent):
-            config = runpy.run_path(str(path)).get("config")
-    # The user's program may raise anything; the message needs the name of the file.
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{name} cannot be run: {type(error).__name__}: {error}") from error
-    if not isinstance(config, Config):
-        raise ValueError(f"{name}: must define `config`, an ecvae_jax.config.Config; got {config!r}")
-    return config
-
-
-def _load_json(path: Path) -> Config:
-    with path.open("rb") as file:
-        data = file.read(_MOST_JSON + 1)
-    if len(data) > _MOST_JSON:
-        raise ValueError(f"config {str(path)!r}: longer than {_MOST_JSON:,} bytes; a config has some 2,000")
-    try:
-        return Config.from_json(data.decode("utf-8-sig"))
-    except RecursionError:
-        raise ValueError(f"config {str(path)!r}: nested too deeply; a config has two levels") from None
-    except ValueError as error:
-        raise ValueError(f"config {str(path)!r}: {error}") from None
-
-
-@contextlib.contextmanager
-def _siblings_importable(folder: Path) -> Iterator[None]:
-    """Puts the folder first on the path of imports inside the block, and forgets the modules imported from it."""
-    if sys.flags.safe_path:
-        yield
-        return
-    before = set(sys.modules)
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):  # the file itself may have removed it
-            sys.path.remove(str(folder))
-        # Another folder may hold another module of the same name.
-        for name in set(sys.modules) - before:
-            top = sys.modules.get(name.partition(".")[0])
-            file = Path(getattr(top, "__file__", None) or "/")
-            if folder in (file.parent, file.parent.parent if file.stem == "__init__" else None):
-                del sys.modules[name]
 
 
 class Span(NamedTuple):
