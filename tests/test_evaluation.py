@@ -23,6 +23,7 @@ from ecvae_jax.evaluation.pairs import same_group_pairs
 from ecvae_jax.evaluation.protocol import PLAIN, evaluate, evaluate_checkpoint
 from ecvae_jax.evaluation.report import _caption
 from ecvae_jax.evaluation.scoring import SAMPLES, Measures, load_measures
+from ecvae_jax.files import UnsafePathError
 from ecvae_jax.model.model import Model
 from ecvae_jax.synthesis.batches import reconstruct, sample, transfer_plain
 
@@ -175,7 +176,7 @@ def test_equal_images_and_a_single_pair_give_finite_json(model: Model, faces: Fa
 def test_a_failed_write_leaves_no_partial_report(model: Model, faces: Faces, tmp_path: Path) -> None:
     report = evaluate(model, faces, limit=1, adapt=PLAIN, measures=Measures())
     (tmp_path / "report.json").mkdir()
-    with pytest.raises(OSError, match=r"report\.json"):
+    with pytest.raises(UnsafePathError, match=r"report\.json is a folder"):
         report.save(tmp_path / "report.json")
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.json"]
 
