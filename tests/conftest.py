@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,10 +18,10 @@ from ecvae_jax.cli.runtime import set_platform_flags, use_compilation_cache
 
 assert "jax" not in sys.modules, "its settings come too late"
 set_platform_flags()
-# Many tests train the same small model: it is compiled once for all workers and the processes they start.
+# Many tests train the same small model: it is compiled once for all workers, the processes they start and later runs.
+# An entry's key holds the program, the flags, the version of jaxlib and the CPU.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    _CACHE = tempfile.TemporaryDirectory(prefix="ecvae-tests-", ignore_cleanup_errors=True)
-    use_compilation_cache(_CACHE.name)
+    use_compilation_cache(str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
 
 import jaxtyping
 from support.shapes import check_shapes

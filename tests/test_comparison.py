@@ -116,6 +116,7 @@ def test_only_what_is_missing_is_done_again(
     assert "left" in messages
 
 
+@pytest.mark.slow
 def test_a_variant_can_be_added_later(base: Config, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = Calls(monkeypatch)
     results = compare(base, copied, ["mixture"], seeds=1, limit=24, metrics="pixels")

@@ -81,6 +81,7 @@ def test_in_the_loss_only_the_code_differs(tiny_config: Config, tiny_batch: dict
         ({"prior.kind": "standard", "model.posterior": "plain"}, True),  # relative to N(0, I) is plain
     ],
 )
+@pytest.mark.slow
 def test_in_training_a_prior_without_a_code_is_the_standard_one(
     settings: dict, same: bool, tiny_config: Config, standard: list[np.ndarray], tmp_path: Path
 ) -> None:

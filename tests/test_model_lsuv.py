@@ -76,6 +76,7 @@ def test_a_constant_batch_raises(tiny_config: Config, batch_inputs) -> None:
             init_unit_variance(tiny_config.architecture, raw, image * constant, nothing, z_scale)
 
 
+@pytest.mark.slow
 def test_python_without_asserts_initializes_and_runs_the_same_network() -> None:
     """`python -O` drops asserts; flax removes the interceptors of `nn.intercept_methods` in one."""
     code = """

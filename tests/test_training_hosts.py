@@ -98,6 +98,7 @@ def end_with(hosts: list[Forked], expected: int) -> None:
     assert codes == [expected] * len(hosts), "\n".join(host.text()[-3000:] for host in hosts)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_two_hosts_resumes_in_one_process(
     experiment: Config, undisturbed: Path, tmp_path: Path
 ) -> None:
