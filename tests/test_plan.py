@@ -100,14 +100,14 @@ def test_one_all_reduce_joins_more_arrays_than_the_default() -> None:
     use_compiler_only(topology.chip)
     mesh = make_mesh(tpu_devices(topology))
 
-    def step(state, batch):
+    def step(state, batch, hyper):
         return [old + jax.lax.pmean(old * jnp.mean(batch["image"]), AXIS) for old in state], {}
 
     state = [
         jax.ShapeDtypeStruct((8 + i,), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec())) for i in range(300)
     ]
     batch = {"image": jax.ShapeDtypeStruct((8, 16), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec(AXIS)))}
-    found = collectives(shard_step(step, mesh).lower(state, batch).compile().as_text())
+    found = collectives(shard_step(step, mesh).lower(state, batch, ()).compile().as_text())
     assert [(one.kind, one.arrays) for one in found] == [("all-reduce", 300)]
 
 

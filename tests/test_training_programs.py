@@ -12,7 +12,7 @@ from ecvae_jax.config import Config
 from ecvae_jax.data.faces import load_faces
 from ecvae_jax.training import parallel
 from ecvae_jax.training.state import init_state
-from ecvae_jax.training.step import StepProgram, make_train_step, to_views
+from ecvae_jax.training.step import StepProgram, make_train_step, step_function, to_views
 
 
 def test_other_seeds_lengths_rates_and_intervals_compile_nothing(
@@ -32,7 +32,7 @@ def test_other_seeds_lengths_rates_and_intervals_compile_nothing(
         step = make_train_step(with_settings(tiny_config, settings))
         assert step.program == StepProgram.of(tiny_config)
         metrics.append(parallel.map_step(step, "shard_map")(parallel.replicate(state), tiny_batch)[1])
-    assert parallel.shard_step(StepProgram.of(tiny_config), parallel.make_mesh())._cache_size() == 1
+    assert parallel.shard_step(step_function(StepProgram.of(tiny_config)), parallel.make_mesh())._cache_size() == 1
     losses = [float(each["loss"]) for each in metrics]
     assert losses[1] != losses[0], "the seed is an argument"
     assert losses[4] == losses[0]

@@ -17,7 +17,7 @@ from jaxtyping import PyTree
 
 from ecvae_jax.agreement import DisagreementError
 from ecvae_jax.training.state import TrainState
-from ecvae_jax.training.step import AXIS, Metrics, StepProgram, TrainStep, step_function
+from ecvae_jax.training.step import AXIS, Metrics, StepFunction, TrainStep, step_function
 
 HostBatch = Mapping[str, np.ndarray]
 """A host's share of a batch of `data.batches`."""
@@ -91,11 +91,11 @@ def map_step(step: TrainStep, kind: Literal["shard_map", "pmap"]) -> MappedStep:
 
 
 @functools.cache
-def shard_step(program: StepProgram, mesh: jax.sharding.Mesh) -> Any:
+def shard_step(step: StepFunction, mesh: jax.sharding.Mesh) -> Any:
     """Returns the step as one jitted call `(state, batch, hyper)` over the mesh's devices; the state is donated."""
     options = _ONE_ALL_REDUCE if mesh.devices.flat[0].platform == "tpu" else None
     mapped = jax.shard_map(
-        step_function(program),
+        step,
         mesh=mesh,
         in_specs=(PartitionSpec(), PartitionSpec(AXIS), PartitionSpec()),
         out_specs=(PartitionSpec(), PartitionSpec()),
@@ -107,7 +107,7 @@ def shard_step(program: StepProgram, mesh: jax.sharding.Mesh) -> Any:
 
 def _shard_mapped(step: TrainStep) -> MappedStep:
     mesh = make_mesh()
-    spread, mapped = NamedSharding(mesh, PartitionSpec(AXIS)), shard_step(step.program, mesh)
+    spread, mapped = NamedSharding(mesh, PartitionSpec(AXIS)), shard_step(step_function(step.program), mesh)
     hyper = jax.device_put(step.hyper, NamedSharding(mesh, PartitionSpec()))
 
     def call(state: TrainState, batch: HostBatch) -> tuple[TrainState, Metrics]:
@@ -118,13 +118,13 @@ def _shard_mapped(step: TrainStep) -> MappedStep:
 
 
 @functools.cache
-def _pmap_step(program: StepProgram) -> Any:
+def _pmap_step(step: StepFunction) -> Any:
     axes: Any = (None, 0, None)
-    return jax.pmap(step_function(program), axis_name=AXIS, in_axes=axes, out_axes=None, donate_argnums=0)
+    return jax.pmap(step, axis_name=AXIS, in_axes=axes, out_axes=None, donate_argnums=0)
 
 
 def _pmapped(step: TrainStep) -> MappedStep:
-    mapped = _pmap_step(step.program)
+    mapped = _pmap_step(step_function(step.program))
     local = jax.local_device_count()
 
     def call(state: TrainState, batch: HostBatch) -> tuple[TrainState, Metrics]:
