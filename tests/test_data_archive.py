@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import random
 import tarfile
 import tempfile
 import tracemalloc
@@ -77,13 +78,31 @@ def test_a_truncated_archive_gives_one_line(tmp_path: Path, kind: str):
     for length in (0, 100, packed.stat().st_size // 2):
         cut = tmp_path / f"cut.{kind}"
         cut.write_bytes(packed.read_bytes()[:length])
-        if kind != "tar" or length == 0:  # a zip without its end or a truncated compressed tar cannot be listed
+        if kind == "zip" or length < 101:  # a zip without its end, or a tar without a member, cannot be listed
             with pytest.raises(DataError, match=r"^archive [^\n]*$"):
                 open_source(str(cut))
             continue
-        with contextlib.suppress(DataError):  # a plain tar keeps its complete members
+        with contextlib.suppress(DataError):  # a tar keeps its complete members
             for loaded in open_source(str(cut)).load(0):
                 assert isinstance(loaded.content, (bytes, BadPhotoError))
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.xz"])
+def test_what_is_before_the_damaged_end_of_a_tar_is_kept_and_reported(tmp_path: Path, kind: str):
+    noise = random.Random(0)
+    photos = {f"{number}.png": noise.randbytes(200_000) for number in range(5)}
+    with tarfile.open(tmp_path / f"cut.{kind}", f"w:{kind[4:]}" if kind != "tar" else "w") as target:
+        for name, data in photos.items():
+            add(target, name, data)
+    packed = tmp_path / f"cut.{kind}"
+    packed.write_bytes(packed.read_bytes()[:500_000])  # in the third photo
+    source = open_source(str(packed))
+    assert [photo.name for photo in source.photos] == ["0.png", "1.png", "2.png"]
+    assert any(fact.startswith(f"cut.{kind} is damaged after 3 files: ") for fact in source.facts)
+    for start in range(3):
+        contents = [loaded.content for loaded in source.load(start)]
+        assert contents[:-1] == [photos["0.png"], photos["1.png"]][start:]
+        assert str(contents[-1]).startswith("damaged: file cannot be decoded: ")
 
 
 def test_a_damaged_member_does_not_affect_the_others(tmp_path: Path):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import struct
 import sys
+from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from drawn_faces import draw_face, face_landmarks, write_landmarks
 
 from ecvae_jax.data.errors import DataError, MissingExtraError
 from ecvae_jax.data.photos.photo import BadPhotoError
-from ecvae_jax.data.photos.sources import open_source
+from ecvae_jax.data.photos.sources import open_source, video
 from ecvae_jax.data.prepare.options import PrepareConfig
 from ecvae_jax.data.prepare.prepare import prepare
 
@@ -72,6 +74,23 @@ def test_the_frames_after_damage_get_a_reason(tmp_path: Path):
     assert isinstance(contents[0], np.ndarray)
     assert isinstance(contents[-1], BadPhotoError)
     assert str(contents[-1]).startswith("damaged: frame cannot be decoded")
+
+
+def test_what_is_before_the_damaged_end_of_a_video_is_kept_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The listing breaks off after 12 packets, as on a network drive that is lost."""
+    write_video(tmp_path / "clip.avi")
+    whole = video._packets
+
+    def broken(file: Path) -> Iterator[bool]:
+        yield from islice(whole(file), 12)
+        raise OSError("Input/output error")
+
+    monkeypatch.setattr(video, "_packets", broken)
+    source = open_source(f"video:{tmp_path / 'clip.avi'}")
+    assert [brightness(one.content) for one in source.load(0)] == list(range(12))
+    assert "clip.avi is damaged after 12 frames: Input/output error; what is before is used" in source.facts
 
 
 def test_frames_become_records(tmp_path: Path):

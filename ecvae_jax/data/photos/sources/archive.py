@@ -15,7 +15,14 @@ from typing import Any, NamedTuple
 from ecvae_jax.data.errors import DataError, one_line
 from ecvae_jax.data.photos.photo import PHOTO_SUFFIXES, BadPhotoError
 from ecvae_jax.data.photos.sources.folder import named_photos, not_a_photo
-from ecvae_jax.data.photos.sources.source import Content, Loaded, Source
+from ecvae_jax.data.photos.sources.source import (
+    Content,
+    Loaded,
+    Source,
+    damage_fact,
+    load_until_damage,
+    until_damage,
+)
 
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _LARGEST_TABLE = 512 * 10**6
@@ -50,18 +57,21 @@ def is_archive(path: Path) -> bool:
 def open_archive(path: Path, identity: str, max_megabytes: float = 64.0) -> Source:
     """Returns the photos of an archive: a zip in name order, a tar in its stored order.
 
-    Of members with one name the last one counts, as for unpackers.
+    Of members with one name the last one counts, as for unpackers. The members before a tar's damaged end are kept.
 
     Args:
         max_megabytes: a larger member is a bad photo, and is not read.
 
     Raises:
-        DataError: the archive is damaged, has an oversized header or too many members, or has no photo.
+        DataError: no member can be read, or the archive has an oversized header or too many members, or has no photo.
     """
+    damage: list[str] = []
     try:
-        members, count = _zip_members(path) if _is_zip(path) else _tar_members(path)
+        members, count = _zip_members(path) if _is_zip(path) else _tar_members(path, damage)
     except Exception as error:  # tarfile, zipfile and each decompressor raise their own types
         raise DataError(f"archive {path} cannot be read: {one_line(error)}") from None
+    if damage and not members:
+        raise DataError(f"archive {path} cannot be read: {damage[0]}")
     photos_of = {
         name: member
         for name, member in members.items()
@@ -75,7 +85,7 @@ def open_archive(path: Path, identity: str, max_megabytes: float = 64.0) -> Sour
         if name not in photos_of
     ]
     photos, fact = named_photos({name: member.stamp for name, member in photos_of.items()}, identity)
-    facts = [fact]
+    facts = [fact, *damage_fact(path.name, count, "files", damage)]
     if count > len(members):
         facts.append(f"{count - len(members)} files of {path.name} have the name of a later one, which counts")
     chosen, limit = list(photos_of.items()), int(max_megabytes * 1e6)
@@ -89,21 +99,13 @@ def open_archive(path: Path, identity: str, max_megabytes: float = 64.0) -> Sour
             name: content if isinstance(content, bytes) else DataError(f"archive {path}: {name}: {content}")
             for (name, _), content in zip(files, contents, strict=True)
         }
-        refused = {
-            name: DataError(f"archive {path}: {name}: {each.reason}") for name, each in asked.items() if each.reason
-        }
-        return found | refused
+        reasons = {name: each.reason for name, each in asked.items() if each.reason}
+        return found | {name: DataError(f"archive {path}: {name}: {reason}") for name, reason in reasons.items()}
 
-    return Source(
-        path.name,
-        photos,
-        lambda start: load(path, chosen[start:], limit),
-        None,
-        sorted(skipped),
-        facts,
-        read,
-        inputs=(path,),
-    )
+    def load_from(start: int) -> Iterator[Loaded]:
+        return load(path, chosen[start:], limit)
+
+    return Source(path.name, photos, load_from, None, sorted(skipped), facts, read, inputs=(path,))
 
 
 def _is_zip(path: Path) -> bool:
@@ -122,16 +124,16 @@ def _zip_members(path: Path) -> tuple[dict[str, _Member], int]:
     return dict(sorted(members.items())), len(infos)
 
 
-def _tar_members(path: Path) -> tuple[dict[str, _Member], int]:
+def _tar_members(path: Path, damage: list[str]) -> tuple[dict[str, _Member], int]:
     members: dict[str, _Member] = {}
     count = 0
     with _open_tar(path) as archive:
-        for member in _each(archive):
+        for member in until_damage(_each(archive), damage):
             if member.isdir():
                 continue
             count += 1
             if count > _MOST_MEMBERS:
-                raise ValueError(f"more than {_MOST_MEMBERS} files; split it")
+                raise DataError(f"more than {_MOST_MEMBERS} files; split it")
             name = _tar_name(member)
             members.pop(name, None)  # the later one also has the later place, and reading goes forward only
             reason = "" if member.isfile() else _TAR_KINDS.get(member.type, "not a file").format(member.linkname)
@@ -161,26 +163,17 @@ def _zip_content(archive: zipfile.ZipFile, name: str, limit: int) -> Content:
 
 
 def _read_tar(path: Path, members: list[tuple[str, _Member]], limit: int) -> Iterator[Loaded]:
+    return load_until_damage(_tar_contents(path, {member.place for _, member in members}, limit), len(members), "file")
+
+
+def _tar_contents(path: Path, places: set[int], limit: int) -> Iterator[Loaded]:
     """Yields members in archive order: seeking back in a compressed archive restarts from its beginning."""
-    wanted, read = {member.place for _, member in members}, 0
-    try:
-        with _open_tar(path) as archive:
-            for member in _each(archive):
-                if member.offset not in wanted:
-                    continue
-                if member.size > limit:
-                    content: Content = _too_large(member.size, limit)
-                else:
-                    stream = archive.extractfile(member)
-                    content = stream.read() if stream else b""
-                read += 1
-                yield Loaded(content)
-                if read == len(members):
-                    return
-    except Exception as error:  # tarfile and each decompressor raise their own types
-        reason = one_line(error)
-        for _ in range(len(members) - read):
-            yield Loaded(BadPhotoError(f"damaged: {reason}"))
+    with _open_tar(path) as archive:
+        for member in _each(archive):
+            if member.offset not in places:
+                continue
+            stream = archive.extractfile(member) if member.size <= limit else None
+            yield Loaded(_too_large(member.size, limit) if member.size > limit else stream.read() if stream else b"")
 
 
 def _too_large(size: int, limit: int) -> BadPhotoError:
@@ -223,7 +216,7 @@ class _Bounded:
     def read(self, size: int) -> bytes:
         self._left -= size
         if self._left < 0:
-            raise ValueError(f"a member's header exceeds {_LARGEST_HEADER // 2**20} MB")
+            raise DataError(f"a member's header exceeds {_LARGEST_HEADER // 2**20} MB")
         return self._file.read(size)
 
     def __getattr__(self, name: str) -> Any:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
 
-from ecvae_jax.data.errors import BadPhotoError, DataError
+from ecvae_jax.data.errors import BadPhotoError, DataError, one_line
+
+T = TypeVar("T")
 
 Content = Path | bytes | UInt8[np.ndarray, "h w 3"] | BadPhotoError
 """A photo file, its bytes, a decoded image, or the reason why it cannot be loaded."""
@@ -78,3 +80,34 @@ class Source:
     read: Files = _no_files
     searched: bool = True
     inputs: tuple[Path, ...] = ()
+
+
+def until_damage(items: Iterable[T], damage: list[str]) -> Iterator[T]:
+    """Yields the items of a stream up to its end, or up to damage, whose reason it appends to `damage`.
+
+    What is read before the damage is kept. A refusal (`DataError`) is no damage.
+    """
+    try:
+        yield from items
+    except (DataError, RecursionError):
+        raise
+    except Exception as error:  # tarfile, the decompressors and libav raise many types
+        damage.append(one_line(error))
+
+
+def load_until_damage(contents: Iterable[Loaded], count: int, unit: str) -> Iterator[Loaded]:
+    """Yields `count` contents: those before the damaged or early end of a stream, then its reason for the others."""
+    damage: list[str] = []
+    given = 0
+    for given, loaded in enumerate(until_damage(contents, damage), 1):
+        yield loaded
+        if given == count:
+            return
+    reason = damage[0] if damage else "the file ends earlier"
+    for _ in range(count - given):
+        yield Loaded(BadPhotoError(f"damaged: {unit} cannot be decoded: {reason}"))
+
+
+def damage_fact(name: str, count: int, unit: str, damage: list[str]) -> list[str]:
+    """Returns the line of `Source.facts` about a stream whose listing met damage after `count` units; else nothing."""
+    return [f"{name} is damaged after {count} {unit}: {reason}; what is before is used" for reason in damage]

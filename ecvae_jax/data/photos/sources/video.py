@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from ecvae_jax.data.errors import BadPhotoError, DataError, MissingExtraError, one_line
+from ecvae_jax.data.errors import BadPhotoError, DataError, MissingExtraError
 from ecvae_jax.data.photos.sources.folder import file_stamp, list_files
-from ecvae_jax.data.photos.sources.source import Loaded, Photo, Source
+from ecvae_jax.data.photos.sources.source import Loaded, Photo, Source, damage_fact, load_until_damage, until_damage
 
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegvideo,mpegts,asf,flv,m4v"
 _HDR = (16, 18)
@@ -44,15 +44,14 @@ def open_video(path: Path, frame_step: int) -> Source:
         raise DataError(f"source 'video:{path}': no such file or folder")
     photos: list[Photo] = []
     chosen: list[tuple[Path, list[int]]] = []
+    facts: list[str] = []
     for name, file in videos.items():
-        try:
-            count = _count_frames(file)
-        except Exception as error:  # libav raises many types for a damaged file
-            skipped.append((name, f"unreadable video: {one_line(error)}"))
-            continue
+        damage: list[str] = []
+        count = sum(until_damage(_packets(file), damage))
         if not count:
-            skipped.append((name, "the video has no frames"))
+            skipped.append((name, f"unreadable video: {damage[0]}" if damage else "the video has no frames"))
             continue
+        facts += damage_fact(name, count, "frames", damage)
         person, stamp = os.path.splitext(name)[0], f"{file_stamp(file)} {frame_step}"
         numbers = list(range(0, count, frame_step))
         photos += [Photo(f"{name}#{n:06d}", person, person, {"frame": n}, stamp) for n in numbers]
@@ -62,7 +61,8 @@ def open_video(path: Path, frame_step: int) -> Source:
         raise DataError(f"source 'video:{path}': no readable frame{why}")
     fact = f"identities: {len(chosen)}, one per video; {len(photos)} frames, every {frame_step}th"
     label = f"video:{path.resolve().name}"
-    return Source(label, photos, lambda start: _load(chosen, start), None, sorted(skipped), [fact], inputs=(path,))
+    facts = [fact, *facts]
+    return Source(label, photos, lambda start: _load(chosen, start), None, sorted(skipped), facts, inputs=(path,))
 
 
 def _load(videos: list[tuple[Path, list[int]]], start: int) -> Iterator[Loaded]:
@@ -70,26 +70,16 @@ def _load(videos: list[tuple[Path, list[int]]], start: int) -> Iterator[Loaded]:
         if start >= len(numbers):
             start -= len(numbers)
             continue
-        yield from _frames(file, numbers[start:])
+        yield from load_until_damage(_frames(file, set(numbers[start:])), len(numbers) - start, "frame")
         start = 0
 
 
-def _frames(file: Path, numbers: list[int]) -> Iterator[Loaded]:
-    """Yields the frames with these numbers; for a damaged frame and all after it, the reason."""
-    wanted, given, reason = set(numbers), 0, "the video ends earlier"
-    try:
-        with _open(file) as container:
-            for number, frame in enumerate(container.decode(video=0)):
-                if number in wanted:
-                    time = None if frame.time is None else round(float(frame.time), 3)
-                    given += 1
-                    yield Loaded(_upright(frame, container.streams.video[0]), {"time": time})
-                if given == len(numbers):
-                    return
-    except Exception as error:  # libav raises many types for a damaged file
-        reason = one_line(error)
-    for _ in range(len(numbers) - given):
-        yield Loaded(BadPhotoError(f"damaged: frame cannot be decoded: {reason}"))
+def _frames(file: Path, wanted: set[int]) -> Iterator[Loaded]:
+    with _open(file) as container:
+        for number, frame in enumerate(container.decode(video=0)):
+            if number in wanted:
+                time = None if frame.time is None else round(float(frame.time), 3)
+                yield Loaded(_upright(frame, container.streams.video[0]), {"time": time})
 
 
 def _upright(frame: Any, stream: Any) -> UInt8[np.ndarray, "h w 3"] | BadPhotoError:
@@ -121,10 +111,10 @@ def _upright(frame: Any, stream: Any) -> UInt8[np.ndarray, "h w 3"] | BadPhotoEr
     return np.ascontiguousarray(pixels[:: 1 if down > 0 else -1, :: 1 if across > 0 else -1])
 
 
-def _count_frames(file: Path) -> int:
-    """Counts packets without decoding: the length in a container's header is often wrong."""
+def _packets(file: Path) -> Iterator[bool]:
+    """Yields for each packet whether it is a frame. Decodes none: the length in a container's header is often wrong."""
     with _open(file) as container:
-        return sum(packet.size > 0 for packet in container.demux(video=0))
+        yield from (packet.size > 0 for packet in container.demux(video=0))
 
 
 def _open(file: Path) -> Any:
