@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ecvae_jax.cli.options.model import TransferOptions
 from ecvae_jax.config import AdaptConfig, Config
 from ecvae_jax.data.batches import load_faces
 from ecvae_jax.images import to_float
 from ecvae_jax.model.model import Model
 from ecvae_jax.synthesis import batches as synthesis
-from ecvae_jax.synthesis.adapt import lay_photo_over, transfer_adapted
+from ecvae_jax.synthesis.adapt import Drawing, lay_photo_over, transfer_adapted
 from ecvae_jax.training.state import init_state
 from ecvae_jax.training.step import to_views
 
@@ -100,3 +102,12 @@ def test_other_sizes_raise(model: Model, faces) -> None:
         transfer_adapted(model, images[:, ::2, ::2], landmarks, landmarks)
     with pytest.raises(ValueError, match=r"the model reads \[n, 98, 2\]"):
         transfer_adapted(model, images, landmarks, landmarks[:, :68])
+
+
+def test_transfer_has_the_defaults_of_the_command() -> None:
+    """`transfer` and `interpolate` have no own ones: `Drawing` names all that they pass on."""
+    defaults = {name: each.default for name, each in inspect.signature(transfer_adapted).parameters.items()}
+    command = {each.name: each for each in dataclasses.fields(TransferOptions)}
+    assert Drawing.__annotations__.keys() == {"transport", "adaptation"}
+    assert defaults["transport"] is command["transport"].default
+    assert defaults["adaptation"] == command["adapt"].default_factory()

@@ -8,7 +8,7 @@ agrees with the model's image, its own pixels replace the model's.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -40,33 +40,30 @@ tolerance were chosen on views of 12 people outside the bundled model's training
 
 
 class FaceArrays(Protocol):
-    """Faces as stacked arrays, such as `data.portraits.Portraits`."""
+    """n faces as arrays, such as `Portraits`: images at the model's resolution, landmarks in its scheme."""
 
     @property
-    def images(self) -> Images:
-        """At the model's resolution."""
-        ...
-
+    def images(self) -> Images: ...  # noqa: D102
     @property
-    def landmarks(self) -> Landmarks:
-        """Crop units, in the model's landmark scheme."""
-        ...
+    def landmarks(self) -> Landmarks: ...  # noqa: D102
 
 
-def transfer(
-    model: Model,
-    sources: FaceArrays,
-    targets: FaceArrays,
-    transport: bool = True,
-    adaptation: AdaptConfig = AdaptConfig(),  # noqa: B008
-) -> Images:
+class Drawing(TypedDict, total=False):
+    """How `transfer` and `interpolate` draw; `transfer_adapted` has the defaults, those of the command line."""
+
+    transport: bool
+    """Move z from the prior of the source's structure to that of the target's."""
+    adaptation: AdaptConfig
+    """To each source; `AdaptConfig(detail=0)` uses the model alone."""
+
+
+def transfer(model: Model, sources: FaceArrays, targets: FaceArrays, **drawing: Unpack[Drawing]) -> Images:
     """Returns the source appearances under the target structures, as `ecvae transfer` draws them: n h w 3.
 
     Args:
         sources: n faces, or one for all targets.
         targets: n faces, or one for all sources.
-        transport: move z from the prior of the source's structure to that of the target's.
-        adaptation: `AdaptConfig(detail=0)` uses the model alone.
+        drawing: `transport=True`, `adaptation=AdaptConfig()`; see `Drawing`.
 
     Raises:
         ValueError: the numbers of sources and targets differ and neither is 1, or the model has another size or scheme.
@@ -77,23 +74,18 @@ def transfer(
     count = max(n, m) if min(n, m) else 0
     arrays = sources.images, sources.landmarks, targets.landmarks
     images, landmarks, target_landmarks = (np.broadcast_to(array, (count, *array.shape[1:])) for array in arrays)
-    return transfer_adapted(model, images, landmarks, target_landmarks, transport, adaptation)
+    return transfer_adapted(model, images, landmarks, target_landmarks, **drawing)
 
 
 def interpolate(
-    model: Model,
-    sources: FaceArrays,
-    targets: FaceArrays,
-    steps: int,
-    transport: bool = True,
-    adaptation: AdaptConfig = AdaptConfig(),  # noqa: B008
+    model: Model, sources: FaceArrays, targets: FaceArrays, steps: int, **drawing: Unpack[Drawing]
 ) -> UInt8[np.ndarray, "n steps h w 3"]:
     """Returns each source appearance on the straight path from its own landmarks to its target's.
 
     Args:
-        sources: n faces.
-        targets: n faces.
+        targets: as many faces as sources.
         steps: images per path, ends included; at least 2.
+        drawing: see `transfer`.
 
     Raises:
         ValueError: fewer than 2 steps, or as for `transfer`.
@@ -103,7 +95,7 @@ def interpolate(
     along = np.linspace(0.0, 1.0, steps, dtype=np.float32)[None, :, None, None]
     paths = (1 - along) * sources.landmarks[:, None] + along * targets.landmarks[:, None]
     images, landmarks = (np.repeat(array, steps, axis=0) for array in (sources.images, sources.landmarks))
-    drawn = transfer_adapted(model, images, landmarks, paths.reshape(landmarks.shape), transport, adaptation)
+    drawn = transfer_adapted(model, images, landmarks, paths.reshape(landmarks.shape), **drawing)
     return drawn.reshape(len(paths), steps, *drawn.shape[1:])
 
 
@@ -117,11 +109,7 @@ def transfer_adapted(
 ) -> Images:
     """Returns n source appearances under n target structures, row by row, with the model adapted to each source.
 
-    Consecutive equal sources are fitted once.
-
-    Args:
-        landmarks: of the sources.
-        transport: see `transfer`.
+    Consecutive equal sources are fitted once. `landmarks` are the sources'.
 
     Raises:
         ValueError: the images or landmarks do not fit the model's size or scheme.
@@ -129,21 +117,17 @@ def transfer_adapted(
     if not adaptation.steps and not adaptation.detail:
         return transfer_plain(model, images, landmarks, target_landmarks, transport)
     architecture, frozen, share = model.architecture, model.frozen, jnp.float32(adaptation.detail)
-    config = model.config
-    check_faces(config, images, landmarks)
-    check_faces(config, images, target_landmarks)
+    check_faces(model.config, images, landmarks)
+    check_faces(model.config, images, target_landmarks)
     if not adaptation.steps:
         draw = partial(_draw, architecture, transport, model.params, frozen, share, None)
         return to_uint8(in_batches(draw, images, landmarks, target_landmarks))
     drawn = np.empty_like(images)
-    params, z, previous = model.params, None, -1
+    params, z = model.params, None
     for row in range(len(images)):
-        one = slice(row, row + 1)
-        if previous < 0 or not (
-            np.array_equal(images[row], images[previous]) and np.array_equal(landmarks[row], landmarks[previous])
-        ):
+        one, before = slice(row, row + 1), slice(row - 1, row)
+        if not row or any((array[one] != array[before]).any() for array in (images, landmarks)):
             params, z = _fit(architecture, adaptation, model.params, frozen, images[one], landmarks[one])
-        previous = row
         faces = images[one], landmarks[one], target_landmarks[one]
         picture = _draw(architecture, transport, params, frozen, share, z, *faces)
         drawn[row] = to_uint8(np.asarray(picture))[0]
@@ -165,10 +149,7 @@ def lay_photo_over(
     head, another light), the drawn image stays. The photo also fades beyond its border, and where the map stretches it.
 
     Args:
-        image: the sources, in [-1, 1].
-        reconstruction: of the sources, by the model.
-        drawn: the transfers, by the model.
-        landmarks: of the sources.
+        image: the sources, in [-1, 1]; `reconstruction` and `drawn` are the model's.
         share: weight of the photo where it agrees fully, 0 to 1.
     """
     size = image.shape[1]
