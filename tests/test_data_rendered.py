@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ecvae_jax.data.faces import load_faces
-from ecvae_jax.data.rendered import rendered_directory
+from ecvae_jax.data.manifest import find_records
 
 PEOPLE = {"train": 200, "validation": 20, "test": 20}
 VIEWS = 24
@@ -22,11 +22,11 @@ def faces():
 
 
 def test_files_are_small_enough_and_carry_their_provenance():
-    files = [p for p in rendered_directory().rglob("*") if p.is_file()]
+    files = [p for p in find_records("rendered").rglob("*") if p.is_file()]
     sizes = [p.stat().st_size for p in files]
     assert max(sizes) <= 7.5e6
     assert sum(sizes) <= 24e6
-    text = (rendered_directory() / "README.md").read_text()
+    text = (find_records("rendered") / "README.md").read_text()
     assert "CC0" in text
     assert "MakeHuman" in text
 

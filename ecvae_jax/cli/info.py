@@ -29,9 +29,9 @@ def describe(path: Path) -> list[str]:
 
 def _describe_records(path: Path) -> list[str]:
     from ecvae_jax.data.faces import load_faces, record_splits
-    from ecvae_jax.data.rendered import rendered_directory
+    from ecvae_jax.data.manifest import find_records
 
-    folder = rendered_directory() if str(path) == RENDERED else path
+    folder = find_records(path)
     lines = [f"records {folder}"]
     splits = {split: load_faces(folder, split) for split in record_splits(folder)}
     for split, faces in splits.items():

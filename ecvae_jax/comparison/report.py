@@ -43,16 +43,8 @@ _HOW = (
     "structure are measured by dlib.",
 )
 
-_FIGURE = (
-    "transfer_ssim",
-    "transfer_sharpness",
-    "transfer_identity",
-    "sample_spread",
-    "sample_frechet",
-    "bits_per_dimension",
-    "reconstruction_ssim",
-    "kl",
-)
+_FIGURE = ("transfer_ssim", "transfer_sharpness", "transfer_identity", "sample_spread", "sample_frechet",
+           "bits_per_dimension", "reconstruction_ssim", "kl")  # fmt: skip
 _ACROSS = 4
 _COLORS = {1: "#1a7f37", 0: "#57606a", -1: "#cf222e"}
 
@@ -68,15 +60,8 @@ def to_markdown(results: Results) -> str:
         f"{facts['people']} people of the {facts['split']} split. ecvae_jax {facts['version']}.",
         "",
         *(f"- {note}" for note in facts.get("notes", [])),
-        "",
-        "## Verdict",
-        "",
-        *verdict_lines(results),
-        "",
-        "## Variants",
-        "",
-        _variants(results),
-        "",
+        *("", "## Verdict", "", *verdict_lines(results)),
+        *("", "## Variants", "", _variants(results), ""),
     ]
     for title, beginnings in TABLES.items():
         shown = [m for m in MEASURES if m.key.startswith(beginnings) and m.key in results.measured]
@@ -96,10 +81,10 @@ def draw_comparison(results: Results) -> Any:
 
     keys = [key for key in _FIGURE if key in results.measured]
     names = list(results.to_reference)
-    rows = -(-len(keys) // _ACROSS)
-    size = (3.1 * min(len(keys), _ACROSS) + 1.2, rows * (0.26 * max(len(names), 3) + 1.3) + 0.5)
+    rows, columns = -(-len(keys) // _ACROSS), min(len(keys), _ACROSS)
+    size = (3.1 * columns + 1.2, rows * (0.26 * max(len(names), 3) + 1.3) + 0.5)
     figure = Figure(figsize=size, dpi=130, layout="constrained")
-    panels = figure.subplots(rows, min(len(keys), _ACROSS), sharey=True, squeeze=False)
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for panel in panels.flat[len(keys) :]:
         panel.set_axis_off()
     for key, panel in zip(keys, panels.flat, strict=False):
@@ -128,11 +113,11 @@ def _variants(results: Results) -> str:
 
 
 def _means(results: Results, measures: Sequence[Measure]) -> str:
-    rows = [[v.name, *(_mean(m, results.summaries[v.name].get(m.key)) for m in measures)] for v in results.variants]
+    found = {v.name: results.summaries[v.name] for v in results.variants}
     for name, means in results.baselines.items():
         if any(m.key in means for m in measures):
-            single = {key: Summary(value, None, 1) for key, value in means.items()}
-            rows.append([f"*{name}*", *(_mean(m, single.get(m.key)) for m in measures)])
+            found[f"*{name}*"] = {key: Summary(value, None, 1) for key, value in means.items()}
+    rows = [[name, *(_mean(m, means.get(m.key)) for m in measures)] for name, means in found.items()]
     return markdown_table(["", *(m.heading for m in measures)], rows)
 
 

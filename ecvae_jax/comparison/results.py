@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,9 +47,7 @@ class Results:
 def gather(runs: Sequence[Run], scores: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]) -> Results:
     """Returns the results of finished runs.
 
-    Args:
-        scores: by the run's name.
-        facts: of the experiment and the scoring, for the report.
+    `scores` are by the name of the run; `facts` of experiment and scoring go into the report.
     """
     variants = list({run.variant.name: run.variant for run in runs}.values())
     table = {v.name: [scores[run.name] for run in runs if run.variant.name == v.name] for v in variants}
@@ -59,32 +57,24 @@ def gather(runs: Sequence[Run], scores: Mapping[str, Mapping[str, Any]], facts: 
         for name, labels in first["classes"].items()
     }
     questions = [question for question in QUESTIONS if question.first in table and question.second in table]
+
+    def by_class(compute: Callable[[np.ndarray], Any]) -> dict[str, dict[str, Any]]:
+        return {
+            breakdown: {label: compute(chosen) for label, chosen in labels.items()}
+            for breakdown, labels in classes.items()
+        }
+
     return Results(
         variants=variants,
         seeds=len(table[variants[0].name]),
         summaries={name: _summaries(rows) for name, rows in table.items()},
         to_reference={name: _differences(rows, table[REFERENCE]) for name, rows in table.items() if name != REFERENCE},
         answers={q: _differences(table[q.first], table[q.second]) for q in questions},
-        breakdowns={
-            breakdown: {
-                label: {name: _summaries(rows, chosen) for name, rows in table.items()}
-                for label, chosen in labels.items()
-            }
-            for breakdown, labels in classes.items()
-        },
+        breakdowns=by_class(lambda chosen: {name: _summaries(rows, chosen) for name, rows in table.items()}),
         class_answers={
-            q: {
-                breakdown: {
-                    label: _differences(table[q.first], table[q.second], chosen) for label, chosen in labels.items()
-                }
-                for breakdown, labels in classes.items()
-            }
-            for q in questions
+            q: by_class(lambda chosen, q=q: _differences(table[q.first], table[q.second], chosen)) for q in questions
         },
-        class_sizes={
-            breakdown: {label: int(chosen.sum()) for label, chosen in labels.items()}
-            for breakdown, labels in classes.items()
-        },
+        class_sizes=by_class(lambda chosen: int(chosen.sum())),
         baselines=first["baselines"],
         facts={**facts, "pairs": len(first["people"]["pairs"]), "people": len(set(first["people"]["pairs"]))},
     )
@@ -100,40 +90,31 @@ def to_dict(results: Results) -> dict[str, Any]:
                 "settings": dict(v.settings),
                 "transport": v.transport,
                 "trained_as": v.training,
-                "measures": _rows(results.summaries[v.name]),
-                "minus_reference": _rows(results.to_reference.get(v.name, {})),
+                "measures": _plain(results.summaries[v.name]),
+                "minus_reference": _plain(results.to_reference.get(v.name, {})),
             }
             for v in results.variants
         },
         "questions": [
-            {
-                "first": q.first,
-                "second": q.second,
-                "asks": q.asks,
-                "differences": _rows(answers),
-                "by_class": {
-                    breakdown: {label: _rows(row) for label, row in labels.items()}
-                    for breakdown, labels in results.class_answers[q].items()
-                },
-            }
+            {**q._asdict(), "differences": _plain(answers), "by_class": _plain(results.class_answers[q])}
             for q, answers in results.answers.items()
         ],
         "breakdowns": {
             breakdown: {
-                label: {
-                    "pairs": results.class_sizes[breakdown][label],
-                    **{name: _rows(row) for name, row in rows.items()},
-                }
+                label: {"pairs": results.class_sizes[breakdown][label], **_plain(rows)}
                 for label, rows in labels.items()
             }
             for breakdown, labels in results.breakdowns.items()
         },
-        "baselines": {name: dict(row) for name, row in results.baselines.items()},
+        "baselines": _plain(results.baselines),
     }
 
 
-def _rows(row: Mapping[str, Summary | Difference]) -> dict[str, Any]:
-    return {key: each._asdict() for key, each in row.items()}
+def _plain(value: Any) -> Any:
+    """Nested mappings of summaries and differences as dictionaries."""
+    if isinstance(value, Summary | Difference):
+        return value._asdict()
+    return {key: _plain(each) for key, each in value.items()} if isinstance(value, Mapping) else value
 
 
 def _values(scores: Mapping[str, Any], key: str, chosen: np.ndarray | None) -> Values | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -33,13 +34,12 @@ _SCORED_ALONE = 0.1  # of the time of a run with training, for the estimate of t
 
 @dataclass(frozen=True)
 class Scoring:
-    """How every run is scored."""
+    """How every run is scored; the `settings` are stored with the scores, and a run with other ones is scored again."""
 
     faces: Faces
     limit: int
     measures: Measures
     settings: dict[str, Any]
-    """Stored with the scores; a run with other settings is scored again."""
 
 
 class InterruptedComparisonError(Exception):
@@ -58,12 +58,8 @@ def load_scoring(config: Config, split: str, limit: int, metrics: str) -> tuple[
     """
     measures, notes = load_measures(metrics)
     faces = load_faces(config.data.records, split)
-    settings = {
-        "split": split,
-        "limit": limit,
-        "metrics": "all" if measures.faces else "pixels",
-        "fingerprint": faces.fingerprint,
-    }
+    known = "all" if measures.faces else "pixels"
+    settings = {"split": split, "limit": limit, "metrics": known, "fingerprint": faces.fingerprint}
     return Scoring(faces, limit, measures, settings), notes
 
 
@@ -76,7 +72,7 @@ def complete(runs: Sequence[Run], base: Config, workdir: Path, scoring: Scoring)
         ValueError: see `training.loop.train` and `measures.measure_run`.
     """
     folder = workdir / RUNS
-    done = {run.name: _stored(folder / run.name / SCORES, run.variant.config(base, run.seed), scoring) for run in runs}
+    done = {run.name: _stored(folder, run, base, scoring) for run in runs}
     missing = [run for run in runs if done[run.name] is None]
     # A variant that shares a training costs only its scoring, if that training is done before.
     weights = [1.0 if run.name == run.training else _SCORED_ALONE for run in missing]
@@ -105,16 +101,22 @@ def _complete_one(run: Run, base: Config, folder: Path, scoring: Scoring) -> dic
         raise InterruptedComparisonError(message, outcome.stopped_by)
     model = load_model(folder / run.training)
     measured = measure_run(model, scoring.faces, scoring.limit, run.variant.transport, scoring.measures)
-    scores = {"format": _FORMAT, "settings": scoring.settings, "config": json.loads(config.to_json()), **measured}
+    scores = {**_made(config, scoring), **measured}
     write_text(folder / run.name / SCORES, json.dumps(scores, allow_nan=False) + "\n")
     return scores
 
 
-def _stored(path: Path, config: Config, scoring: Scoring) -> dict[str, Any] | None:
+def _made(config: Config, scoring: Scoring) -> dict[str, Any]:
+    """What scores are stored with: those of another experiment or scoring are not used."""
+    return {"format": _FORMAT, "settings": scoring.settings, "config": json.loads(config.to_json())}
+
+
+def _stored(folder: Path, run: Run, base: Config, scoring: Scoring) -> dict[str, Any] | None:
     """The stored scores of a run; None if they are missing or come from other settings.
 
     `train` itself refuses another experiment, and accepts one that differs only in settings without effect on results.
     """
+    path, made = folder / run.name / SCORES, _made(run.variant.config(base, run.seed), scoring)
     try:
         scores = json.loads(path.read_text())
     except FileNotFoundError:
@@ -122,10 +124,10 @@ def _stored(path: Path, config: Config, scoring: Scoring) -> dict[str, Any] | No
     except (OSError, ValueError):
         _say(f"{path} cannot be read: the run is scored again")
         return None
-    made = {"format": _FORMAT, "settings": scoring.settings, "config": json.loads(config.to_json())}
     if not isinstance(scores, dict):
         scores = {}
-    scores["config"] = _current(scores.get("config"))
+    with contextlib.suppress(TypeError, ValueError):  # later fields of an experiment get their defaults
+        scores["config"] = json.loads(Config.from_json(json.dumps(scores.get("config"))).to_json())
     other = [key for key, value in made.items() if scores.get(key) != value]
     if not other:
         return scores
@@ -135,14 +137,6 @@ def _stored(path: Path, config: Config, scoring: Scoring) -> dict[str, Any] | No
         old = ", ".join(f"{key} {before.get(key)}" for key in changed)
         _say(f"{path.parent.name}: was scored with {old}; it is scored again")
     return None
-
-
-def _current(stored: Any) -> Any:
-    """A stored experiment with later fields at their defaults; unchanged if it is not an experiment."""
-    try:
-        return json.loads(Config.from_json(json.dumps(stored)).to_json())
-    except (TypeError, ValueError):
-        return stored
 
 
 def _glance(scores: dict[str, Any]) -> str:
@@ -173,8 +167,6 @@ def compare(
         config: the experiment that the variants change; its seed is not used.
         variants: names in VARIANTS; empty: all. The reference is always included.
         seeds: trainings of each variant, with the seeds 0 to seeds − 1.
-        limit: maximum number of pairs scored.
-        split: of the records, to score on.
         metrics: "pixels", or "all": with dlib's identity and structure.
 
     Raises:

@@ -147,8 +147,7 @@ def choose_variants(names: Sequence[str]) -> list[Variant]:
 def usable_variants(variants: Sequence[Variant], base: Config, faces: int) -> tuple[list[Variant], list[str]]:
     """Returns the variants that can be trained and differ from each other, and a note for each that is left out.
 
-    Args:
-        faces: number of training faces; k-means needs at least one a cluster.
+    k-means needs at least one training face a cluster.
     """
     kept: list[Variant] = []
     notes: list[str] = []

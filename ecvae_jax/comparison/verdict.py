@@ -52,16 +52,14 @@ def verdict_lines(results: Results) -> list[str]:
     for claim in CLAIMS:
         asked = [question for question in CLAIMED_OF if question in results.answers]
         answers = {question: _evidence(claim, question, results) for question in asked}
-        if not any(answers.values()):
-            continue
-        lines += [f"**{claim.words}?**", ""]
-        for question, rows in answers.items():
-            if rows:
-                against = f"{question.first} against {question.second}"
-                lines.append(f"- {against}: {conclusion([(measure, each) for _, measure, each in rows])}")
-                lines += [f"  - {sentence(question, measure, each, where)}" for where, measure, each in rows]
-                intervals += len(rows)
-        lines.append("")
+        found = {question: rows for question, rows in answers.items() if rows}
+        lines += [f"**{claim.words}?**", ""] if found else []
+        for question, rows in found.items():
+            against = f"{question.first} against {question.second}"
+            lines.append(f"- {against}: {conclusion([(measure, each) for _, measure, each in rows])}")
+            lines += [f"  - {sentence(question, measure, each, where)}" for where, measure, each in rows]
+            intervals += len(rows)
+        lines += [""] if found else []
     others = [question for question in results.answers if question not in CLAIMED_OF]
     if others:
         lines += ["**Other questions**", ""]

@@ -17,11 +17,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from ecvae_jax.config import RENDERED
 from ecvae_jax.data.detect import recorded_detector
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.host_tf import load_tfds
-from ecvae_jax.data.manifest import INFO, RecordFile, read_manifest, unreadable
+from ecvae_jax.data.manifest import RecordFile, find_records, read_manifest, unreadable
 from ecvae_jax.data.shards import check_files, float_values, jpeg_size, read_in_order
 
 
@@ -136,7 +135,7 @@ class Faces:
         return jpegs
 
     def image(self, index: int, size: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
-        """Returns one face, resized to `size` × `size` pixels (by area means when reducing)."""
+        """Returns one face as `images` does."""
         return self.images([index], size)[0]
 
     def images(self, indices: Sequence[int] | np.ndarray, size: int | None = None) -> UInt8[np.ndarray, "b h w 3"]:
@@ -208,18 +207,7 @@ def load_faces(records: str | Path, split: str) -> Faces:
     """
     if "+" in str(records) and not Path(records).exists():
         return join_faces([load_faces(part, split) for part in str(records).split("+")])
-    if str(records) == RENDERED:
-        from ecvae_jax.data.rendered import rendered_directory
-
-        records = rendered_directory()
-    folder = Path(records)
-    if not folder.is_dir():
-        raise DataError(f"records {str(folder)!r}: no such folder; make one with `ecvae prepare SOURCE OUT`")
-    if not (folder / INFO).is_file():
-        raise DataError(
-            f"records {str(folder)!r}: not a records folder (it has no {INFO}); "
-            "make one with `ecvae prepare SOURCE OUT`"
-        )
+    folder = find_records(records)
     manifest = read_manifest(folder)
     if split not in manifest.splits:
         raise DataError(f"split {split!r}: {folder} has only {sorted(manifest.splits)}")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ecvae_jax.config import RENDERED
 from ecvae_jax.data.errors import DataError, one_line
 
 INFO = "dataset_info.json"
@@ -60,6 +61,35 @@ class Manifest:
     def count(self, split: str) -> int:
         """Returns the number of faces in a split."""
         return sum(file.take for file in self.splits[split])
+
+
+def find_records(records: str | Path) -> Path:
+    """Returns a records folder; "rendered" is the one of the embedded heads.
+
+    240 rendered people who do not exist, 24 views each at 128 px, exact 98 landmarks, CC0: training needs no download.
+    Each person has two appearance groups of twelve views; the first view of a group is near frontal and neutral.
+    `tools/render_heads` generates them; `rendered_records/README.md` lists their assets.
+
+    Raises:
+        DataError: no such folder, or it holds no records.
+    """
+    if str(records) == RENDERED:
+        folder = Path(__file__).parent / "rendered_records"
+        if not (folder / INFO).is_file():
+            raise DataError(
+                f"rendered heads: {folder} holds no records; install the package with its data files, "
+                "or render them again with launch/render_heads.sh"
+            )
+        return folder
+    folder = Path(records)
+    if not folder.is_dir():
+        raise DataError(f"records {str(folder)!r}: no such folder; make one with `ecvae prepare SOURCE OUT`")
+    if not (folder / INFO).is_file():
+        raise DataError(
+            f"records {str(folder)!r}: not a records folder (it has no {INFO}); "
+            "make one with `ecvae prepare SOURCE OUT`"
+        )
+    return folder
 
 
 def read_manifest(folder: Path) -> Manifest:

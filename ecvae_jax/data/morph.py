@@ -35,9 +35,6 @@ def write_morphs(records: str, out: Path, people: int, seed: int = 0, quality: i
 
     Args:
         records: folder that `ecvae prepare` wrote; its names must contain the identities.
-        out: folder to make.
-        people: number of new people.
-        seed: of the choice of people and shares.
         quality: of JPEG, 1..100.
 
     Raises:

@@ -60,7 +60,6 @@ def write_records(
         splits: the records of each split, held in memory.
         metadata: `METADATA_KEYS` and any other JSON.
         shards: files per split; 0: as `plan_shards` chooses.
-        compression: of ArrayRecord.
 
     Raises:
         DataError: a needed metadata key is missing, or a split has an unknown name.
@@ -95,7 +94,6 @@ def plan_shards(split: str, count: int, size: int, shards: int = 0) -> dict[str,
     Files hold equal numbers of records; tensorflow-datasets' rule keeps them between 64 MiB and 1 GiB.
 
     Args:
-        split: "train", "validation" or "test".
         count: number of records; 0 gives no file.
         size: bytes of all JPEGs.
         shards: number of files; 0: by the rule.
@@ -154,7 +152,6 @@ def write_info(folder: Path, lengths: Mapping[str, list[int]], metadata: Mapping
     """Writes dataset_info.json, features.json and metadata.json beside the ArrayRecord files of a folder.
 
     Args:
-        folder: holds the files of `plan_shards`, complete.
         lengths: the number of records in each file of each split.
         metadata: `METADATA_KEYS` and any other JSON.
     """

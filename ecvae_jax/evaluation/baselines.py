@@ -24,9 +24,7 @@ def warp_to_landmarks(images: Images, landmarks: Landmarks, target_landmarks: La
     points, a border that moves with the landmarks (1 to 2 dB lower on turned heads), cubic interpolation, a finer warp.
 
     Args:
-        images: n h w 3, at the model's resolution, so that the warp sees what the model sees.
-        landmarks: n p 2, crop units.
-        target_landmarks: n p 2, crop units.
+        images: at the model's resolution, so that the warp sees what the model sees.
     """
     return np.stack(
         [

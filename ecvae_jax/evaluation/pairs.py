@@ -98,7 +98,6 @@ def record_pairs(
     Args:
         image_size: side of the images, pixels.
         points: landmark scheme, 98 or 68.
-        limit: maximum number of pairs.
         source_view: "any": each view is a target once, its source drawn; "frontal": see `frontal_pairs`.
 
     Raises:
@@ -111,15 +110,8 @@ def record_pairs(
     landmarks = faces.landmarks_as(points)
     source, target = chosen[:, 0], chosen[:, 1]
     stems = [_file_name(PurePosixPath(faces.names[i]).stem) for i in range(len(faces))]
-    facts = {
-        "kind": "records",
-        "records": faces.records.name,
-        "split": faces.split,
-        "faces": len(faces),
-        "source_view": source_view,
-        "limit": limit,
-        "seed": seed,
-    }
+    facts = {"kind": "records", "records": faces.records.name, "split": faces.split, "faces": len(faces)}
+    facts |= {"source_view": source_view, "limit": limit, "seed": seed}
     names = [f"{number:04d}_{stems[s]}_to_{stems[t]}" for number, (s, t) in enumerate(chosen)]
     sides = (faces.images(source, image_size), landmarks[source], faces.images(target, image_size), landmarks[target])
     source_tags, target_tags = ([faces.tags[i] for i in side] for side in (source, target))
@@ -144,8 +136,6 @@ def folder_pairs(model: Model, sources: Path, targets: Path, limit: int = 500, s
     and photos without a face are left out, counted in `facts` and reported in `notes`.
 
     Args:
-        sources: folder, searched recursively.
-        targets: folder with the same names.
         limit: maximum number of pairs, drawn with `seed`.
 
     Raises:
@@ -186,18 +176,10 @@ def folder_pairs(model: Model, sources: Path, targets: Path, limit: int = 500, s
         notes.append(f"{len(chosen)} of {len(common)} pairs are used (limit)")
     if not kept:
         raise DataError(f"pairs {str(sources)!r} and {str(targets)!r}: no pair is left; {'; '.join(notes)}")
-    facts = {
-        "kind": "folders",
-        "sources": sources.resolve().name,
-        "targets": targets.resolve().name,
-        "files": [len(side) for side in files],
-        "unpaired": len(unpaired),
-        "no_face": len(left_out["no face found"]),
-        "not_readable": len(left_out["not readable"]),
-        "detector": detector.name,
-        "limit": limit,
-        "seed": seed,
-    }
+    facts = {"kind": "folders", "sources": sources.resolve().name, "targets": targets.resolve().name}
+    facts |= {"files": [len(side) for side in files], "unpaired": len(unpaired)}
+    facts |= {"no_face": len(left_out["no face found"]), "not_readable": len(left_out["not readable"])}
+    facts |= {"detector": detector.name, "limit": limit, "seed": seed}
     names, firsts, seconds = zip(*kept, strict=True)
     source, source_landmarks, target, target_landmarks = (
         np.concatenate([getattr(face, field) for face in faces])

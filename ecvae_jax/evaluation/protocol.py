@@ -37,11 +37,6 @@ PLAIN = AdaptConfig(detail=0.0)
 """No adaptation: the model alone."""
 
 
-def transfer_draw(model: Model, transport: bool = True) -> Draw:
-    """Returns the function that draws the model's transfers, for `evaluate_pairs`."""
-    return partial(transfer_plain, model, transport=transport)
-
-
 def evaluate(
     model: Model,
     data: str | Path | Faces | Pairs = "rendered",
@@ -62,7 +57,6 @@ def evaluate(
     Args:
         data: records folder, "rendered", loaded faces, or pairs (`folder_pairs`). The model should not have been
             trained on these people.
-        split: of records that are not loaded yet.
         limit: maximum number of pairs (or faces) drawn from records.
         source_view: of records: "any" or "frontal", see `record_pairs`.
         seed: of the choice of pairs and the likelihood's noise; without `measures` also of bootstrap and samples.
@@ -88,7 +82,7 @@ def evaluate(
         if draw is None and (adapt.steps or adapt.detail):
             draw = partial(transfer_adapted, model, transport=transport, adaptation=adapt)
         also = {"reconstruction": reconstruct(model, pairs.target, pairs.target_landmarks)}
-        plain = transfer_draw(model, transport)
+        plain = partial(transfer_plain, model, transport=transport)
         if draw is not None:
             also["plain"] = plain(pairs.source, pairs.source_landmarks, pairs.target_landmarks)
         report = evaluate_pairs(draw or plain, pairs, measures, also)
@@ -166,7 +160,6 @@ def evaluate_pairs(
     """Returns the scores of `draw` on each pair, beside copying the source and warping it.
 
     Args:
-        pairs: `record_pairs` or `folder_pairs`, at least one pair.
         measures: PSNR, SSIM and sharpness by default; `load_measures` for more.
         also: images of other methods by name, scored on the same pairs and listed first.
 

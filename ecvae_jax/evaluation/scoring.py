@@ -80,8 +80,6 @@ def load_measures(metrics: str = "all", features: str | None = None, seed: int =
 
     Args:
         metrics: "all", or "pixels": no dlib.
-        features: MODULE:FUNCTION of the user's network.
-        seed: of the bootstrap and the samples.
 
     Raises:
         DataError: metrics is neither.
@@ -105,9 +103,7 @@ def score_method(
     """Returns all metrics of one method's images against the true ones.
 
     Args:
-        drawn: one image a pair.
         true: the faces found in the true images; None: no metric of faces.
-        unit: word for the progress bar.
     """
     faces = measures.faces.measure(drawn, unit) if measures.faces is not None and true is not None else None
     found = None
@@ -120,11 +116,7 @@ def score_method(
         numbers["verification_accuracy"] = _verification_accuracy(values["verified"], found)
         numbers["pairs_with_faces"] = int(np.isfinite(values["identity"]).sum())
         numbers |= face_set_distances(found.drawn, found.true)
-    if measures.features is not None:
-        name, function = measures.features
-        first, second = (compute_features(name, function, images) for images in (drawn, pairs.target))
-        numbers[f"distance_{name}"] = float(np.linalg.norm(first - second, axis=1).mean())
-        numbers |= set_distances(name, first, second)
+    numbers |= _user_distances(measures, drawn, pairs.target, paired=True)
     scores = {key: score(each, pairs.people, measures.seed) for key, each in values.items()}
     return Method(values, scores, numbers, faces)
 
@@ -132,8 +124,7 @@ def score_method(
 def score_samples(model: Model, pairs: Pairs, measures: Measures, density: LowRankGaussian | None = None) -> Samples:
     """Returns the diversity and sharpness of samples under the targets' structures, and their distance to the targets.
 
-    Args:
-        density: sample it instead of the prior (`synthesis.batches.sample`).
+    With `density`, it is sampled instead of the prior (`synthesis.batches.sample`).
     """
     chosen = evenly_spaced(len(pairs), STRUCTURES)
     drawn = sample(model, jax.random.key(measures.seed), pairs.target_landmarks[chosen], SAMPLES, density)
@@ -157,10 +148,7 @@ def score_samples(model: Model, pairs: Pairs, measures: Measures, density: LowRa
         numbers["identity_spread"] = feature_spread(descriptors)
         numbers["face_found"] = float(found.found.mean())
         numbers |= face_set_distances(found, measures.faces.measure(pairs.target, "true images"))
-    if measures.features is not None:
-        name, function = measures.features
-        first, second = (compute_features(name, function, images) for images in (flat, pairs.target))
-        numbers |= set_distances(name, first, second)
+    numbers |= _user_distances(measures, flat, pairs.target)
     return Samples(values, [pairs.people[i] for i in chosen], numbers)
 
 
@@ -181,6 +169,16 @@ def set_distances(
 def differences(first: Values, second: Values, people: Sequence[str], seed: int) -> dict[str, Score | None]:
     """Returns the paired mean of first − second by metric, over the pairs that have both values."""
     return {key: score(first[key] - second[key], people, seed) for key in first if key in second}
+
+
+def _user_distances(measures: Measures, drawn: np.ndarray, true: np.ndarray, paired: bool = False) -> Numbers:
+    """The distances in the features of the user's network, if there is one."""
+    if measures.features is None:
+        return {}
+    name, function = measures.features
+    first, second = (compute_features(name, function, images) for images in (drawn, true))
+    mean = {f"distance_{name}": float(np.linalg.norm(first - second, axis=1).mean())} if paired else {}
+    return mean | set_distances(name, first, second)
 
 
 def _verification_accuracy(verified: np.ndarray, faces: FacePairs) -> float | None:

@@ -35,7 +35,6 @@ def score(values: Float[np.ndarray, " n"], people: Sequence[str], seed: int = 0)
 
     Args:
         values: one a pair; NaN is left out.
-        people: whose pair it is.
 
     Raises:
         ValueError: the lengths differ.
@@ -115,8 +114,7 @@ def paired_difference(
     single seed, only between-person variance is used; without people, only between-seed variance.
 
     Args:
-        first: one array a seed, one value a pair.
-        second: the same seeds in the same order.
+        first: one array a seed, one value a pair; `second` likewise.
         people: whose pair it is; None for one value a training.
 
     Raises:

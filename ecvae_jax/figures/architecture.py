@@ -49,13 +49,9 @@ class _Drawing:
         self.face = config.model.frame == "face"
 
     def draw(self, below: str) -> Any:
-        counts, points, maps = (
-            parameter_counts(self.config),
-            self.config.data.points,
-            sketch_channels(self.config.architecture),
-        )
+        points, maps = self.config.data.points, sketch_channels(self.config.architecture)
         size, patch = self.model.image_size, self.model.patch
-        millions = {name: f"{count / 1e6:.2f} M parameters" for name, count in counts.items()}
+        millions = {name: f"{count / 1e6:.2f} M parameters" for name, count in parameter_counts(self.config).items()}
         self._text((_DOWN + _UP) / 2, 24, "Appearance encoder  q( z | x, c )", 13, bold=True)
         self._text((_DOWN + _UP) / 2, 46, millions["appearance"], 9.5)
         self._text((_DRAW + _SKETCH) / 2, 24, "Structure U-Net  p( x | c, z )", 13, bold=True)
@@ -171,28 +167,21 @@ class _Drawing:
 
         corner = (x - width / 2, y - height / 2)
         style = "round,pad=0,rounding_size=6"
-        self.axes.add_patch(
-            FancyBboxPatch(corner, width, height, style, facecolor=color, edgecolor=_INK, linewidth=0.9)
-        )
+        box = FancyBboxPatch(corner, width, height, style, facecolor=color, edgecolor=_INK, linewidth=0.9)
+        self.axes.add_patch(box)
         self._text(x, y, text, 10.5)
 
     def _text(self, x: float, y: float, text: str, size: float, align: str = "center", bold: bool = False) -> None:
-        weight = "bold" if bold else "normal"
-        self.axes.text(
-            x, y, text, ha=align, va="center", fontsize=size * 0.86, color=_INK, weight=weight, linespacing=1.4
-        )
+        how = {"fontsize": size * 0.86, "weight": "bold" if bold else "normal", "linespacing": 1.4, "color": _INK}
+        self.axes.text(x, y, text, ha=align, va="center", **how)
 
     def _line(self, start: tuple[float, float], end: tuple[float, float], color: str, dashed: bool = False) -> None:
         xs, ys = zip(start, end, strict=True)
         self.axes.plot(xs, ys, color=color, linewidth=1.1, linestyle="--" if dashed else "-", zorder=0)
 
     def _arrow(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        self.axes.annotate(
-            "",
-            end,
-            start,
-            arrowprops={"arrowstyle": "-|>", "color": _INK, "linewidth": 1.1, "shrinkA": 0, "shrinkB": 0},
-        )
+        arrow = {"arrowstyle": "-|>", "color": _INK, "linewidth": 1.1, "shrinkA": 0, "shrinkB": 0}
+        self.axes.annotate("", end, start, arrowprops=arrow)
 
     def _across(self, start: float, end: float, level: int) -> None:
         sign = 1 if end > start else -1

@@ -85,8 +85,7 @@ def latent_space(model: Model, faces: Faces) -> LatentSpace:
 def draw_latent(model: Model, faces: Faces, note: str) -> Any:
     """Returns figure 2: left the mixture's components weighted by c, right the equilibrium prior of the same faces.
 
-    Args:
-        note: text below, about model and records.
+    `note` is the text below, about model and records.
 
     Raises:
         DataError: see `latent_space`.

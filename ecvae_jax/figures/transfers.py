@@ -25,8 +25,7 @@ _LEFT, _TOP, _LINE = 96, 58, 15  # px: captions of rows, captions of columns and
 def draw_emotions(model: Model, faces: Faces, note: str) -> Any:
     """Returns figure 3 (a): the expressions of one person on the faces of others.
 
-    Args:
-        note: text below, about model and records.
+    `note` is the text below, about model and records.
 
     Raises:
         DataError: too few people or tags.
@@ -42,8 +41,7 @@ def draw_emotions(model: Model, faces: Faces, note: str) -> Any:
 def draw_poses(model: Model, faces: Faces, note: str) -> Any:
     """Returns figure 3 (b): each source under poses from left to right, taken from neutral views of other people.
 
-    Args:
-        note: text below, about model and records.
+    `note` is the text below.
 
     Raises:
         DataError: too few people or tags.
@@ -69,7 +67,6 @@ def face_page(
         rows: faces of one size; None leaves a cell empty.
         columns: captions above, one a column.
         captions: captions at the left, one a row.
-        below: lines of text.
     """
     from matplotlib.figure import Figure
 
@@ -104,9 +101,8 @@ def _draw(
     below: Sequence[str],
 ) -> Any:
     """Targets and their sketches above, then a row a source: its image, then the transfers."""
-    size, points = model.config.model.image_size, model.config.data.points
+    size, landmarks = model.config.model.image_size, faces.landmarks_as(model.config.data.points)
     from_, to = ([face.index for face in chosen] for chosen in (sources, targets))
-    landmarks = faces.landmarks_as(points)
     pictures, target_pictures = faces.images(from_, size), faces.images(to, size)
     drawn = transfer_grid(model, pictures, landmarks[from_], landmarks[to])
     sketch = condition_of(model, landmarks[to]).sketch

@@ -26,9 +26,7 @@ def write_figure(
 
     Args:
         which: "2" latent space, "3a" emotion transfer, "3b" pose generation, "model" the network.
-        checkpoint: working directory of a training; None: the bundled model.
         records: folder of records with the tags yaw and expression, or "rendered".
-        split: of the records; the model should not have been trained on these people.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.

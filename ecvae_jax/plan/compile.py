@@ -69,8 +69,7 @@ def tpu_devices(topology: Topology) -> list[Any]:
 def compile_step(config: Config, topology: Topology, batch_size: int) -> Program:
     """Returns the figures of the training step, mapped over the topology as `ecvae train` maps it over devices.
 
-    Args:
-        batch_size: global; a multiple of the chips.
+    The global `batch_size` is a multiple of the chips.
 
     Raises:
         PlanError: the batch is no multiple of the chips, or the compiler does not know the topology.

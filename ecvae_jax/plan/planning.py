@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ecvae_jax.config import Config
-from ecvae_jax.files import write_atomically
+from ecvae_jax.files import write_text
 from ecvae_jax.plan.chips import Topology
 from ecvae_jax.plan.compile import Program, compile_step, compile_synthesis, state_bytes
 from ecvae_jax.plan.hlo import Collective
@@ -67,8 +67,7 @@ def make_plan(
 
     Args:
         what: the training step over all chips, or the programs of `synthesis.transfer` on one chip.
-        batch_per_chip: images; None: `train.batch_size` over all chips, or the batch of synthesis.
-        largest: whether to search the largest batch that fits (training only).
+        batch_per_chip: None: `train.batch_size` over all chips, or the batch of synthesis.
         efficiency: in (0, 1]; assumed fraction of peak and bandwidth that a chip reaches on its own work.
 
     Raises:
@@ -151,8 +150,7 @@ def write_json(plan: Plan, path: Path) -> None:
     Raises:
         OSError: the folder cannot be created or written.
     """
-    text = json.dumps(to_json(plan), indent=2, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_text(path, json.dumps(to_json(plan), indent=2, allow_nan=False) + "\n")
 
 
 def _memory(plan: Plan) -> list[str]:
@@ -161,11 +159,9 @@ def _memory(plan: Plan) -> list[str]:
     limit = f"a program on a {chip.name} may use {_gib(chip.hbm_bytes)}; published: {chip.hbm_capacity}"
     lines = [f"memory a chip, GiB ({limit})"]
     for name, program in plan.programs.items():
-        lines.append(
-            f"  {name:<12} {_gib(program.memory)} = arguments {_gib(program.arguments)} + outputs "
-            f"{_gib(program.outputs)} + temporaries {_gib(program.temporaries)} + program {_gib(program.code)}; "
-            f"{program.memory / chip.hbm_bytes:.0%}"
-        )
+        parts_of = {"arguments": program.arguments, "outputs": program.outputs, "temporaries": program.temporaries}
+        total = " + ".join(f"{part} {_gib(size)}" for part, size in {**parts_of, "program": program.code}.items())
+        lines.append(f"  {name:<12} {_gib(program.memory)} = {total}; {program.memory / chip.hbm_bytes:.0%}")
     lines.append(f"  state        {parts}")
     if plan.largest:
         found = plan.largest

@@ -75,7 +75,6 @@ def roofline(topology: Topology, flops: float, moved: float, reduced: list[int],
         flops: per chip.
         moved: bytes that one chip reads from and writes to HBM.
         reduced: bytes of each collective; each is assumed to cost as much as an all-reduce.
-        efficiency: in (0, 1]; see `Roofline.efficiency`.
     """
     chip = topology.chip
     return Roofline(
@@ -104,9 +103,7 @@ def find_largest_batch(memory_of: Callable[[int], int], limit: int, batch: int, 
 
     Args:
         memory_of: compiles for a batch per chip and returns its bytes; raises TooLargeError if it does not fit.
-        limit: bytes of the chip.
-        batch: a batch that fits.
-        memory: bytes of `batch`.
+        batch: a batch that fits in `memory` bytes; the chip has `limit` bytes.
     """
     fitting, tried, refused = {batch: memory}, [batch], []
     candidate = 2 * batch
@@ -136,9 +133,7 @@ def find_largest_batch(memory_of: Callable[[int], int], limit: int, batch: int, 
 def largest_batch(limit: int, first: tuple[int, int], second: tuple[int, int]) -> int:
     """Returns the largest batch that fits `limit` bytes, assuming that memory is linear in the batch.
 
-    Args:
-        first: a batch and its bytes.
-        second: a larger batch and its bytes.
+    `first` and `second` are a batch with its bytes, the smaller batch first.
     """
     slope = (second[1] - first[1]) / (second[0] - first[0])
     if slope <= 0:

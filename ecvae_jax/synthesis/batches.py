@@ -64,9 +64,7 @@ def transfer_plain(
 ) -> Images:
     """Returns n source appearances under n target structures, row by row.
 
-    Args:
-        landmarks: of the sources.
-        transport: move z from the prior of the source's structure to that of the target's.
+    `landmarks` are the sources'; with `transport`, z moves from the prior of their structure to that of the target's.
     """
     z = np.asarray(encode(model, images, landmarks).mean)
     if transport:
@@ -102,7 +100,6 @@ def sample(
     """Returns `count` images of each structure with z drawn from its prior.
 
     Args:
-        count: images per structure.
         density: draw z from this Gaussian, in units of the structure's prior (`density.fit_density`); None: the prior.
         temperature: scales z's deviation from its mean: 0 gives the mean, 1 the full spread.
 
@@ -187,14 +184,10 @@ def in_batches(call: Callable[..., Any], *arrays: np.ndarray) -> Any:
 
 def check_faces(config: Config, images: np.ndarray, landmarks: np.ndarray) -> None:
     """Raises ValueError if images or landmarks do not fit the model."""
-    _check_images(config, images)
-    _check_landmarks(config, landmarks)
-
-
-def _check_images(config: Config, images: np.ndarray) -> None:
     size = config.model.image_size
     if images.ndim != 4 or images.shape[1:] != (size, size, 3) or images.dtype != np.uint8:
         raise ValueError(f"images {images.dtype}{list(images.shape)}: the model reads uint8 [n, {size}, {size}, 3]")
+    _check_landmarks(config, landmarks)
 
 
 def _check_landmarks(config: Config, landmarks: np.ndarray) -> None:

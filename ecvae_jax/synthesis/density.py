@@ -36,7 +36,6 @@ def fit_density(model: Model, faces: Faces, rank: int = RANK) -> tuple[LowRankGa
     Under another structure, z' = m(c') + σ(c')·u.
 
     Args:
-        faces: the training faces.
         rank: at least 1; at most n - 2 directions exist for n faces.
 
     Raises:
@@ -48,9 +47,9 @@ def fit_density(model: Model, faces: Faces, rank: int = RANK) -> tuple[LowRankGa
     if len(faces) < 3:
         raise DataError(f"{faces.records}, split {faces.split}: a density of {len(faces)} faces; at least 3 needed")
     rows = np.unique(np.linspace(0, len(faces) - 1, MAX_FACES).round().astype(int))
-    landmarks = faces.landmarks_as(model.config.data.points)
     parts = np.array_split(rows, -(-len(rows) // _AT_ONCE))
     parts = track(parts, len(parts), f"batches of {_AT_ONCE} faces")
+    landmarks = faces.landmarks_as(model.config.data.points)
     appearances = np.concatenate([_appearances(model, faces, landmarks, part) for part in parts])
     mean = appearances.mean(axis=0, dtype=np.float64).astype(np.float32)
     spread = (appearances - mean) / np.float32(len(rows) - 1) ** 0.5
@@ -69,8 +68,6 @@ def density_of(
 
     Args:
         records: fit on their split `train`; None: the stored density, else fit on the model's training records.
-        rank: see `fit_density`.
-        refit: ignore the stored density.
 
     Raises:
         DataError: the records cannot be read.

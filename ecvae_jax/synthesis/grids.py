@@ -67,11 +67,8 @@ def write_sample_grid(
 
     Args:
         structures: photos, or faces of records.
-        count: samples per structure.
-        factor: of enlargement.
         source: draw from the prior, or from a density of the training faces' posteriors (`synthesis.density`).
         data: records to fit that density to; None: see `density_of`.
-        temperature: see `sample`.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.

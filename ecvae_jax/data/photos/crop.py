@@ -64,7 +64,6 @@ def paste_crop(
 
     Args:
         photo: the upright photo of the crop.
-        crop: the image, of any size.
         box: the position of the crop: `x0`, `y0` and `side` of the record's tag `crop`.
         feather: width of the soft border inside the square, as a fraction of its side; 0 is a hard edge.
     """

@@ -62,7 +62,6 @@ def check_face(
     Args:
         landmarks: pixels of the upright photo.
         height: of the photo, pixels; `width` likewise.
-        margin: of the crop, as in `crop_box`.
         min_side: smallest crop, pixels.
         in_turned_photo: whether the landmarks were given for a photo that EXIF turned: they may be of the stored frame.
 

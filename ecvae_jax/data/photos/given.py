@@ -43,7 +43,6 @@ def find_given_landmarks(source: Source, choice: str) -> GivenLandmarks | None:
     """Returns the given landmarks of a source, or None if they must be detected.
 
     Args:
-        source: the photos.
         choice: "auto" finds landmarks68.csv, landmarks98.csv or landmarks.csv in the source, else .pts files beside
             the photos. "none" finds none. Otherwise a file: a CSV, or a WFLW list (.txt).
 

@@ -31,11 +31,8 @@ def decode_text(label: str, content: bytes) -> str:
 def read_table(label: str, content: bytes) -> tuple[int, dict[str, Float[np.ndarray, "p 2"]]]:
     """Returns the number of points, and the landmarks by image, of a table with columns image, x0, y0, x1, y1, ….
 
-    Its cells are separated by commas, semicolons or tabs; with the latter two, numbers may have decimal commas.
-
-    Args:
-        label: names the file in messages.
-        content: its bytes.
+    Its cells are separated by commas, semicolons or tabs; with the latter two, numbers may have decimal commas. `label`
+    names the file in messages.
 
     Raises:
         DataError: a column is missing, there are neither 68 nor 98 points, or an image has two rows.

@@ -29,9 +29,7 @@ def convert_to_srgb(image: Image.Image, exponent: float, chromaticities: Chromat
     """Returns an RGB image of these numbers in sRGB; colors outside its gamut are clipped.
 
     Args:
-        image: of mode RGB.
         exponent: linear light = sample ** exponent; 0: sRGB's curve.
-        chromaticities: of white and the primaries.
 
     Raises:
         ValueError: the primaries span no plane.

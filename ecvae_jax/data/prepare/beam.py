@@ -60,10 +60,6 @@ class BeamWork:
     def __init__(self, options: PrepareConfig, work: Path) -> None:
         """Checks runner, flags and paths. Makes nothing.
 
-        Args:
-            options: of the preparation.
-            work: its hidden work folder.
-
         Raises:
             DataError: Beam does not know the runner or one of its options, or the workers cannot see the folder.
         """

@@ -51,9 +51,7 @@ class Lots:
         """Opens the work folder. Keeps the lots of an earlier process if that had the same task; removes all else.
 
         Args:
-            work: the hidden work folder.
             task: everything that the outcomes depend on; JSON.
-            count: number of photos.
 
         Raises:
             DataError: another process holds the lock of the folder.
@@ -117,8 +115,6 @@ def put_outcomes(folder: str | Path, number: int, outcomes: Sequence[FaceOutcome
 
     Args:
         folder: of the lots, as this process sees it; the same below.
-        number: of the lot.
-        outcomes: of all its photos.
 
     Raises:
         OSError: the disk is full or gone; earlier lots stay valid.

@@ -47,9 +47,6 @@ def find_faces(
 
     Args:
         jobs: the photos; a few chunks of them are read ahead of the outcomes.
-        count: number of jobs.
-        options: of the preparation; `options.processes` is the number of processes.
-        detect: whether landmarks must be found.
         mark: a file that exists while this process itself reads photos, and remains if it is killed meanwhile; None:
             do not mark.
 

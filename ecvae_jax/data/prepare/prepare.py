@@ -36,17 +36,8 @@ from ecvae_jax.progress import track
 if TYPE_CHECKING:
     from ecvae_jax.data.prepare.beam import BeamWork
 
-_FREE_OPTIONS = (
-    "workers",
-    "overwrite",
-    "preview",
-    "validation",
-    "test",
-    "landmarks",
-    "identity",
-    "beam_runner",
-    "beam_options",
-    "beam_paths",
+_FREE_OPTIONS = frozenset(
+    "workers overwrite preview validation test landmarks identity beam_runner beam_options beam_paths".split()  # noqa: SIM905
 )
 """Options that no outcome depends on. `landmarks` counts through the landmarks themselves."""
 
@@ -60,8 +51,6 @@ def prepare(source: str, out: Path, options: PrepareConfig | None = None) -> Pre
 
     Args:
         source: a folder, a list, an archive, `multipie:DIR`, `tfds:NAME` or `video:FILE` (see `open_source`).
-        out: folder to make.
-        options: None: the defaults.
 
     Raises:
         DataError: the source, an option or the given landmarks cannot be used, `out` exists, or no photo has a face.
@@ -98,14 +87,8 @@ def prepare(source: str, out: Path, options: PrepareConfig | None = None) -> Pre
         rows, faces = sort_photos(files, given, lots.outcomes(), options)
         if not faces:
             raise DataError(no_face(source, rows))
-        metadata = {
-            "points": points,
-            "image_size": options.size,
-            "source": files.label,
-            "detector": detector,
-            "margin": options.margin,
-            "quality": options.quality,
-        }
+        metadata = {"points": points, "image_size": options.size, "source": files.label, "detector": detector}
+        metadata |= {"margin": options.margin, "quality": options.quality}
         _write_records(records, lots, faces, metadata, beam)
         write_report(records / REPORT, rows)
         if options.preview:

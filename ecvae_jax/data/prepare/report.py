@@ -127,10 +127,7 @@ def sort_photos(
     """Returns a row for every file of the source, and the kept faces of each split that has any.
 
     Args:
-        files: the source.
-        given: landmarks of the user; None: detected.
         outcomes: one per photo, each with the bytes of its JPEG.
-        options: the fractions of the splits.
     """
     found = list(zip(files.photos, _without_half_size(list(outcomes)) if given else outcomes, strict=True))
     kept = [photo for photo, (outcome, _) in found if outcome.landmarks is not None]

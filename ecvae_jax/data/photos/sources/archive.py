@@ -57,10 +57,8 @@ def is_archive(path: Path) -> bool:
 def open_archive(path: Path, identity: str, max_megabytes: float = 64.0) -> Source:
     """Returns the photos of an archive: a zip in name order, a tar in its stored order.
 
-    Of members with one name the last one counts, as for unpackers. The members before a tar's damaged end are kept.
-
-    Args:
-        max_megabytes: a larger member is a bad photo, and is not read.
+    Of members with one name the last one counts, as for unpackers. The members before a tar's damaged end are kept. A
+    member above `max_megabytes` is a bad photo, and is not read.
 
     Raises:
         DataError: no member can be read, or the archive has an oversized header or too many members, or has no photo.
