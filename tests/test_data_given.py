@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.photos.given import GivenLandmarks, find_given_landmarks
-from ecvae_jax.data.photos.landmark_files import read_pts, read_table
-from ecvae_jax.data.photos.match_names import match_names
+from ecvae_jax.data.photos.landmark_files import match_names, read_pts, read_table
 from ecvae_jax.data.photos.sources import open_source
 from ecvae_jax.data.prepare.options import PrepareConfig
 from ecvae_jax.data.prepare.prepare import prepare

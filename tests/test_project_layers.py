@@ -28,7 +28,7 @@ LAYERS = [
     {"training", "synthesis", "export"},
     {"evaluation"},
     {"comparison", "figures", "plan"},
-    {"cli/parsing", "cli/runtime", "cli/options", "cli/info", "cli/failures", "cli/stopping", "cli/streams"},
+    {"cli/parsing", "cli/runtime", "cli/options", "cli/info", "cli/stopping", "cli/streams"},
     {"cli/commands"},
     {"cli/main"},
     {"__main__"},

@@ -71,8 +71,7 @@ def write_manifest(folder: Path) -> None:
 def find_damage(folder: Path, items: Collection[str] | None = None) -> str | None:
     """Returns the first damage found in the checkpoint of one step, in a few words, or None if it is intact.
 
-    Args:
-        items: the items to check; None: all.
+    Checks only `items`, if they are given.
     """
     odd = _find_irregular(folder)
     if odd is not None:

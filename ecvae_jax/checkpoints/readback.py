@@ -33,10 +33,7 @@ def find_fault(folder: Path, items: Mapping[str, Structure]) -> str | None:
     """Returns the first fault of a written checkpoint in a few words, or None.
 
     Every chunk of every array is read: an array without its chunks would be restored as zeros, without an error.
-
-    Args:
-        folder: holds the items and their checksums.
-        items: the structure that was to be written, by item.
+    `items` holds the structure that was to be written, by item.
     """
     for item, wanted in items.items():
         try:

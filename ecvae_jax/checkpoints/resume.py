@@ -14,37 +14,18 @@ from ecvae_jax.config import Config
 FREE = frozenset(
     {
         "data.cache",
-        "train.log_every",
-        "train.images_every",
-        "train.checkpoint_every",
-        "train.keep_checkpoints",
-        "train.parallel",
-        "train.max_skipped",
-        "train.hang_after",
-        "train.hang_exit",
+        *("train.log_every", "train.images_every", "train.checkpoint_every", "train.keep_checkpoints"),
+        *("train.parallel", "train.max_skipped", "train.hang_after", "train.hang_exit"),
     }
 )
 """Settings that cannot change the result of a training; they may always differ."""
 
 CHANGEABLE = frozenset(
     {
-        "data.records",
-        "data.mirror",
-        "data.pairs",
-        "data.color_jitter",
-        "model.dtype",
-        "objective.likelihood",
-        "objective.scale",
-        "objective.ssim_weight",
-        "objective.beta",
-        "objective.beta_ramp",
-        "optim.learning_rate",
-        "optim.schedule",
-        "optim.warmup_steps",
-        "optim.clip_norm",
-        "optim.ema_decay",
-        "train.steps",
-        "train.batch_size",
+        *("data.records", "data.mirror", "data.pairs", "data.color_jitter", "model.dtype"),
+        *("objective.likelihood", "objective.scale", "objective.ssim_weight", "objective.beta", "objective.beta_ramp"),
+        *("optim.learning_rate", "optim.schedule", "optim.warmup_steps", "optim.clip_norm", "optim.ema_decay"),
+        *("train.steps", "train.batch_size"),
     }
 )
 """Settings that may differ if the user allows it. All others are fixed by the stored arrays: their shapes, the clusters
@@ -83,8 +64,6 @@ def check_resume(given: Config, stored: Mapping[str, Any], workdir: Path, allowe
     A setting that the stored config lacks counts as its default.
 
     Args:
-        stored: the config in the checkpoint, as JSON.
-        workdir: of the training, for the message.
         allowed: settings, as section.field, that the user wants changed.
 
     Raises:
@@ -124,12 +103,7 @@ def check_same_records(given: Mapping[str, Any], stored: Mapping[str, Any], work
 def unknown_settings(stored: Mapping[str, Any]) -> list[str]:
     """Returns the settings of a stored config that this version does not know, as section.field."""
     known: dict[str, Any] = dataclasses.asdict(Config())
-    return [
-        f"{section}.{name}"
-        for section, fields in stored.items()
-        for name in fields
-        if name not in known.get(section, {})
-    ]
+    return [f"{part}.{name}" for part, fields in stored.items() for name in fields if name not in known.get(part, {})]
 
 
 def _refusal(workdir: Path, refused: list[Difference]) -> CheckpointError:

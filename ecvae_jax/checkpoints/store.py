@@ -61,7 +61,6 @@ class Checkpoints:
         """Opens or creates `workdir/checkpoints`; moves damaged checkpoints aside, so the latest one is intact.
 
         Args:
-            records: metadata to store with the model.
             allowed: settings, as section.field, that may differ from the stored ones (see `resume`).
 
         Raises:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ecvae_jax.cli.options.experiment import CompareOptions, PlanOptions, TrainOptions
+from ecvae_jax.cli.options.experiment import CompareOptions, MorphOptions, PlanOptions, PrepareOptions, TrainOptions
 from ecvae_jax.cli.options.model import (
     EvaluateOptions,
     ExportOptions,
@@ -20,7 +20,6 @@ from ecvae_jax.cli.options.model import (
     SampleOptions,
     TransferOptions,
 )
-from ecvae_jax.cli.options.records import MorphOptions, PrepareOptions
 from ecvae_jax.cli.parsing import names_config, say, verbose_flag, wrong_usage
 from ecvae_jax.config import Config
 from ecvae_jax.files import check_output
@@ -94,16 +93,8 @@ def transfer(options: TransferOptions, words: Sequence[str]) -> int:
     """Runs `ecvae transfer --source IMG... --target IMG... --out FILE.png`."""
     from ecvae_jax.synthesis.grids import write_transfer_grid
 
-    notes = write_transfer_grid(
-        options.checkpoint,
-        options.source,
-        options.target,
-        options.out,
-        options.transport,
-        options.enlarge,
-        options.adapt,
-    )
-    say(*notes)
+    o = options
+    say(*write_transfer_grid(o.checkpoint, o.source, o.target, o.out, o.transport, o.enlarge, o.adapt))
     return 0
 
 
@@ -111,18 +102,9 @@ def sample(options: SampleOptions, words: Sequence[str]) -> int:
     """Runs `ecvae sample --structure IMG... --n 8 --out FILE.png`."""
     from ecvae_jax.synthesis.grids import write_sample_grid
 
-    notes = write_sample_grid(
-        options.checkpoint,
-        options.structure,
-        options.n,
-        options.seed,
-        options.out,
-        options.enlarge,
-        options.source,
-        options.data,
-        options.temperature,
-    )
-    say(*notes)
+    o = options
+    drawn_as = (o.source, o.data, o.temperature)
+    say(*write_sample_grid(o.checkpoint, o.structure, o.n, o.seed, o.out, o.enlarge, *drawn_as))
     return 0
 
 

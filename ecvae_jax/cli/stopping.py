@@ -93,12 +93,9 @@ class Stopping:
 def unwinding_on_signals(terminated: int, last_words: str) -> Iterator[Stopping | None]:
     """Makes SIGTERM and SIGHUP unwind the block as Ctrl-C does; yields the state, or None outside the main thread.
 
-    An unwound command leaves no half-written file or process. After `GRACE` seconds the process ends in any case.
-    Once a training has taken a step, it handles SIGTERM itself and stores its state first.
-
-    Args:
-        terminated: the exit code after SIGTERM.
-        last_words: printed on standard error after SIGTERM.
+    An unwound command leaves no half-written file or process. After `GRACE` seconds the process ends in any case. Once
+    a training has taken a step, it handles SIGTERM itself and stores its state first. After SIGTERM the exit code is
+    `terminated`, and `last_words` are printed on standard error.
     """
     if threading.current_thread() is not threading.main_thread():
         yield None

@@ -37,6 +37,11 @@ PLAIN = AdaptConfig(detail=0.0)
 """No adaptation: the model alone."""
 
 
+def transfer_draw(model: Model, transport: bool = True) -> Draw:
+    """Returns the function that draws the model's transfers, for `evaluate_pairs`."""
+    return partial(transfer_plain, model, transport=transport)
+
+
 def evaluate(
     model: Model,
     data: str | Path | Faces | Pairs = "rendered",
@@ -82,7 +87,7 @@ def evaluate(
         if draw is None and (adapt.steps or adapt.detail):
             draw = partial(transfer_adapted, model, transport=transport, adaptation=adapt)
         also = {"reconstruction": reconstruct(model, pairs.target, pairs.target_landmarks)}
-        plain = partial(transfer_plain, model, transport=transport)
+        plain = transfer_draw(model, transport)
         if draw is not None:
             also["plain"] = plain(pairs.source, pairs.source_landmarks, pairs.target_landmarks)
         report = evaluate_pairs(draw or plain, pairs, measures, also)

@@ -78,10 +78,6 @@ def save_bad_batch(batch: HostBatch, step: int, workdir: Path, draw: Callable[[H
 
     The picture shows examples with values that are not finite first, with those values replaced by 0.
 
-    Args:
-        step: the training step of the batch.
-        draw: returns the picture of a batch.
-
     Returns:
         The path of the .npz file.
     """

@@ -13,8 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ecvae_jax.data.errors import DataError
-from ecvae_jax.data.photos.landmark_files import decode_text, read_pts, read_table, read_wflw
-from ecvae_jax.data.photos.match_names import composed, match_names
+from ecvae_jax.data.photos.landmark_files import composed, decode_text, match_names, read_pts, read_table, read_wflw
 from ecvae_jax.data.photos.sources.source import Source
 
 DEFAULT_NAMES = ("landmarks68.csv", "landmarks98.csv", "landmarks.csv")

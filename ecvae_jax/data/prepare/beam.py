@@ -159,31 +159,25 @@ def _local_runner(flags: PipelineOptions) -> Any:
     return FnApiRunner(provision_info=ExtendedProvisionInfo(provision))
 
 
-class _Messages(logging.Handler):
-    """Keeps the messages of a logger."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
-
-
 def _flags(options: PrepareConfig) -> PipelineOptions:
     """Returns Beam's options from name=value words. Beam only logs unknown ones; here they are an error."""
     words = [f"--{word.removeprefix('--')}" for word in options.beam_options]
-    logger, log = logging.getLogger("apache_beam.options.pipeline_options"), _Messages()
-    logger.addHandler(log)
+    logger, handler, messages = (
+        logging.getLogger("apache_beam.options.pipeline_options"),
+        logging.Handler(),
+        list[str](),
+    )
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger.addHandler(handler)
     propagate, logger.propagate = logger.propagate, False
     try:
         given = PipelineOptions(words).get_all_options(drop_default=True)
     except (Exception, SystemExit) as error:
         raise DataError(f"beam_options={' '.join(options.beam_options)!r}: Beam refuses them: {error}") from None
     finally:
-        logger.removeHandler(log)
+        logger.removeHandler(handler)
         logger.propagate = propagate
-    unknown = [message for message in log.messages if message.startswith("Discarding")]
+    unknown = [message for message in messages if message.startswith("Discarding")]
     if unknown:
         raise DataError(
             f"beam_options={' '.join(options.beam_options)!r}: {unknown[0]}; write them as name=value, as in Beam's "
