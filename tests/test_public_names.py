@@ -57,3 +57,12 @@ def headings(page: Path) -> set[str]:
     """The anchors of a page, as GitHub makes them."""
     lines = (line.lstrip("#").strip().lower() for line in page.read_text().splitlines() if line.startswith("#"))
     return {re.sub(r"[^\w\- ]", "", line).replace(" ", "-") for line in lines}
+
+
+def test_the_walks_name_files_that_exist() -> None:
+    section = (ROOT / "CONTRIBUTING.md").read_text().partition("## The way of a face")[2].partition("\n## ")[0]
+    named = set(re.findall(r"[\w/]+\.py", section))
+    package = [str(path.relative_to(ROOT)) for path in (ROOT / "ecvae_jax").rglob("*.py")]
+    assert len(named) > 60
+    missing = {name for name in named - {"benchmarks/walks.py"} if not any(f.endswith(f"/{name}") for f in package)}
+    assert not missing
