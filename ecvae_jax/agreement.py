@@ -29,10 +29,8 @@ class DisagreementError(ValueError):
 def run_on_host0(work: Callable[[], Any]) -> Any:
     """Returns the result of `work`, run on the first process, on every process; all wait for it.
 
-    Processes that look at a shared folder one after the other could decide differently, and would then deadlock.
-
-    Args:
-        work: its result must be JSON.
+    Processes that look at a shared folder one after the other could decide differently, and would then deadlock. The
+    result must be JSON.
 
     Raises:
         OtherProcessError: `work` failed on the first process, which raises the error itself.
@@ -82,8 +80,7 @@ def run_on_every_host(work: Callable[[], T]) -> T:
 def check_agreement(facts: Mapping[str, Any]) -> None:
     """Raises DisagreementError on every process if a fact differs between processes; one line names all differences.
 
-    Args:
-        facts: JSON values by name.
+    Facts are JSON values.
     """
     if jax.process_count() == 1:
         return

@@ -22,8 +22,7 @@ def track(items: Iterable[T], total: int, unit: str) -> Iterator[T]:
 def progress_bar(transient: bool = False) -> Any:
     """Returns a `rich.progress.Progress` on standard error; its tasks have a field `note`.
 
-    Args:
-        transient: whether the bar disappears when it stops.
+    A transient bar disappears when it stops.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

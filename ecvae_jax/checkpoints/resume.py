@@ -61,10 +61,8 @@ def check_allowed(names: Collection[str]) -> None:
 def check_resume(given: Config, stored: Mapping[str, Any], workdir: Path, allowed: Collection[str]) -> list[str]:
     """Returns a line for each changed setting, and one for the settings that the stored config lacks.
 
-    A setting that the stored config lacks counts as its default.
-
-    Args:
-        allowed: settings, as section.field, that the user wants changed.
+    A setting that the stored config lacks counts as its default. The user wants the `allowed` ones changed:
+    section.field.
 
     Raises:
         CheckpointError: a setting differs that is not allowed, or that cannot change. Its notes list several.

@@ -60,8 +60,7 @@ class Checkpoints:
     ) -> None:
         """Opens or creates `workdir/checkpoints`; moves damaged checkpoints aside, so the latest one is intact.
 
-        Args:
-            allowed: settings, as section.field, that may differ from the stored ones (see `resume`).
+        Settings in `allowed`, as section.field, may differ from the stored ones (see `resume`).
 
         Raises:
             CheckpointError: the folder holds checkpoints of another experiment, or none that is intact.
@@ -120,10 +119,8 @@ class Checkpoints:
     def save(self, step: int, stored: Stored, totals: Mapping[str, float]) -> None:
         """Copies the arrays off the devices and writes them in the background, atomically.
 
-        Does nothing if this step is already stored.
-
-        Args:
-            totals: sums of the metrics since the last log line (`training.metrics`).
+        Does nothing if this step is already stored. `totals` are the sums of the metrics since the last log line
+        (`training.metrics`).
 
         Raises:
             Exception: writing the previous checkpoint failed.
@@ -145,8 +142,7 @@ class Checkpoints:
     def restore(self, abstract: Stored) -> tuple[int, Stored, dict[str, float]]:
         """Returns the newest step, its arrays and the totals stored with them.
 
-        Args:
-            abstract: `jax.ShapeDtypeStruct`s with the shardings to restore into.
+        `abstract` holds `jax.ShapeDtypeStruct`s with the shardings to restore into.
 
         Raises:
             CheckpointError: no checkpoint exists, or it cannot be read.

@@ -112,19 +112,9 @@ def evaluate(options: EvaluateOptions, words: Sequence[str]) -> int:
     """Runs `ecvae evaluate [--data RECORDS | --pairs SOURCES TARGETS]`."""
     from ecvae_jax.evaluation.protocol import evaluate_checkpoint
 
-    report = evaluate_checkpoint(
-        options.checkpoint,
-        options.data,
-        options.split,
-        options.limit,
-        options.seed,
-        options.transport,
-        pairs=options.pairs,
-        source_view=options.source_view,
-        metrics=options.metrics,
-        features=options.features,
-        adapt=options.adapt,
-    )
+    o = options
+    named = {"pairs": o.pairs, "source_view": o.source_view, "metrics": o.metrics, "features": o.features}
+    report = evaluate_checkpoint(o.checkpoint, o.data, o.split, o.limit, o.seed, o.transport, adapt=o.adapt, **named)
     # Files first: standard output may be closed or full.
     written = report.write(options.out, options.markdown, options.figure, options.save_images)
     print("\n".join(report.to_lines()))

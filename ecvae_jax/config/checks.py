@@ -1,4 +1,4 @@
-"""Checks of settings: types, ranges, and one line for each refusal."""
+"""Checks of settings: types, ranges, and one line for each refusal. All sections and the experiment use them."""
 
 from __future__ import annotations
 

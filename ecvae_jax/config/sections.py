@@ -1,4 +1,4 @@
-"""The sections of an experiment: every setting and its default. Frozen dataclasses, checked when created."""
+"""The sections of an experiment: every setting and its default, on one page. Frozen dataclasses with checks."""
 
 from __future__ import annotations
 

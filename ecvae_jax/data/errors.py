@@ -1,4 +1,4 @@
-"""Errors of the data room. Each message is one line: what was refused, the rule, what to do."""
+"""Errors of the data room, apart because all its rooms raise them. One line: what was refused, the rule, what to do."""
 
 from __future__ import annotations
 

@@ -89,7 +89,6 @@ class Faces:
         self.tags: Sequence[dict[str, Any]] = _Tags(tags)
 
     def __len__(self) -> int:
-        """Returns the number of faces."""
         return len(self.names)
 
     @property

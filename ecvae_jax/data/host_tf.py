@@ -1,4 +1,4 @@
-"""TensorFlow as a data library on the host: quiet, with all accelerators left to JAX."""
+"""The only import of TensorFlow: a data library on the host, quiet, with all accelerators left to JAX."""
 
 from __future__ import annotations
 

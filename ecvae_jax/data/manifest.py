@@ -46,17 +46,13 @@ class RecordFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a records folder says of itself.
-
-    Attributes:
-        folder: the records folder.
-        splits: the files of each split, in order.
-        metadata: `records.METADATA_KEYS` and any other JSON.
-    """
+    """What a records folder says of itself."""
 
     folder: Path
     splits: dict[str, list[RecordFile]]
+    """The files of each split, in order."""
     metadata: dict[str, Any]
+    """`records.METADATA_KEYS` and any other JSON."""
 
     def count(self, split: str) -> int:
         """Returns the number of faces in a split."""

@@ -59,7 +59,6 @@ class Portraits:
     """Messages for the user, such as several faces in a photo. Each names its photo; a slice keeps all of them."""
 
     def __len__(self) -> int:
-        """Returns n."""
         return len(self.names)
 
     def __getitem__(self, index: int | slice) -> Portraits:

@@ -27,23 +27,20 @@ METADATA_KEYS = ("points", "image_size", "source", "detector", "margin")
 
 @dataclasses.dataclass(frozen=True)
 class FaceRecord:
-    """One face of a records folder, as stored.
-
-    Attributes:
-        image: JPEG bytes of the square crop, RGB; stored unchanged.
-        landmarks: crop units, 0..1 across the crop, x right, y down; may exceed 0..1.
-        identity: the person; no two splits share one.
-        group: one person under one light and background; training may pair two views of a group.
-        name: unique; where the face came from.
-        tags: JSON: pose, expression, light, the crop's place in its photo.
-    """
+    """One face of a records folder, as stored."""
 
     image: bytes
+    """JPEG bytes of the square crop, RGB; stored unchanged."""
     landmarks: Float[np.ndarray, "p 2"]
+    """Crop units, 0..1 across the crop, x right, y down; may exceed 0..1."""
     identity: str
+    """The person; no two splits share one."""
     group: str
+    """One person under one light and background; training may pair two views of a group."""
     name: str
+    """Unique; where the face came from."""
     tags: Mapping[str, Any]
+    """JSON: pose, expression, light, the crop's place in its photo."""
 
 
 def write_records(

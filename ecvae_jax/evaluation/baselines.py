@@ -1,4 +1,4 @@
-"""The warp baseline: the source image warped to the target's landmarks."""
+"""The warp baseline: the source image warped to the target's landmarks. No model, no metric: the protocol scores it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ def warp_to_landmarks(images: Images, landmarks: Landmarks, target_landmarks: La
 
     No alternative scored higher on photos, turned heads and rendered heads alike: points above the brows, 8 border
     points, a border that moves with the landmarks (1 to 2 dB lower on turned heads), cubic interpolation, a finer warp.
-
-    Args:
-        images: at the model's resolution, so that the warp sees what the model sees.
+    Images are at the model's resolution, so that the warp sees what the model sees.
     """
     return np.stack(
         [

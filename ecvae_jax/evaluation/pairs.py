@@ -45,7 +45,6 @@ class Pairs:
     """For the user, a line each."""
 
     def __len__(self) -> int:
-        """Returns the number of pairs."""
         return len(self.names)
 
 
@@ -133,10 +132,8 @@ def folder_pairs(model: Model, sources: Path, targets: Path, limit: int = 500, s
     """Returns pairs of photos, one from each folder: files of the same name, whatever their suffix, are one person.
 
     The detector and the crop rule are those of the model's training faces. Files without a partner, unreadable files
-    and photos without a face are left out, counted in `facts` and reported in `notes`.
-
-    Args:
-        limit: maximum number of pairs, drawn with `seed`.
+    and photos without a face are left out, counted in `facts` and reported in `notes`. At most `limit` pairs are drawn
+    with `seed`.
 
     Raises:
         DataError: a folder is missing or empty, no name is in both, or no pair shows two faces.

@@ -78,8 +78,7 @@ class Samples:
 def load_measures(metrics: str = "all", features: str | None = None, seed: int = 0) -> tuple[Measures, list[str]]:
     """Returns what to measure with, and a note if dlib is missing.
 
-    Args:
-        metrics: "all", or "pixels": no dlib.
+    `metrics` is "all", or "pixels": no dlib.
 
     Raises:
         DataError: metrics is neither.
@@ -102,8 +101,7 @@ def score_method(
 ) -> Method:
     """Returns all metrics of one method's images against the true ones.
 
-    Args:
-        true: the faces found in the true images; None: no metric of faces.
+    `true` are the faces found in the true images; None: no metric of faces.
     """
     faces = measures.faces.measure(drawn, unit) if measures.faces is not None and true is not None else None
     found = None

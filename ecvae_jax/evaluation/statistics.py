@@ -31,10 +31,8 @@ class Score(NamedTuple):
 def score(values: Float[np.ndarray, " n"], people: Sequence[str], seed: int = 0) -> Score | None:
     """Returns the mean over pairs with its bootstrap interval over people; None if no pair has a value.
 
-    SciPy's percentile bootstrap: `RESAMPLES` draws of as many people, each with all their pairs.
-
-    Args:
-        values: one a pair; NaN is left out.
+    SciPy's percentile bootstrap: `RESAMPLES` draws of as many people, each with all their pairs. `values` has one a
+    pair; NaN is left out.
 
     Raises:
         ValueError: the lengths differ.

@@ -1,4 +1,4 @@
-"""Figures written as PNG, by their number in the paper or by name: the command `ecvae figure`."""
+"""Figures written as PNG, by number or name: the command `ecvae figure`. Apart from the figures, as it imports all."""
 
 from __future__ import annotations
 

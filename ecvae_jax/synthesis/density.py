@@ -33,10 +33,7 @@ def fit_density(model: Model, faces: Faces, rank: int = RANK) -> tuple[LowRankGa
     """Returns the Gaussian of the `rank` principal directions of the appearances, and its share of their variance.
 
     An appearance is the posterior's mean in units of its prior, u = (z - m(c)) / σ(c): z without the structure's part.
-    Under another structure, z' = m(c') + σ(c')·u.
-
-    Args:
-        rank: at least 1; at most n - 2 directions exist for n faces.
+    Under another structure, z' = m(c') + σ(c')·u. The rank is at least 1; n faces have at most n - 2 directions.
 
     Raises:
         DataError: fewer than three faces, or fewer landmarks than the model needs.
@@ -66,8 +63,7 @@ def density_of(
 ) -> tuple[LowRankGaussian, str]:
     """Returns the density stored with a model or fitted now, and a line that describes it.
 
-    Args:
-        records: fit on their split `train`; None: the stored density, else fit on the model's training records.
+    It is fitted to the split `train` of `records`; by default the stored one, else one of the training records.
 
     Raises:
         DataError: the records cannot be read.

@@ -41,7 +41,6 @@ class Reporter:
             self._task = self._bar.add_task("training", total=config.steps, completed=start_step, note="")
 
     def __enter__(self) -> Reporter:
-        """Starts the bar."""
         if self._bar is not None:
             self._bar.start()
         return self
@@ -49,7 +48,6 @@ class Reporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stops the bar and closes the files."""
         if self._bar is not None:
             self._bar.stop()
         if self._curves is not None:

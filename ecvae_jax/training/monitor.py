@@ -42,7 +42,6 @@ class StepMonitor:
         self._first, self._say = start_step + 1, say
 
     def __enter__(self) -> StepMonitor:
-        """Starts the watchdog and the compile log."""
         with ExitStack() as stack:
             stack.callback(self._tracer.close)
             stack.enter_context(self._compiled)
@@ -51,7 +50,6 @@ class StepMonitor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stops all parts, and ends a running trace."""
         self._stack.close()
 
     @contextmanager
@@ -136,13 +134,11 @@ class CompileLog:
         self._spans: list[tuple[float, float]] = []
 
     def __enter__(self) -> CompileLog:
-        """Registers the listeners."""
         jax.monitoring.register_event_duration_secs_listener(self._add_duration)
         jax.monitoring.register_event_listener(self._add_event)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Unregisters the listeners."""
         jax.monitoring.unregister_event_duration_listener(self._add_duration)
         jax.monitoring.unregister_event_listener(self._add_event)
 

@@ -37,14 +37,12 @@ class Watchdog:
         self._tick = self._after / _LOOKS
 
     def __enter__(self) -> Watchdog:
-        """Starts the thread."""
         self._looked = self._since = time.monotonic()
         if self._after:
             self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stops the thread."""
         self._closing.set()
         if self._after:
             self._thread.join()

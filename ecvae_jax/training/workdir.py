@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import socket
@@ -11,26 +10,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from ecvae_jax.agreement import run_on_host0
 from ecvae_jax.checkpoints.integrity import stored_steps
 from ecvae_jax.checkpoints.place import LostFolderError, Place
-from ecvae_jax.files import UnsafePathError
+from ecvae_jax.files import UnsafePathError, lock_file
 from ecvae_jax.files import open_regular as open_regular_file
 
 LOCK = "training.lock"
 """File of a working directory that a running training holds locked; it names the process."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # EFBIG: a limit on the size of files (ulimit -f)
-_DISK = _FULL | {
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EIO,
-    errno.ESTALE,
-    errno.ENOTDIR,
-    errno.EEXIST,
-}  # errors of a full, read-only or vanished disk
+# Errors of a full, read-only or vanished disk.
+_DISK = _FULL | {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOTDIR, errno.EEXIST}
 
 
 class WorkdirError(RuntimeError):
@@ -49,13 +42,13 @@ def lock_workdir(workdir: Path) -> Iterator[None]:
         LostFolderError: the block failed, and the folder was moved, deleted or replaced meanwhile.
         OtherProcessError: the same, in all processes but the first.
     """
-    handle: int | None = None
+    held: IO[str] | None = None
     place: Place | None = None
 
     def lock() -> None:
-        nonlocal handle, place
+        nonlocal held, place
         workdir.mkdir(parents=True, exist_ok=True)
-        handle = _lock(workdir)
+        held = _lock(workdir)
         place = Place(workdir)
 
     try:
@@ -71,8 +64,8 @@ def lock_workdir(workdir: Path) -> Iterator[None]:
             raise
         raise WorkdirError(line) from error
     finally:
-        if handle is not None:
-            os.close(handle)
+        if held is not None:
+            held.close()
 
 
 def disk_refusal(error: BaseException, workdir: Path) -> str | None:
@@ -110,26 +103,21 @@ def open_regular(path: Path, flags: int) -> int:
         ) from None
 
 
-def _lock(workdir: Path) -> int:
-    handle = open_regular(workdir / LOCK, os.O_RDWR)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        # Any other error: a file system without locks, such as a mounted bucket. The user must ensure it there.
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            owner = os.read(handle, 1000).decode(errors="replace").strip() or "another process"
-            os.close(handle)
-            raise WorkdirError(
-                f"{workdir} is being trained by {owner}: wait for it, stop it, or use another --workdir"
-            ) from None
+def _lock(workdir: Path) -> IO[str]:
+    os.close(open_regular(workdir / LOCK, os.O_RDWR))
+    file = lock_file(workdir / LOCK)
+    if file is None:
+        owner = (workdir / LOCK).read_bytes()[:1000].decode(errors="replace").strip() or "another process"
+        raise WorkdirError(f"{workdir} is being trained by {owner}: wait for it, stop it, or use another --workdir")
     owner = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
     try:
-        os.ftruncate(handle, 0)
-        os.write(handle, owner.encode())
+        file.truncate(0)
+        file.write(owner)
+        file.flush()
     except OSError:
-        os.close(handle)
+        file.close()
         raise
-    return handle
+    return file
 
 
 def _concerns(path: Path, workdir: Path) -> bool:

@@ -40,7 +40,6 @@ class MorphOptions:
     """Seed of the choice of pairs."""
 
     def __post_init__(self) -> None:
-        """Checks the numbers before anything is loaded."""
         if self.people < 1:
             raise ValueError(f"people={self.people}: must be at least 1")
         if self.seed < 0:
@@ -65,7 +64,6 @@ class TrainOptions:
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
     def __post_init__(self) -> None:
-        """Checks hosts, profile and allow_change before anything is loaded."""
         check_hosts(self.hosts)
         self.span()
         check_allowed(self.allowed())
@@ -101,7 +99,6 @@ class CompareOptions:
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
     def __post_init__(self) -> None:
-        """Checks the numbers before anything is loaded."""
         for name in ("seeds", "limit"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
@@ -129,7 +126,6 @@ class PlanOptions:
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
     def __post_init__(self) -> None:
-        """Checks the numbers and the file before anything is loaded."""
         if self.batch_per_chip is not None and self.batch_per_chip < 1:
             raise ValueError(f"batch_per_chip={self.batch_per_chip}: must be at least 1")
         if self.largest_batch and self.what != "train":

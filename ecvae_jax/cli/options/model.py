@@ -57,7 +57,6 @@ class TransferOptions:
     """Integer factor by which the PNG is enlarged."""
 
     def __post_init__(self) -> None:
-        """Checks the options before anything is loaded."""
         _check_picture(self.out, self.enlarge, inputs=_inputs(self.checkpoint, *self.source, *self.target))
 
 
@@ -87,7 +86,6 @@ class SampleOptions:
     """Integer factor by which the PNG is enlarged."""
 
     def __post_init__(self) -> None:
-        """Checks the options before anything is loaded."""
         _check_picture(self.out, self.enlarge, inputs=_inputs(self.checkpoint, *self.structure, self.data))
         if self.n < 1:
             raise ValueError(f"n={self.n}: must be at least 1")
@@ -142,7 +140,6 @@ class EvaluateOptions:
     """Folder for every image: FOLDER/model/NAME.png, and the same under source, target, copy, warp, reconstruction."""
 
     def __post_init__(self) -> None:
-        """Checks the options before anything is loaded."""
         if self.limit < 1:
             raise ValueError(f"limit={self.limit}: must be at least 1")
         if self.seed < 0:
@@ -197,7 +194,6 @@ class FigureOptions:
     """Split of the records. Its people should not be training people."""
 
     def __post_init__(self) -> None:
-        """Checks the options before anything is loaded."""
         _check_picture(self.file, 1, inputs=_inputs(self.checkpoint, self.data))
 
     @property
@@ -223,7 +219,6 @@ class ExportOptions:
     """Records to fit the density on. Default: those of the training."""
 
     def __post_init__(self) -> None:
-        """Checks the options before anything is loaded."""
         if self.density < 0:
             raise ValueError(f"density={self.density}: must be 0 (none) or a rank of at least 1")
         if self.data is not None and not self.density:

@@ -1,4 +1,4 @@
-"""The protocol of face detectors."""
+"""The protocol of face detectors. In `__init__`, which loads them, it would close an import circle."""
 
 from __future__ import annotations
 

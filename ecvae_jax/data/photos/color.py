@@ -28,19 +28,16 @@ _STRIP = 512
 
 @dataclass(frozen=True)
 class ColorStatement:
-    """What a file states of its colors.
-
-    Attributes:
-        name: for the notes.
-        profile: an ICC profile, or empty.
-        exponent: linear light = sample ** exponent; 0: sRGB's curve. Ignored with a profile.
-        chromaticities: of white and the primaries. Ignored with a profile.
-    """
+    """What a file states of its colors."""
 
     name: str
+    """For the notes."""
     profile: bytes = b""
+    """An ICC profile, or empty."""
     exponent: float = 0.0
+    """Linear light = sample ** exponent; 0: sRGB's curve. Ignored with a profile."""
     chromaticities: Chromaticities = SRGB
+    """Of white and the primaries. Ignored with a profile."""
 
     @property
     def is_srgb(self) -> bool:

@@ -23,19 +23,16 @@ _DETECT = "mend it, or give --landmarks none to detect"
 
 @dataclass(frozen=True)
 class GivenLandmarks:
-    """Landmarks by photo.
-
-    Attributes:
-        label: their origin, stored in the records.
-        points: landmarks per face, 98 or 68.
-        rows: pixels of the photo, by the photo's name in the source; a cell that is not a number is NaN.
-        files: names, in the source, of the landmark files.
-    """
+    """Landmarks by photo."""
 
     label: str
+    """Their origin, stored in the records."""
     points: int
+    """Landmarks per face, 98 or 68."""
     rows: dict[str, Float[np.ndarray, "p 2"]]
+    """Pixels of the photo, by the photo's name in the source; a cell that is not a number is NaN."""
     files: frozenset[str] = frozenset()
+    """Names, in the source, of the landmark files."""
 
 
 def find_given_landmarks(source: Source, choice: str) -> GivenLandmarks | None:

@@ -28,8 +28,7 @@ def is_srgb(chromaticities: Chromaticities) -> bool:
 def convert_to_srgb(image: Image.Image, exponent: float, chromaticities: Chromaticities) -> Image.Image:
     """Returns an RGB image of these numbers in sRGB; colors outside its gamut are clipped.
 
-    Args:
-        exponent: linear light = sample ** exponent; 0: sRGB's curve.
+    Linear light is sample ** exponent; exponent 0 is sRGB's curve.
 
     Raises:
         ValueError: the primaries span no plane.

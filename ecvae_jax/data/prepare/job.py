@@ -26,38 +26,30 @@ from ecvae_jax.data.prepare.options import PrepareConfig
 
 @dataclass(frozen=True)
 class FaceJob:
-    """One photo to prepare.
-
-    Attributes:
-        content: the photo: its file, its bytes, its pixels, or why it is missing.
-        landmarks: pixels, given by the user; None: detected.
-        tags: what the source knows of the photo.
-    """
+    """One photo to prepare, with what the source knows of it in `tags`."""
 
     content: Content
     landmarks: Float[np.ndarray, "p 2"] | None = None
+    """Pixels, given by the user; None: detected."""
     tags: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class FaceOutcome:
-    """The outcome of a photo: a face, or the reason for its rejection.
-
-    Attributes:
-        reason: empty for a face.
-        image: JPEG bytes of the crop.
-        landmarks: crop units; None if rejected.
-        crop: {"x0", "y0", "side"} of the crop in its photo, {"width", "height"} of the photo: pixels.
-        notes: what was done, and what the user should know.
-        tags: for the record's tags.
-    """
+    """The outcome of a photo: a face, or the reason for its rejection."""
 
     reason: str = ""
+    """Empty for a face."""
     image: bytes = b""
+    """JPEG bytes of the crop."""
     landmarks: Float[np.ndarray, "p 2"] | None = None
+    """Crop units; None if rejected."""
     crop: dict[str, Any] = field(default_factory=dict)
+    """{"x0", "y0", "side"} of the crop in its photo, {"width", "height"} of the photo: pixels."""
     notes: tuple[str, ...] = ()
+    """What was done, and what the user should know."""
     tags: dict[str, Any] = field(default_factory=dict)
+    """For the record's tags."""
 
 
 class FaceWorker:

@@ -50,8 +50,7 @@ class Lots:
     def __init__(self, work: Path, task: dict[str, Any], count: int) -> None:
         """Opens the work folder. Keeps the lots of an earlier process if that had the same task; removes all else.
 
-        Args:
-            task: everything that the outcomes depend on; JSON.
+        The outcomes depend on the task only; it is JSON.
 
         Raises:
             DataError: another process holds the lock of the folder.
@@ -113,8 +112,7 @@ class Lots:
 def put_outcomes(folder: str | Path, number: int, outcomes: Sequence[FaceOutcome]) -> None:
     """Writes the outcomes of a lot atomically. Two workers may do the same lot: both write the same bytes.
 
-    Args:
-        folder: of the lots, as this process sees it; the same below.
+    `folder` is that of the lots as this process sees it; the same below.
 
     Raises:
         OSError: the disk is full or gone; earlier lots stay valid.

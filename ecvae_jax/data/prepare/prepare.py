@@ -49,9 +49,6 @@ def prepare(source: str, out: Path, options: PrepareConfig | None = None) -> Pre
     crash that folder stays, and the same call resumes. The same source and options give the same bytes, for any number
     of processes and interrupts.
 
-    Args:
-        source: a folder, a list, an archive, `multipie:DIR`, `tfds:NAME` or `video:FILE` (see `open_source`).
-
     Raises:
         DataError: the source, an option or the given landmarks cannot be used, `out` exists, or no photo has a face.
         MissingExtraError: the detector, or Apache Beam if asked for, is not installed.

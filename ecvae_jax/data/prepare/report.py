@@ -47,15 +47,8 @@ class ReportRow:
 class PrepareSummary:
     """What a preparation did. kept + rejected + skipped = found.
 
-    Attributes:
-        out: the records folder.
-        found, kept, rejected, skipped: numbers of files.
-        splits: faces in each split.
-        identities: people with a kept photo.
-        reasons: number of files for each category of reason.
-        facts: lines on what was assumed, and what the user should know.
-        seconds: spent on the photos, writing included.
-        images_per_second: photos of this run per second.
+    `splits` counts faces, `identities` people with a kept photo, `reasons` files by category. `facts` are lines on what
+    was assumed, and what the user should know. The `seconds` include writing.
     """
 
     out: Path
@@ -71,7 +64,6 @@ class PrepareSummary:
     images_per_second: float = 0.0
 
     def __str__(self) -> str:
-        """Returns the summary for a person to read."""
         lines = list(self.facts)
         lines.append(
             f"{self.found} files found: {self.kept} kept, {self.rejected} rejected, {self.skipped} skipped (report.csv)"
@@ -99,19 +91,16 @@ def count_reasons(rows: Iterable[ReportRow]) -> dict[str, int]:
 
 
 class KeptFace(NamedTuple):
-    """A face that becomes a record; its JPEG stays on disk.
-
-    Attributes:
-        photo: where it comes from.
-        place: of the photo among all photos.
-        outcome: without the JPEG.
-        length: bytes of the JPEG.
-    """
+    """A face that becomes a record; its JPEG stays on disk."""
 
     photo: Photo
+    """Where it comes from."""
     place: int
+    """Of the photo among all photos."""
     outcome: FaceOutcome
+    """Without the JPEG."""
     length: int
+    """Bytes of the JPEG."""
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -126,8 +115,7 @@ def sort_photos(
 ) -> tuple[list[ReportRow], dict[str, list[KeptFace]]]:
     """Returns a row for every file of the source, and the kept faces of each split that has any.
 
-    Args:
-        outcomes: one per photo, each with the bytes of its JPEG.
+    `outcomes` has one per photo, each with the bytes of its JPEG.
     """
     found = list(zip(files.photos, _without_half_size(list(outcomes)) if given else outcomes, strict=True))
     kept = [photo for photo, (outcome, _) in found if outcome.landmarks is not None]
@@ -195,11 +183,9 @@ def summarize(
     """Returns the summary of a preparation that worked on `photos` photos in `seconds`."""
     status = Counter(row.status for row in rows)
     return PrepareSummary(
-        out=out,
-        found=len(rows),
-        kept=status["kept"],
-        rejected=status["rejected"],
-        skipped=status["skipped"],
+        out,
+        len(rows),
+        *(status[name] for name in ("kept", "rejected", "skipped")),
         splits={split: len(members) for split, members in faces.items()},
         identities=len({row.identity for row in rows if row.identity}),
         reasons=count_reasons(rows),

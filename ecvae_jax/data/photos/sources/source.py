@@ -28,23 +28,18 @@ class Loaded(NamedTuple):
 
 @dataclass(frozen=True)
 class Photo:
-    """One photo of a source.
-
-    Attributes:
-        name: its path in the source, with `/`; unique.
-        identity: the person.
-        group: one person under one light and background, if the source distinguishes them, otherwise the person.
-        tags: metadata from the source.
-        stamp: changes with the content: size and time of a file, checksum of an archive's member.
-        split: "train", "validation" or "test" if the source defines splits, otherwise "".
-    """
+    """One photo of a source."""
 
     name: str
+    """Its path in the source, with `/`; unique."""
     identity: str
     group: str
+    """One person under one light and background, if the source distinguishes them, otherwise the person."""
     tags: dict[str, Any] = field(default_factory=dict)
     stamp: str = ""
+    """Changes with the content: size and time of a file, checksum of an archive's member."""
     split: str = ""
+    """"train", "validation" or "test" if the source defines splits, otherwise ""."""
 
 
 Files = Callable[[Sequence[str]], dict[str, bytes | DataError]]
@@ -57,29 +52,25 @@ def _no_files(names: Sequence[str]) -> dict[str, bytes | DataError]:
 
 @dataclass(frozen=True)
 class Source:
-    """All photos of a source.
-
-    Attributes:
-        label: stored in the records as their origin; contains no path of this machine.
-        photos: photos to prepare.
-        load: yields the contents of `photos[start:]`, in order, for a given start.
-        root: its folder, or None.
-        skipped: (name, reason) of other files.
-        facts: messages about the assumptions made.
-        read: reads files among `skipped` by name.
-        searched: whether everything in `root` belongs to the source.
-        inputs: further files and folders that it reads: the list and its photos' folders, the archive, the videos.
-    """
+    """All photos of a source."""
 
     label: str
+    """Stored in the records as their origin; contains no path of this machine."""
     photos: list[Photo]
     load: Callable[[int], Iterator[Loaded]]
+    """Yields the contents of `photos[start:]`, in order, for a given start."""
     root: Path | None = None
+    """Its folder, or None."""
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    """(name, reason) of other files."""
     facts: list[str] = field(default_factory=list)
+    """Messages about the assumptions made."""
     read: Files = _no_files
+    """Reads files among `skipped` by name."""
     searched: bool = True
+    """Whether everything in `root` belongs to the source."""
     inputs: tuple[Path, ...] = ()
+    """Further files and folders that it reads: the list and its photos' folders, the archive, the videos."""
 
 
 def until_damage(items: Iterable[T], damage: list[str]) -> Iterator[T]:
