@@ -130,38 +130,25 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_types(self, "model")
         size, patch = self.image_size, self.patch
-        check(_is_power_of_two(size) and 32 <= size <= 256, "model.image_size", size, "must be 32, 64, 128 or 256")
-        check(_is_power_of_two(patch) and patch <= 8, "model.patch", patch, "must be 1, 2, 4 or 8")
-        check(len(self.widths) >= 2, "model.widths", self.widths, "needs at least two levels")
-        check(
-            min(self.widths) >= 8 and max(self.widths) <= 8192 and not any(w % 8 for w in self.widths),
-            "model.widths",
-            self.widths,
-            "every width must be a positive multiple of 8, at most 8192",
-        )
+
+        def require(name: str, condition: bool, rule: str) -> None:
+            check(condition, f"model.{name}", getattr(self, name), rule)
+
+        require("image_size", _is_power_of_two(size) and 32 <= size <= 256, "must be 32, 64, 128 or 256")
+        require("patch", _is_power_of_two(patch) and patch <= 8, "must be 1, 2, 4 or 8")
+        require("widths", len(self.widths) >= 2, "needs at least two levels")
+        multiples = min(self.widths) >= 8 and max(self.widths) <= 8192 and not any(w % 8 for w in self.widths)
+        require("widths", multiples, "every width must be a positive multiple of 8, at most 8192")
         check_range("model", self, "blocks", 1, 64)
         bottom = size // patch >> (len(self.widths) - 1)
-        check(
-            bottom >= 2,
-            "model.widths",
-            self.widths,
-            f"too many levels: image_size {size} / patch {patch} leaves {bottom} px at the last; at least 2 needed",
-        )
+        levels = f"too many levels: image_size {size} / patch {patch} leaves {bottom} px at the last; at least 2 needed"
+        require("widths", bottom >= 2, levels)
         check_range("model", self, "z_dim", 1, 65536)
         sides = [1, *self.level_sides]
-        check(self.z_grid in sides, "model.z_grid", self.z_grid, f"must be 1 or the side of a level, one of {sides}")
-        check(
-            self.frame == "picture" or self.z_grid > 1,
-            "model.z_grid",
-            self.z_grid,
-            f"model.frame='face' needs a grid: one of {sides[1:]}",
-        )
-        check(
-            self.z_dim % self.z_grid**2 == 0,
-            "model.z_dim",
-            self.z_dim,
-            f"must be a multiple of z_grid² = {self.z_grid**2}",
-        )
+        require("z_grid", self.z_grid in sides, f"must be 1 or the side of a level, one of {sides}")
+        grid = self.frame == "picture" or self.z_grid > 1
+        require("z_grid", grid, f"model.frame='face' needs a grid: one of {sides[1:]}")
+        require("z_dim", self.z_dim % self.z_grid**2 == 0, f"must be a multiple of z_grid² = {self.z_grid**2}")
 
     @property
     def level_sides(self) -> tuple[int, ...]:
