@@ -53,13 +53,15 @@ def verdict_lines(results: Results) -> list[str]:
         asked = [question for question in CLAIMED_OF if question in results.answers]
         answers = {question: _evidence(claim, question, results) for question in asked}
         found = {question: rows for question, rows in answers.items() if rows}
-        lines += [f"**{claim.words}?**", ""] if found else []
+        if not found:
+            continue
+        lines += [f"**{claim.words}?**", ""]
         for question, rows in found.items():
             against = f"{question.first} against {question.second}"
             lines.append(f"- {against}: {conclusion([(measure, each) for _, measure, each in rows])}")
             lines += [f"  - {sentence(question, measure, each, where)}" for where, measure, each in rows]
             intervals += len(rows)
-        lines += [""] if found else []
+        lines.append("")
     others = [question for question in results.answers if question not in CLAIMED_OF]
     if others:
         lines += ["**Other questions**", ""]
