@@ -16,7 +16,7 @@ from pathlib import Path
 import ecvae_jax
 from ecvae_jax.config import Config
 
-CHECKPOINT = Path(ecvae_jax.__file__).parent / "pretrained" / "18000"
+CHECKPOINT = Path(ecvae_jax.__file__).parent / "pretrained" / "face128" / "18000"
 VALUES = ("NaN", "inf", "-1", "0", "1e308", "9" * 400, "null", "[]", "{}", '""', "true", "ü", "1;2", "1,5", " ", "\0")
 NAMES = (
     "w[1]", "a\\b", "new\nline", "\x1b[31m", "-rf", "=cmd", "a b", "Zo\u0308e", "Zoë", "ü→", "x" * 255, "x" * 300,
