@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_faces import face_landmarks
 from PIL import Image
 
 from ecvae_jax.checkpoints.load import load_model
@@ -22,7 +23,7 @@ from ecvae_jax.evaluation.pairs import evenly_spaced, folder_pairs, frontal_pair
 from ecvae_jax.evaluation.protocol import PLAIN, evaluate, evaluate_pairs
 from ecvae_jax.evaluation.report import draw_figure
 from ecvae_jax.evaluation.scoring import Measures, load_measures
-from ecvae_jax.evaluation.tags import expression_of, in_order, is_neutral, pair_classes
+from ecvae_jax.evaluation.tags import expression_of, in_order, is_neutral, pair_classes, skin_classes
 from ecvae_jax.model.model import Model
 
 DOCS = Path(__file__).parent.parent / "docs" / "evaluation.md"
@@ -112,6 +113,12 @@ def test_classes_of_pairs() -> None:
         "by_camera": [None, "05_1", None, None],
     }
     assert pair_classes([{}], [{}]) == {}
+    person = {"sex": "female", "age": 0.5, "ancestry": {"african": 0.2, "asian": 0.7, "caucasian": 0.1}}
+    assert pair_classes([{}, {}], [person, {"age": "old"}]) == {
+        "by_sex": ["female", None],
+        "by_age": ["0.33 to 0.67", None],
+        "by_ancestry": ["asian", None],
+    }
     assert expression_of({"expression": "neutral", "recording": "02"}) == "neutral"
 
 
@@ -280,3 +287,15 @@ def test_a_missing_folder_is_one_line(tiny_workdir: Path, tmp_path: Path, capsys
     missing = str(tmp_path / "missing")
     assert main(["evaluate", "--checkpoint", str(tiny_workdir), "--pairs", missing, missing]) == 1
     assert "no such folder; give two folders of photos" in capsys.readouterr().err
+
+
+def test_skin_is_classed_by_the_cheeks_of_all_of_a_persons_images() -> None:
+    landmarks = np.repeat(face_landmarks(64)[None] / 64, 4, axis=0).astype(np.float32)
+    colors = [(245, 225, 205), (225, 205, 185), (80, 50, 35), (70, 40, 30)]
+    images = np.stack([np.full((64, 64, 3), color, np.uint8) for color in colors])
+    images[:, :4] = 0  # hair and background are not asked
+    assert skin_classes(images, landmarks, ["a", "a", "b", "b"]) == ["light", "light", "dark", "dark"]
+    mixed = skin_classes(images, landmarks, ["a", "b", "a", "b"])
+    assert mixed[0] == mixed[2]
+    assert mixed[1] == mixed[3]
+    assert in_order(["dark", "light", "tan"]) == ["light", "tan", "dark"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from support.training import assert_same
 
 from ecvae_jax.checkpoints.integrity import MANIFEST, find_damage, write_manifest
-from ecvae_jax.checkpoints.load import PRETRAINED, load_model
+from ecvae_jax.checkpoints.load import BUNDLED, default_model, load_model
 from ecvae_jax.checkpoints.store import CheckpointError, Checkpoints
 from ecvae_jax.config import Config
 from ecvae_jax.export.small import export_model
@@ -212,7 +213,28 @@ def test_a_checkpoint_that_cannot_be_read_back_never_gets_its_name(
     assert train(tiny_config, workdir).finished
 
 
-def test_the_bundled_model_has_checksums() -> None:
-    (step,) = (path for path in PRETRAINED.iterdir() if path.is_dir())
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_bundled_model_has_checksums_and_holds_no_path_of_a_machine(name: str) -> None:
+    (step,) = (path for path in BUNDLED[name].iterdir() if path.is_dir())
     assert (step / MANIFEST).is_file()
     assert find_damage(step) is None
+    for file in filter(Path.is_file, step.rglob("*")):
+        assert not re.search(rb"/(home|root|tmp|work|Users)/", file.read_bytes())
+
+
+@pytest.mark.parametrize(("name", "size"), [("face128", 128), ("face256", 256)])
+def test_a_bundled_model_loads_by_its_name_from_any_folder(
+    name: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_workdir: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = load_model(name)
+    assert model.config.model.image_size == size
+    assert {leaf.dtype for leaf in jax.tree.leaves(model.params)} == {np.dtype("float32")}
+    shutil.copytree(tiny_workdir, tmp_path / name)  # a training of that name hides it
+    assert load_model(name).config.model.image_size != size
+
+
+def test_the_default_model_is_the_large_one_where_it_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert default_model() == "face128"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert default_model() == "face256"

@@ -25,8 +25,8 @@ from ecvae_jax.checkpoints.store import FOLDER, placed
 from ecvae_jax.config import Config
 from ecvae_jax.model.model import Model, abstract_arrays
 
-PRETRAINED = Path(__file__).parents[1] / "pretrained"
-"""The bundled model: `ecvae export` of the training of configs/shipped.py."""
+BUNDLED = {name: Path(__file__).parents[1] / "pretrained" / name for name in ("face128", "face256")}
+"""The bundled models, by name; `ecvae_jax/pretrained/README.md` is their card."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,13 +37,13 @@ def load_model(checkpoint: Path | str | None = None) -> Model:
     A log record names each damaged checkpoint that is skipped.
 
     Args:
-        checkpoint: a working directory, its folder `checkpoints`, or the folder of one step; None: the bundled model
-            (`PRETRAINED`).
+        checkpoint: a working directory, its folder `checkpoints`, the folder of one step, or the name of a bundled
+            model; None: `default_model()`.
 
     Raises:
         CheckpointError: no complete checkpoint exists, or it is damaged or unreadable.
     """
-    root, step = _find(PRETRAINED if checkpoint is None else Path(checkpoint))
+    root, step = _find(Path(checkpoint or default_model()))
     with pattern_free(root) as folder:
         with quiet_orbax():
             options = ocp.CheckpointManagerOptions(read_only=True)
@@ -61,11 +61,24 @@ def load_model(checkpoint: Path | str | None = None) -> Model:
     return Model(config, inference["ema_params"], frozen, step, metadata["records"], density)
 
 
+def default_model() -> str:
+    """Returns the name of the bundled model used where no checkpoint is given: face256 on an accelerator, or face128.
+
+    face256 takes about ten times the computation of face128, which two cores feel and an accelerator does not.
+    """
+    return "face128" if jax.default_backend() == "cpu" else "face256"
+
+
 def _find(checkpoint: Path) -> tuple[Path, int]:
-    """Returns the folder of checkpoints, and the step."""
-    path = Path(checkpoint).absolute()
+    """Returns the folder of checkpoints, and the step. A folder hides the bundled model of the same name."""
+    path = checkpoint.absolute()
+    if not path.is_dir() and str(checkpoint) in BUNDLED:
+        path = BUNDLED[str(checkpoint)]
     if not path.is_dir():
-        raise CheckpointError(f"checkpoint {str(checkpoint)!r}: no such folder; give the --workdir of a training")
+        raise CheckpointError(
+            f"checkpoint {str(checkpoint)!r}: no such folder; "
+            f"give the --workdir of a training, or a bundled model: {', '.join(BUNDLED)}"
+        )
     needed = ITEMS[:2]
     step = step_of(path.name)
     if step is not None and any((path / name).exists() for name in (*needed, MANIFEST)):

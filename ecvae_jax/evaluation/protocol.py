@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ecvae_jax.evaluation.pairs import Pairs, SourceView, folder_pairs, record_p
 from ecvae_jax.evaluation.report import Report
 from ecvae_jax.evaluation.scoring import Measures, differences, load_measures, score_method, score_samples
 from ecvae_jax.evaluation.statistics import LEVEL, RESAMPLES
-from ecvae_jax.evaluation.tags import in_order, pair_classes
+from ecvae_jax.evaluation.tags import in_order, pair_classes, skin_classes
 from ecvae_jax.model.model import Model
 from ecvae_jax.structure.scheme import convert_landmarks
 from ecvae_jax.synthesis.adapt import transfer_adapted
@@ -195,10 +195,11 @@ def evaluate_pairs(
     }
     if true is not None:
         sections["true_images"] = _true_images(true, pairs)
-    for breakdown, labels in pair_classes(pairs.source_tags, pairs.target_tags).items():
+    skin = skin_classes(pairs.target, pairs.target_landmarks, pairs.people)
+    for breakdown, labels in (pair_classes(pairs.source_tags, pairs.target_tags) | {"by_skin": skin}).items():
         sections[breakdown] = {
             label: {
-                name: _means(method.values, np.array([each == label for each in labels]))
+                name: _class_scores(method.values, [each == label for each in labels], pairs.people, measures.seed)
                 for name, method in methods.items()
             }
             for label in in_order(labels)
@@ -231,6 +232,20 @@ def _true_images(true: MeasuredFaces, pairs: Pairs) -> dict[str, float | None]:
     given = np.asarray(convert_landmarks(pairs.target_landmarks, 68), np.float64)
     values = {"nme_asked": landmark_error(true.landmarks, given), "face_found": true.found.astype(np.float64)}
     return _means(values, np.ones(len(pairs), bool))
+
+
+def _class_scores(
+    values: Mapping[str, np.ndarray], chosen: Sequence[bool], people: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """Returns the means over the chosen pairs, each with its interval over people as `..._ci`."""
+    kept = np.array(chosen, bool)
+    members = [person for person, inside in zip(people, chosen, strict=True) if inside]
+    scores: dict[str, Any] = {"pairs": int(kept.sum()), "people": len(set(members))}
+    for name, each in values.items():
+        found = score(each[kept], members, seed)
+        scores[name] = found and found.mean
+        scores[f"{name}_ci"] = None if found is None or found.low is None else [found.low, found.high]
+    return scores
 
 
 def _means(values: Mapping[str, np.ndarray], chosen: np.ndarray) -> dict[str, float | None]:

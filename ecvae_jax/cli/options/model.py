@@ -47,7 +47,8 @@ class TransferOptions:
     target: tuple[str, ...]
     """Structures: photos or faces of records, as above."""
     checkpoint: Path | None = None
-    """Working directory of a training, or the folder of one step in it. Default: the bundled model."""
+    """Working directory of a training, the folder of one step in it, or a bundled model (face128, face256). Default:
+    face256 on a GPU or TPU, else face128."""
     out: Path = Path("transfer.png")
     """PNG to write: targets and their sketches at the top, sources and their sketches at the left."""
     transport: bool = True
@@ -67,7 +68,8 @@ class SampleOptions:
     structure: tuple[str, ...]
     """Structures: photos, or faces of records as RECORDS:SPLIT:INDICES."""
     checkpoint: Path | None = None
-    """Working directory of a training, or the folder of one step in it. Default: the bundled model."""
+    """Working directory of a training, the folder of one step in it, or a bundled model (face128, face256). Default:
+    face256 on a GPU or TPU, else face128."""
     n: int = 8
     """Samples per structure."""
     seed: int = 0
@@ -108,7 +110,8 @@ class EvaluateOptions:
     """
 
     checkpoint: Path | None = None
-    """Working directory of a training, or the folder of one step in it. Default: the bundled model."""
+    """Working directory of a training, the folder of one step in it, or a bundled model (face128, face256). Default:
+    face256 on a GPU or TPU, else face128."""
     data: str = "rendered"
     """Records folder, or "rendered"."""
     split: str = "test"
@@ -185,7 +188,8 @@ class FigureOptions:
     which: Annotated[Literal["2", "3a", "3b", "model"], tyro.conf.Positional]
     """Number of the figure in the paper, or model: the network of the checkpoint."""
     checkpoint: Path | None = None
-    """Working directory of a training, or the folder of one step in it. Default: the bundled model."""
+    """Working directory of a training, the folder of one step in it, or a bundled model (face128, face256). Default:
+    face256 on a GPU or TPU, else face128."""
     out: Path | None = None
     """PNG to write. Default: figure2.png, figure3a.png, figure3b.png or figuremodel.png."""
     data: str = "rendered"
