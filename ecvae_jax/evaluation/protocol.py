@@ -21,7 +21,7 @@ from ecvae_jax.evaluation.metrics import landmark_error
 from ecvae_jax.evaluation.pairs import Pairs, SourceView, folder_pairs, record_pairs, single_views
 from ecvae_jax.evaluation.report import Report
 from ecvae_jax.evaluation.scoring import Measures, differences, load_measures, score_method, score_samples
-from ecvae_jax.evaluation.statistics import LEVEL, RESAMPLES
+from ecvae_jax.evaluation.statistics import LEVEL, RESAMPLES, score
 from ecvae_jax.evaluation.tags import in_order, pair_classes, skin_classes
 from ecvae_jax.model.model import Model
 from ecvae_jax.structure.scheme import convert_landmarks
