@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from support.processes import environment
+from support.processes import QUICK_COMPILATION, environment
 
 # Two devices: the maps over devices are tested on any machine. Eight cost tens of seconds a training on two cores, so
 # only .ci/run takes them, for the tests marked `devices`.
@@ -18,6 +18,9 @@ from ecvae_jax.cli.runtime import set_platform_flags, use_compilation_cache
 
 assert "jax" not in sys.modules, "its settings come too late"
 set_platform_flags()
+# Compilation is most of the tests' time. Without LLVM's optimization and the MLIR emitters of fusions, the step's
+# program of a small model compiles in a quarter of the time (8.2 to 2.2 CPU seconds).
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {' '.join(QUICK_COMPILATION)}".strip()
 # Many tests train the same small model: it is compiled once for all workers, the processes they start and later runs.
 # An entry's key holds the program, the flags, the version of jaxlib and the CPU.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from support.processes import LONG, Forked, environment, wait_until
+from support.processes import LONG, QUICK_COMPILATION, Forked, environment, wait_until
 from support.shared import shared_folder
 from support.training import assert_close, assert_same
 
@@ -56,7 +56,8 @@ def undisturbed(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     def make(workdir: Path) -> None:
         shown = subprocess.run(
             ["bash", str(script), "2", str(jax.device_count() // 2), str(config_file), "--workdir", str(workdir)],
-            env=environment(("XLA_FLAGS",), ECVAE_READY_PYTHON=sys.executable),
+            # The script sets the number of devices. Equal bits need equal flags of compilation.
+            env=environment(XLA_FLAGS=" ".join(QUICK_COMPILATION), ECVAE_READY_PYTHON=sys.executable),
             capture_output=True,
             text=True,
             timeout=LONG,

@@ -14,6 +14,9 @@ from pathlib import Path
 
 _PRELOADED = ["tensorflow", "tensorboard", "ecvae_jax.training.loop", "ecvae_jax.cli.commands"]
 
+QUICK_COMPILATION = ("--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false")
+"""Flags of XLA with which small programs compile faster and run slower; jaxlib 0.10.2 and 0.12.0 know them."""
+
 LONG = 300
 """Seconds a test waits for another process: far beyond what one takes on a loaded machine."""
 
