@@ -78,12 +78,12 @@ def _frames(file: Path, numbers: list[int]) -> Iterator[Loaded]:
     """Yields the frames with these numbers; for a damaged frame and all after it, the reason."""
     wanted, given, reason = set(numbers), 0, "the video ends earlier"
     try:
-        with _open(file) as container:
+        with open_container(file) as container:
             for number, frame in enumerate(container.decode(video=0)):
                 if number in wanted:
                     time = None if frame.time is None else round(float(frame.time), 3)
                     given += 1
-                    yield Loaded(_upright(frame, container.streams.video[0]), {"time": time})
+                    yield Loaded(upright_frame(frame, container.streams.video[0]), {"time": time})
                 if given == len(numbers):
                     return
     except Exception as error:  # libav raises many types for a damaged file
@@ -92,7 +92,7 @@ def _frames(file: Path, numbers: list[int]) -> Iterator[Loaded]:
         yield Loaded(BadPhotoError(f"damaged: frame cannot be decoded: {reason}"))
 
 
-def _upright(frame: Any, stream: Any) -> UInt8[np.ndarray, "h w 3"] | BadPhotoError:
+def upright_frame(frame: Any, stream: Any) -> UInt8[np.ndarray, "h w 3"] | BadPhotoError:
     """Returns a frame as a player shows it: with square pixels and turned by the display matrix, or why not.
 
     Phones store portraits sideways and state the turn; DV and DVD store pixels that are not square.
@@ -123,11 +123,11 @@ def _upright(frame: Any, stream: Any) -> UInt8[np.ndarray, "h w 3"] | BadPhotoEr
 
 def _count_frames(file: Path) -> int:
     """Counts packets without decoding: the length in a container's header is often wrong."""
-    with _open(file) as container:
+    with open_container(file) as container:
         return sum(packet.size > 0 for packet in container.demux(video=0))
 
 
-def _open(file: Path) -> Any:
+def open_container(file: Path) -> Any:
     """Returns the open container. libav chooses by content: a playlist in a .mp4 would open other files and URLs."""
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
     return _import_av().open(f"file:{file.absolute()}", options=options)
