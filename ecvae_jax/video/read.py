@@ -104,7 +104,7 @@ def open_driver(path: Path) -> Driver:
     except DataError:
         raise
     except Exception as error:  # libav raises many types for a damaged file
-        raise DataError(f"{path}: not a video: {one_line(error)}") from None
+        raise DataError(f"{path}: not a video: {getattr(error, 'strerror', None) or one_line(error)}") from None
     if not count:
         raise DataError(f"{path}: the video has no frames")
     return Driver(path, rate=rate, count=count, has_audio=audio)

@@ -5,14 +5,16 @@ Reference: Casiez, Roussel and Vogel 2012, 1€ Filter (https://doi.org/10.1145/
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 
 from ecvae_jax.video.jitter import eye_distance
 
-MIN_CUTOFF = 0.8
+MIN_CUTOFF = 1.2
 """Hz, the cutoff at rest. Lower: less jitter, more lag at the start of a movement."""
-SPEED = 5.0
+SPEED = 12.0
 """Hz of cutoff per unit of speed, eye distances a second. Higher: less lag in movement."""
 SPEED_CUTOFF = 1.0
 """Hz, of the filter on the speed."""
@@ -65,7 +67,7 @@ def one_euro(
     return smooth.astype(signal.dtype)
 
 
-def _share(cutoff: Float[np.ndarray, "..."] | float, step: float) -> Float[np.ndarray, "..."] | float:
+def _share(cutoff: Any, step: float) -> Any:
     """Returns the weight of the new value in a low-pass filter of first order; `step` in seconds."""
     turn = 2 * np.pi * cutoff * step
     return turn / (turn + 1)
