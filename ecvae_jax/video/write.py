@@ -80,7 +80,7 @@ def _encode(
     sound: AudioCopy | None,
 ) -> None:
     clock = _clock(times)
-    origin = min([times[0], *([sound.start] if sound else [])])
+    origin: Fraction = min(times[0], sound.start) if sound else times[0]
     span = times[-1] + durations[-1] - times[0]
     stream = container.add_stream("libx264", rate=Fraction(len(times) / span).limit_denominator(1001), options=_OPTIONS)
     lengths = {round((time - origin) / clock): round(_length(times, durations, i) / clock)
