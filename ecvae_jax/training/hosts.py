@@ -94,7 +94,7 @@ def join_hosts(hosts: str) -> None:
 
 
 def _take_sigterm() -> None:
-    """Puts Python's handler of SIGTERM back, which JAX's runtime has replaced: until the first step it ends the process.
+    """Puts Python's handler of SIGTERM back, which JAX's runtime has replaced: it ends the process.
 
     JAX's handler only asks all hosts for a common step to stop after, and the first one compiles for minutes.
     """

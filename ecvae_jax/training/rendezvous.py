@@ -1,8 +1,8 @@
-"""The rendezvous of the hosts: all prove at host 0's port that they belong to this training, before JAX connects them.
+"""The rendezvous of the hosts: each proves at host 0's port that it belongs here, before JAX connects them.
 
-jax 0.10.2 does not notice a taken port. Its coordinator shares the port with any other one of the same user, so that two
-trainings abort each other; a host that finds another program there waits 300 s. Here host 0 opens the port exclusively,
-and the other hosts expect its answer. Plain text, a line each: `ecvae-jax INDEX/COUNT`; then `ecvae-jax wait`, later
+jax 0.10.2 does not notice a taken port. Its coordinator shares the port with any other one of the user, and the two
+trainings abort each other. A host that finds another program there waits 300 s. Here host 0 opens the port exclusively,
+and the other hosts expect its answer. Lines of text: `ecvae-jax INDEX/COUNT`, then `ecvae-jax wait`, later
 `ecvae-jax go`, or `ecvae-jax no REASON`.
 """
 
