@@ -50,7 +50,7 @@ def acts(fps: float) -> list[dict[str, float]]:
 
 def main() -> None:
     """Renders the video."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--person", type=int, default=205)
     parser.add_argument("--noise", type=float, default=4.0)

@@ -148,9 +148,9 @@ def readable(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def quiet_loops() -> Iterator[None]:
-    """Hides tracebacks of TensorStore's threads, inside the block, that report to a closed event loop.
+    """Hides tracebacks of threads that report to a closed event loop, inside the block and after an error.
 
-    After a failed write, TensorStore's remaining threads end later than Orbax's loop. Orbax raises the cause itself.
+    After a failure, TensorStore's remaining threads end later than Orbax's loop. Orbax raises the cause itself.
     """
     show: Callable[[Any], object] = sys.unraisablehook
 
@@ -159,10 +159,8 @@ def quiet_loops() -> Iterator[None]:
             show(unraisable)
 
     sys.unraisablehook = hide
-    try:
-        yield
-    finally:
-        sys.unraisablehook = show
+    yield  # after an error the hook stays: the threads end later
+    sys.unraisablehook = show
 
 
 @contextmanager

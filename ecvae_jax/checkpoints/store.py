@@ -32,7 +32,13 @@ from ecvae_jax.checkpoints.format import (
     read_metadata,
     readable,
 )
-from ecvae_jax.checkpoints.integrity import CheckpointError, set_damaged_aside, stored_steps, write_manifest
+from ecvae_jax.checkpoints.integrity import (
+    CheckpointError,
+    check_readable,
+    set_damaged_aside,
+    stored_steps,
+    write_manifest,
+)
 from ecvae_jax.checkpoints.place import Place, pattern_free
 from ecvae_jax.checkpoints.readback import Structure, find_fault, structure
 from ecvae_jax.checkpoints.resume import check_resume, check_same_records
@@ -75,6 +81,7 @@ class Checkpoints:
             opened.enter_context(quiet_loops())
             self.notes: list[str] = run_on_host0(lambda: set_damaged_aside(self.directory))
             """Lines about damaged checkpoints that were skipped, and about changed settings."""
+            run_on_host0(lambda: check_readable(self.directory))
             options = ocp.CheckpointManagerOptions(
                 save_decision_policy=policies.AnySavePolicy(
                     [

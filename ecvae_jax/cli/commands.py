@@ -5,7 +5,9 @@ To add one: a dataclass of options in `cli.options`, a function here, and one en
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +67,11 @@ def train(options: TrainOptions, words: Sequence[str]) -> int:
         if not is_lost_host(error):
             raise
         return _lost_host(workdir)
+    except (SystemExit, KeyboardInterrupt) as stop:  # a signal before the first step
+        if options.hosts == ALONE:
+            raise
+        sys.stderr.flush()  # JAX's exit would wait for the other hosts, which do not end yet
+        os._exit(stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 1)
     if not outcome.finished:
         say(
             f"interrupted at step {outcome.step} of {options.config.train.steps}; the state is stored in {workdir}: "

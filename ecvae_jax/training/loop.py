@@ -150,8 +150,6 @@ def _run(
     batches = batches_from(start)
     first_host = is_first_host()
     stop = StopRequest()
-    if jax.process_count() > 1:  # all hosts stop after the same step
-        signals.enter_context(stop.catching())
     with (
         Reporter(config.train, workdir, start, writes=first_host) as report,
         StepMonitor(config.train, workdir, start, profile, report.say) as monitor,
@@ -168,8 +166,10 @@ def _run(
         for step in range(start + 1, config.train.steps + 1):
             with monitor.step(step):
                 state, metrics = step_over_devices(state, next(batches))
-            if step == start + 1 and jax.process_count() == 1:
+            if step == start + 1:
                 # Not before: nothing is lost by then, and the first step compiles longer than a preempted machine runs.
+                if jax.process_count() > 1:
+                    jax.block_until_ready(metrics)  # the other hosts compile too
                 signals.enter_context(stop.catching())
             monitor.dispatched(step, metrics)
             if on_step is not None:
