@@ -13,6 +13,7 @@ from ecvae_jax.config import Architecture, ModelConfig
 from ecvae_jax.gaussian import DiagGaussian
 from ecvae_jax.model.appearance import AppearanceEncoder
 from ecvae_jax.model.conditioning import Condition, abstract_frozen, make_condition
+from ecvae_jax.model.orthonormal import drawn_together
 from ecvae_jax.model.unet import StructureUNet
 
 
@@ -95,5 +96,10 @@ def init_params(key: Array, architecture: Architecture) -> PyTree:
     frozen = abstract_frozen(architecture)
     # Only shapes matter to the initializers.
     condition = jax.eval_shape(partial(make_condition, architecture, None), frozen, landmarks)
-    inputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (image, condition, frozen.z_scale))
-    return jax.jit(CVAE(model).init)(key, *inputs)["params"]
+
+    @jax.jit
+    def draw(key: Array) -> PyTree:
+        inputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (image, condition, frozen.z_scale))
+        return drawn_together(lambda: CVAE(model).init(key, *inputs)["params"])
+
+    return draw(key)

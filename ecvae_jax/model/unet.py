@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ecvae_jax.config import ModelConfig
-from ecvae_jax.model.blocks import ORTHONORMAL, Conv, Down, Residual, apply_layer, double, fold, unfold
+from ecvae_jax.model.blocks import Conv, Down, Residual, apply_layer, double, fold, unfold
 from ecvae_jax.model.frames import FaceFrame, PictureFrame
+from ecvae_jax.model.orthonormal import orthonormal
 
 
 class StructureUNet(nn.Module):
@@ -36,7 +37,7 @@ class StructureUNet(nn.Module):
                 maps = Residual(width, dtype=dtype)(maps)
             skips.append(maps)
 
-        dense = nn.Dense(config.widths[-1], dtype=dtype, kernel_init=ORTHONORMAL, name="code")
+        dense = nn.Dense(config.widths[-1], dtype=dtype, kernel_init=orthonormal, name="code")
         code = jax.nn.silu(apply_layer(dense, z))
         decoder = frame.decoder(config, z, code)
         maps = decoder.enter(maps)
