@@ -36,8 +36,8 @@ class CVAE(nn.Module):
         return DiagGaussian(reference.mean + reference.stddev * mean, reference.logvar + logvar)
 
     def decode(
-        self, z: Float[Array, "b d"], condition: Condition, z_scale: Float[Array, ""]
-    ) -> Float[Array, "b h w 3"]:
+        self, z: Float[Array, "n d"], condition: Condition, z_scale: Float[Array, ""]
+    ) -> Float[Array, "n h w 3"]:
         """Returns the mean image of p(x | c, z)."""
         return self.structure(z / z_scale, condition.sketch, condition.frame)
 
@@ -72,11 +72,13 @@ def encode(
 def decode(
     architecture: Architecture,
     params: PyTree,
-    z: Float[Array, "b d"],
+    z: Float[Array, "n d"],
     condition: Condition,
     z_scale: Float[Array, ""],
-) -> Float[Array, "b h w 3"]:
+) -> Float[Array, "n h w 3"]:
     """Returns the mean image of p(x | c, z) in [-1, 1], float32.
+
+    With b structures, n may be a multiple of b: row i has structure i % b, and each is encoded once.
 
     Args:
         z: for a relative posterior, from the prior of `condition`; `prior.transport` moves another z there.
