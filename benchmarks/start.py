@@ -46,7 +46,7 @@ def main() -> None:
     landmarks = faces.landmarks_as(config.data.points)
     jax.config.update("jax_enable_compilation_cache", False)
     jax.monitoring.register_event_duration_secs_listener(
-        lambda event, _, **more: programs.append(event) if event == _COMPILED else None
+        lambda event, duration_secs, **kwargs: programs.append(event) if event == _COMPILED else None
     )
     start, used = time.perf_counter(), time.process_time()
     state = jax.block_until_ready(init_state(config, landmarks, first))

@@ -42,8 +42,9 @@ def transfer_cross(
     if not n * m:
         return np.empty((n, m, *images.shape[1:]), np.uint8)
     if adaptation.steps:  # a network fitted to its source shares nothing with those of others
-        pairs = (np.repeat(array, m, axis=0) for array in (images, landmarks))
-        drawn = transfer_adapted(model, *pairs, np.tile(target_landmarks, (n, 1, 1)), transport, adaptation)
+        each_image, each_face = (np.repeat(array, m, axis=0) for array in (images, landmarks))
+        targets = np.tile(target_landmarks, (n, 1, 1))
+        drawn = transfer_adapted(model, each_image, each_face, targets, transport, adaptation)
         return drawn.reshape(n, m, *images.shape[1:])
     check_faces(model.config, images, landmarks)
     check_faces(model.config, images, target_landmarks)
