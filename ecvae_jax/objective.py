@@ -36,8 +36,8 @@ class Terms(NamedTuple):
 
     recon_nll: Float[Array, " b"]
     kl: Float[Array, " b"]
-    ssim: Float[Array, " b"]
-    """Structural similarity of the reconstruction, at most 1."""
+    ssim: Float[Array, " b"] | None
+    """Structural similarity of the reconstruction, at most 1; None if `objective.ssim_weight` is 0."""
     loss: Float[Array, " b"]
     effective_clusters: Float[Array, " b"]
     """exp(H(c)) of the source, from 1 to K."""
@@ -106,7 +106,9 @@ def loss_terms(
     """
     # Landmarks and the frozen part are data; only cluster means among the parameters are trained.
     fixed, faces, others = jax.lax.stop_gradient((frozen, views.source_landmarks, views.landmarks))
-    source, target = (make_condition(architecture, params, fixed, landmarks) for landmarks in (faces, others))
+    source = make_condition(architecture, params, fixed, faces)
+    same = views.source_landmarks is views.landmarks
+    target = source if same else make_condition(architecture, params, fixed, others)
     posterior = encode(architecture, params, views.source_image, source)
     z = posterior.mean + posterior.stddev * noise
     kl = source.prior.kl(keys, posterior)
@@ -118,8 +120,9 @@ def loss_terms(
     scale = likelihood_scale(settings, error, axis_name)
     nll = recon_nll(settings, error, scale)
     loss = nll + beta * kl
-    similarity = structural_similarity(prediction, views.image)
+    similarity = None
     if settings.ssim_weight:
+        similarity = structural_similarity(prediction, views.image)
         values = math.prod(error.shape[1:])
         loss += settings.ssim_weight * values / scale * (1.0 - similarity)
     terms = Terms(nll, kl, similarity, loss, effective_clusters(source.cluster_weights))

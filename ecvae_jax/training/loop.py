@@ -35,7 +35,7 @@ from ecvae_jax.training.parallel import (
 )
 from ecvae_jax.training.preview import device_views, draw_views, first_examples, save_bad_batch
 from ecvae_jax.training.state import TrainState, abstract_state, count_params, init_state, stored_part
-from ecvae_jax.training.step import Metrics, make_train_step
+from ecvae_jax.training.step import Metrics, make_train_step, read_by_step
 from ecvae_jax.training.workdir import lock_workdir
 
 
@@ -165,7 +165,7 @@ def _run(
         means: Mapping[str, float] = {}
         for step in range(start + 1, config.train.steps + 1):
             with monitor.step(step):
-                state, metrics = step_over_devices(state, next(batches))
+                state, metrics = step_over_devices(state, read_by_step(config, next(batches)))
             if step == start + 1:
                 # Not before: nothing is lost by then, and the first step compiles longer than a preempted machine runs.
                 if jax.process_count() > 1:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PyTree, UInt32
 
 from ecvae_jax.checkpoints.store import Stored
 from ecvae_jax.config import Config
-from ecvae_jax.model.conditioning import Frozen, add_learned_means, init_frozen, make_condition
+from ecvae_jax.model.conditioning import Frozen, add_learned_means, compiled_condition, init_frozen
 from ecvae_jax.model.cvae import init_params
 from ecvae_jax.model.lsuv import init_unit_variance
 from ecvae_jax.model.model import abstract_arrays
@@ -127,12 +127,16 @@ def init_state(config: Config, landmarks: np.ndarray, first: Views) -> TrainStat
     means_key, params_key = jax.random.split(jax.random.key(config.train.seed))
     frozen = init_frozen(means_key, config, landmarks)
     params = init_params(params_key, architecture)
-    condition = make_condition(architecture, None, frozen, first.landmarks)
+    condition = compiled_condition(architecture, None, frozen, first.landmarks)
     params = init_unit_variance(architecture, params, first.image, condition, frozen.z_scale)
     params = add_learned_means(config, params, frozen)
-    # A copy: the step donates its input, and a buffer may be donated only once.
-    ema_params = jax.tree.map(jnp.copy, params)
-    return TrainState(jnp.zeros((), jnp.int32), params, ema_params, _init_optimizer(config, params), frozen)
+
+    @jax.jit  # a copy of the parameters: the step donates its input, and a buffer may be donated only once
+    def start(params: PyTree) -> tuple[Array, PyTree, optax.OptState]:
+        return jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params), _init_optimizer(config, params)
+
+    step, ema_params, opt_state = start(params)
+    return TrainState(step, params, ema_params, opt_state, frozen)
 
 
 def abstract_state(config: Config) -> TrainState:

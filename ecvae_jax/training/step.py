@@ -32,10 +32,18 @@ StepFunction = Callable[[TrainState, Batch, Hyperparameters], tuple[TrainState, 
 
 
 def to_views(batch: Batch) -> Views:
-    """Returns a batch of `data.batches` as views with float images in [-1, 1]."""
+    """Returns a batch of `data.batches` as views with float images in [-1, 1]; without a source, both are one."""
+    if "source_image" not in batch:
+        image, landmarks = to_float(batch["image"]), batch["landmarks"]
+        return Views(image, landmarks, image, landmarks)
     return Views(
         to_float(batch["source_image"]), batch["source_landmarks"], to_float(batch["image"]), batch["landmarks"]
     )
+
+
+def read_by_step(config: Config, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the part of a batch that the step needs: in self-reconstruction the source is the target."""
+    return {name: value for name, value in batch.items() if config.data.pairs or not name.startswith("source_")}
 
 
 def jitter_colors(key: Array, views: Views, strength: Float[Array, ""] | float) -> Views:
@@ -113,7 +121,8 @@ def step_function(program: StepProgram) -> StepFunction:
         if program.jitters:
             jitter_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys[:, 0])
             strength = jnp.asarray(hyper.color_jitter)
-            views = jax.vmap(jitter_colors, in_axes=(0, 0, None))(jitter_keys, views, strength)
+            jittered = jax.vmap(jitter_colors, in_axes=(0, 0, None))(jitter_keys, views, strength)
+            views = views._replace(source_image=jittered.source_image, image=jittered.image)
 
         def objective(params: PyTree) -> tuple[Float[Array, ""], Terms]:
             terms, _ = loss_terms(architecture, params, state.frozen, views, noise, keys[:, 1], beta, AXIS)
@@ -121,7 +130,7 @@ def step_function(program: StepProgram) -> StepFunction:
 
         gradient, terms = jax.grad(objective, has_aux=True)(state.params)
         gradient = jax.lax.pmean(gradient, AXIS)
-        means = {name: jnp.mean(value) for name, value in terms._asdict().items()}
+        means = {name: jnp.mean(value) for name, value in terms._asdict().items() if value is not None}
         means["elbo"] = jnp.mean(terms.elbo)
         metrics = jax.lax.pmean(means, AXIS)
         metrics["gradient_norm"] = optax.tree.norm(gradient)
