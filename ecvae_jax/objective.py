@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from ecvae_jax.config import Architecture, ObjectiveConfig
 from ecvae_jax.model.conditioning import Frozen, make_condition
 from ecvae_jax.model.cvae import decode, encode
+from ecvae_jax.model.perceptual import PerceptualWeights, lpips, resize
 from ecvae_jax.model.ssim import structural_similarity
 from ecvae_jax.prior import effective_clusters
 
@@ -41,6 +42,8 @@ class Terms(NamedTuple):
     loss: Float[Array, " b"]
     effective_clusters: Float[Array, " b"]
     """exp(H(c)) of the source, from 1 to K."""
+    perceptual: Float[Array, " b"] | None = None
+    """LPIPS of the reconstruction, times `perceptual_every` in the steps that compute it, 0 in others; None if off."""
 
     @property
     def elbo(self) -> Float[Array, " b"]:
@@ -90,6 +93,8 @@ def loss_terms(
     keys: Array,
     beta: Float[Array, ""] | float,
     axis_name: str | None = None,
+    perceptual: PerceptualWeights | None = None,
+    step: Int[Array, ""] | int = 0,
 ) -> tuple[Terms, Float[Array, "b h w 3"]]:
     """Returns the terms of the objective and the predicted images.
 
@@ -97,12 +102,15 @@ def loss_terms(
     both views are the same). Decoding uses the target's sketch.
 
     Deviation: the paper reconstructs each image from itself; `data.pairs` > 0 adds other views of the same person.
-    `objective.ssim_weight` adds 1 - SSIM to the loss, but not to `recon_nll` and the ELBO.
+    `objective.ssim_weight` adds 1 - SSIM to the loss, and `objective.perceptual_weight` LPIPS, but not to `recon_nll`
+    and the ELBO.
 
     Args:
         noise: standard normal, for the reparametrization.
         keys: one per image, for a prior without a closed KL (Eq. 3).
         axis_name: mapped axis of the batch; None for one device.
+        perceptual: weights of LPIPS; None: the loss has no such term.
+        step: steps before this one, which decide whether LPIPS is due.
     """
     # Landmarks and the frozen part are data; only cluster means among the parameters are trained.
     fixed, faces, others = jax.lax.stop_gradient((frozen, views.source_landmarks, views.landmarks))
@@ -122,5 +130,33 @@ def loss_terms(
     if settings.ssim_weight:
         values = math.prod(error.shape[1:])
         loss += settings.ssim_weight * values / scale * (1.0 - similarity)
-    terms = Terms(nll, kl, similarity, loss, effective_clusters(source.cluster_weights))
+    distance = None
+    if perceptual is not None:
+        distance = perceptual_distance(architecture, perceptual, prediction, views.image, step)
+        loss += settings.perceptual_weight * math.prod(error.shape[1:]) / scale * distance
+    terms = Terms(nll, kl, similarity, loss, effective_clusters(source.cluster_weights), distance)
     return terms, prediction
+
+
+def perceptual_distance(
+    architecture: Architecture,
+    weights: PerceptualWeights,
+    prediction: Float[Array, "b h w 3"],
+    image: Float[Array, "b h w 3"],
+    step: Int[Array, ""] | int,
+) -> Float[Array, " b"]:
+    """Returns LPIPS on VGG16's features, times N = `objective.perceptual_every` in every N-th step and 0 in others.
+
+    Its mean over N steps is that of LPIPS. The step number decides, so all devices and resumed trainings agree.
+    """
+    settings = architecture.objective
+
+    def measure(prediction: Float[Array, "b h w 3"], image: Float[Array, "b h w 3"]) -> Float[Array, " b"]:
+        first, second = (resize(each, settings.perceptual_resolution) for each in (prediction, image))
+        dtype = jnp.dtype(architecture.model.dtype)
+        return every * lpips("vgg16", settings.perceptual_taps, weights, first, second, dtype)
+
+    every = settings.perceptual_every
+    if every == 1:
+        return measure(prediction, image)
+    return jax.lax.cond(step % every == 0, measure, lambda prediction, _: jnp.zeros(len(prediction)), prediction, image)

@@ -116,12 +116,14 @@ def step_function(program: StepProgram) -> StepFunction:
             views = jax.vmap(jitter_colors, in_axes=(0, 0, None))(jitter_keys, views, strength)
 
         def objective(params: PyTree) -> tuple[Float[Array, ""], Terms]:
-            terms, _ = loss_terms(architecture, params, state.frozen, views, noise, keys[:, 1], beta, AXIS)
+            terms, _ = loss_terms(
+                architecture, params, state.frozen, views, noise, keys[:, 1], beta, AXIS, hyper.perceptual, state.step
+            )
             return jnp.mean(terms.loss), terms
 
         gradient, terms = jax.grad(objective, has_aux=True)(state.params)
         gradient = jax.lax.pmean(gradient, AXIS)
-        means = {name: jnp.mean(value) for name, value in terms._asdict().items()}
+        means = {name: jnp.mean(value) for name, value in terms._asdict().items() if value is not None}
         means["elbo"] = jnp.mean(terms.elbo)
         metrics = jax.lax.pmean(means, AXIS)
         metrics["gradient_norm"] = optax.tree.norm(gradient)
