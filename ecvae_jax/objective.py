@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from ecvae_jax.config import Architecture, ObjectiveConfig
 from ecvae_jax.model.conditioning import Frozen, make_condition
@@ -43,7 +43,7 @@ class Terms(NamedTuple):
     effective_clusters: Float[Array, " b"]
     """exp(H(c)) of the source, from 1 to K."""
     perceptual: Float[Array, " b"] | None = None
-    """LPIPS of the reconstruction, times `perceptual_every` in the steps that compute it, 0 in others; None if off."""
+    """LPIPS of the reconstruction, times `objective.perceptual_every`; None in steps without it."""
 
     @property
     def elbo(self) -> Float[Array, " b"]:
@@ -94,7 +94,6 @@ def loss_terms(
     beta: Float[Array, ""] | float,
     axis_name: str | None = None,
     perceptual: PerceptualWeights | None = None,
-    step: Int[Array, ""] | int = 0,
 ) -> tuple[Terms, Float[Array, "b h w 3"]]:
     """Returns the terms of the objective and the predicted images.
 
@@ -109,8 +108,7 @@ def loss_terms(
         noise: standard normal, for the reparametrization.
         keys: one per image, for a prior without a closed KL (Eq. 3).
         axis_name: mapped axis of the batch; None for one device.
-        perceptual: weights of LPIPS; None: the loss has no such term.
-        step: steps before this one, which decide whether LPIPS is due.
+        perceptual: weights of LPIPS; None: this step has no such term.
     """
     # Landmarks and the frozen part are data; only cluster means among the parameters are trained.
     fixed, faces, others = jax.lax.stop_gradient((frozen, views.source_landmarks, views.landmarks))
@@ -132,7 +130,7 @@ def loss_terms(
         loss += settings.ssim_weight * values / scale * (1.0 - similarity)
     distance = None
     if perceptual is not None:
-        distance = perceptual_distance(architecture, perceptual, prediction, views.image, step)
+        distance = perceptual_distance(architecture, perceptual, prediction, views.image)
         loss += settings.perceptual_weight * math.prod(error.shape[1:]) / scale * distance
     terms = Terms(nll, kl, similarity, loss, effective_clusters(source.cluster_weights), distance)
     return terms, prediction
@@ -143,20 +141,9 @@ def perceptual_distance(
     weights: PerceptualWeights,
     prediction: Float[Array, "b h w 3"],
     image: Float[Array, "b h w 3"],
-    step: Int[Array, ""] | int,
 ) -> Float[Array, " b"]:
-    """Returns LPIPS on VGG16's features, times N = `objective.perceptual_every` in every N-th step and 0 in others.
-
-    Its mean over N steps is that of LPIPS. The step number decides, so all devices and resumed trainings agree.
-    """
+    """Returns LPIPS on VGG16's features, times `objective.perceptual_every`: the mean over all steps is LPIPS."""
     settings = architecture.objective
-
-    def measure(prediction: Float[Array, "b h w 3"], image: Float[Array, "b h w 3"]) -> Float[Array, " b"]:
-        first, second = (resize(each, settings.perceptual_resolution) for each in (prediction, image))
-        dtype = jnp.dtype(architecture.model.dtype)
-        return every * lpips("vgg16", settings.perceptual_taps, weights, first, second, dtype)
-
-    every = settings.perceptual_every
-    if every == 1:
-        return measure(prediction, image)
-    return jax.lax.cond(step % every == 0, measure, lambda prediction, _: jnp.zeros(len(prediction)), prediction, image)
+    first, second = (resize(each, settings.perceptual_resolution) for each in (prediction, image))
+    dtype = jnp.dtype(architecture.model.dtype)
+    return settings.perceptual_every * lpips("vgg16", settings.perceptual_taps, weights, first, second, dtype)

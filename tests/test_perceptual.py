@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import pickle
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ecvae_jax.checkpoints.format import CheckpointError
 from ecvae_jax.config import Config, ObjectiveConfig
 from ecvae_jax.data import feature_weights
 from ecvae_jax.data.batches import load_faces
@@ -22,6 +24,7 @@ from ecvae_jax.model.perceptual import PerceptualWeights, convolutions_until, lp
 from ecvae_jax.objective import loss_terms
 from ecvae_jax.training import parallel
 from ecvae_jax.training import state as state_module
+from ecvae_jax.training.loop import train
 from ecvae_jax.training.step import make_train_step, to_views
 
 TAPS = (1, 2, 3)
@@ -185,15 +188,14 @@ def test_the_weight_adds_lpips_in_units_of_the_scale_and_not_to_the_elbo(tiny_co
     np.testing.assert_array_equal(terms.elbo, plain.elbo)
 
 
-def test_every_third_step_has_three_times_the_term_and_the_others_none(tiny_config: Config, model) -> None:
+def test_a_term_in_every_third_step_is_three_times_as_large(tiny_config: Config, model) -> None:
     weights = small_weights()
-    always, _ = loss_terms(with_lpips(tiny_config).architecture, *model, 1.0, perceptual=weights)
-    config = with_lpips(tiny_config, perceptual_every=3)
-    terms = jax.jit(lambda step: loss_terms(config.architecture, *model, 1.0, perceptual=weights, step=step)[0])
-    drawn = [terms(jnp.asarray(step)) for step in range(3, 6)]
-    np.testing.assert_allclose(sum(each.perceptual for each in drawn) / 3, always.perceptual, rtol=1e-4)
-    np.testing.assert_array_equal(drawn[1].perceptual, 0.0)
-    np.testing.assert_allclose(sum(each.loss for each in drawn) / 3, always.loss, rtol=1e-5)
+    always, third = (
+        loss_terms(with_lpips(tiny_config, perceptual_every=every).architecture, *model, 1.0, perceptual=weights)[0]
+        for every in (1, 3)
+    )
+    np.testing.assert_allclose(third.perceptual, 3 * always.perceptual, rtol=1e-5)
+    np.testing.assert_allclose(third.elbo, always.elbo, rtol=1e-6)
 
 
 def test_a_lower_resolution_is_measured_on_resized_images(tiny_config: Config, model) -> None:
@@ -234,13 +236,48 @@ def test_a_step_on_several_devices_trains_on_lpips_by_both_maps_and_not_between(
     step, drawn = make_train_step(config), {}
     for kind in ("shard_map", "pmap"):
         state, rows = parallel.replicate(start), []
-        call = parallel.map_step(step, kind)
-        for _ in range(3):
-            state, metrics = call(state, tiny_batch)
+        for each in (step, step.without_perceptual()):
+            state, metrics = parallel.map_step(each, kind)(state, tiny_batch)
             rows.append({name: float(value) for name, value in metrics.items()})
         drawn[kind] = rows
-    distances = [row["perceptual"] for row in drawn["shard_map"]]
-    assert distances[1] == 0 < min(distances[0], distances[2])
-    assert not any(row["skipped"] for row in drawn["shard_map"])
+    first, second = drawn["shard_map"]
+    assert first["perceptual"] > 0
+    assert "perceptual" not in second
+    assert not first["skipped"]
     for one, other in zip(drawn["shard_map"], drawn["pmap"], strict=True):
         assert one == pytest.approx(other, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_resumed_training_has_lpips_in_the_same_steps_and_the_same_bits(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_module, "load_lpips", lambda net, taps: small_weights(net, taps))
+    short = dataclasses.replace(tiny_config.train, steps=6, log_every=2, checkpoint_every=3)
+    config = dataclasses.replace(with_lpips(tiny_config, perceptual_every=2), train=short)
+    seen: dict[int, bool] = {}
+
+    def note(step: int, metrics: dict) -> None:
+        seen[step] = "perceptual" in metrics
+
+    def stop(step: int, metrics: dict) -> None:
+        if step == 5:
+            raise InterruptedError
+
+    train(config, tmp_path / "whole", on_step=note)
+    assert seen == {1: True, 2: False, 3: True, 4: False, 5: True, 6: False}
+    with pytest.raises(InterruptedError):
+        train(config, tmp_path / "parts", on_step=stop)
+    seen.clear()
+    train(config, tmp_path / "parts", on_step=note)
+    assert seen == {4: False, 5: True, 6: False}
+    whole, parts = (
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "parts")
+    )
+    for one, other in zip(whole, parts, strict=True):
+        assert one["perceptual"] == other["perceptual"] > 0
+        assert one["loss"] == other["loss"]
+    other = dataclasses.replace(config, objective=dataclasses.replace(config.objective, perceptual_weight=0.1))
+    with pytest.raises(CheckpointError, match="perceptual_weight"):
+        train(other, tmp_path / "parts")

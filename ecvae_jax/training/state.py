@@ -48,7 +48,7 @@ class Hyperparameters(NamedTuple):
     beta_ramp_steps: Int[Array | np.ndarray, ""]
     color_jitter: Float[Array | np.ndarray, ""]
     perceptual: PerceptualWeights | None = None
-    """None: the objective has no LPIPS. Arguments, because as constants they enlarge the program by up to 59 MB."""
+    """None: the step has no LPIPS. Arguments, because as constants they enlarge the program by up to 59 MB."""
 
 
 def hyperparameters(config: Config) -> Hyperparameters:

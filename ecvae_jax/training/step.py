@@ -82,6 +82,10 @@ class TrainStep(NamedTuple):
         """Returns the next state and the metrics of this step."""
         return step_function(self.program)(state, batch, self.hyper)
 
+    def without_perceptual(self) -> TrainStep:
+        """Returns the step without LPIPS, for those between every N-th."""
+        return self._replace(hyper=self.hyper._replace(perceptual=None))
+
 
 def make_train_step(config: Config) -> TrainStep:
     """Returns the step of an experiment: its program and its hyperparameters."""
@@ -117,7 +121,7 @@ def step_function(program: StepProgram) -> StepFunction:
 
         def objective(params: PyTree) -> tuple[Float[Array, ""], Terms]:
             terms, _ = loss_terms(
-                architecture, params, state.frozen, views, noise, keys[:, 1], beta, AXIS, hyper.perceptual, state.step
+                architecture, params, state.frozen, views, noise, keys[:, 1], beta, AXIS, hyper.perceptual
             )
             return jnp.mean(terms.loss), terms
 
