@@ -92,7 +92,7 @@ def _features(
             kernel, bias = next(layers)
             values = jax.lax.conv_general_dilated(
                 values,
-                kernel.astype(dtype),
+                jnp.asarray(kernel, dtype),
                 (block.stride, block.stride),
                 [(block.padding, block.padding)] * 2,
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
