@@ -32,7 +32,7 @@ _CROP = 1.3  # side of the square about the 68 points, over the longer side of t
 _UP = 0.1  # shift of that square towards the forehead, in the same unit: no point lies above the brows
 _BATCH = 32
 
-Weights = dict[str, Float[np.ndarray, "..."]]
+Weights = dict[str, Float[Array | np.ndarray, "..."]]
 
 
 class FaceRes:
@@ -126,12 +126,12 @@ def _embed(weights: Weights, images: UInt8[Array, "b s s 3"]) -> Float[Array, "b
     return jnp.mean(values, axis=(1, 2))
 
 
-def _convolve(values: Array, kernel: Array, stride: int, groups: int = 1) -> Array:
+def _convolve(values: Array, kernel: Array | np.ndarray, stride: int, groups: int = 1) -> Array:
     numbers = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(
-        values, kernel, (stride, stride), "SAME", dimension_numbers=numbers, feature_group_count=groups
+        values, jnp.asarray(kernel), (stride, stride), "SAME", dimension_numbers=numbers, feature_group_count=groups
     )
 
 
-def _relu6(values: Array, shift: Array) -> Array:
+def _relu6(values: Array, shift: Array | np.ndarray) -> Array:
     return jnp.clip(values + shift.reshape(1, 1, 1, -1), 0.0, 6.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
@@ -41,7 +42,7 @@ class LpipsMeter:
         rows = []
         for start in range(0, len(drawn), _BATCH):
             part = slice(start, start + _BATCH)
-            first, second = (to_float(_enlarge(images[part])) for images in (drawn, true))
+            first, second = (to_float(jnp.asarray(_enlarge(images[part]))) for images in (drawn, true))
             rows.append(np.asarray(_distance("alexnet", _TAPS, self._weights, first, second)))
         return np.concatenate(rows).astype(np.float64) if rows else np.zeros(0)
 
