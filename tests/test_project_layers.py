@@ -22,7 +22,7 @@ LAYERS = [
     {"data/errors"},
     {"data/host_tf", "data/prepare/options"},
     {"data/manifest"},
-    {"data/photos", "data/detect", "data/shards"},
+    {"data/photos", "data/detect", "data/shards", "data/feature_weights"},
     {"data/records", "data/faces"},
     {"data/batches", "data/portraits", "data/morph", "data/prepare", "checkpoints"},
     {"training", "synthesis", "export"},

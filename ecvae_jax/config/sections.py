@@ -166,6 +166,17 @@ class ObjectiveConfig:
     """Scale of the likelihood in image units (range 2). None: the analytic optimum of each batch (sigma-VAE)."""
     ssim_weight: float = 0.3
     """Weight of 1 - SSIM, added to the error of every value in units of the likelihood's scale. 0 turns it off."""
+    perceptual_weight: float = 0.0
+    """Weight of LPIPS on VGG16's features, added in the same units. 0 turns it off. Needs the extra lpips."""
+    perceptual_taps: tuple[int, ...] = (1, 2, 3, 4)
+    """Layers of VGG16 that LPIPS reads: 1 to 5 for relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3. Layers after the
+    last one are not computed."""
+    perceptual_resolution: int = 0
+    """Side in pixels to which images are resized for LPIPS, 32 to 512. 0: their own."""
+    perceptual_every: int = 1
+    """Steps between those with the LPIPS term. Its weight is multiplied by this number, so that its mean is equal."""
+    perceptual_features: Literal["lpips-0.1-vgg16-2ecbe4ce"] = "lpips-0.1-vgg16-2ecbe4ce"
+    """Identity of the weights that LPIPS uses: version, network, first digits of the file's SHA-256."""
     beta: float = 1.0
     """Weight of the KL after the ramp, at least 0."""
     beta_ramp: float = 0.3
@@ -175,6 +186,17 @@ class ObjectiveConfig:
         check_types(self, "objective")
         check(self.scale is None or self.scale > 0, "objective.scale", self.scale, "must be positive or none")
         check(self.ssim_weight >= 0, "objective.ssim_weight", self.ssim_weight, "must not be negative")
+        check_range("objective", self, "perceptual_weight", 0, 1e6)
+        taps = self.perceptual_taps
+        check(
+            len(taps) > 0 and set(taps) <= {1, 2, 3, 4, 5} and list(taps) == sorted(set(taps)),
+            "objective.perceptual_taps",
+            taps,
+            "must be increasing numbers from 1 to 5",
+        )
+        if self.perceptual_resolution:
+            check_range("objective", self, "perceptual_resolution", 32, 512)
+        check_range("objective", self, "perceptual_every", 1, 1000)
         check(self.beta >= 0, "objective.beta", self.beta, "must not be negative")
         check(0 <= self.beta_ramp <= 1, "objective.beta_ramp", self.beta_ramp, "must be between 0 and 1")
 

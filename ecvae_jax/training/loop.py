@@ -136,7 +136,10 @@ def _run(
 ) -> Outcome:
     """Runs the steps from `state` to the last one, or to an interruption; `averages` are those of `state`."""
     start = int(state.step)
-    step_over_devices = map_step(make_train_step(config), config.train.parallel)
+    train_step, every = make_train_step(config), config.objective.perceptual_every
+    step_over_devices = map_step(train_step, config.train.parallel)
+    # Two programs: XLA runs convolutions inside lax.cond 3 times slower on a CPU (benchmarks/perceptual.py).
+    between = step_over_devices if every == 1 else map_step(train_step.without_perceptual(), config.train.parallel)
     batches_from = partial(
         training_batches,
         faces,
@@ -165,7 +168,8 @@ def _run(
         means: Mapping[str, float] = {}
         for step in range(start + 1, config.train.steps + 1):
             with monitor.step(step):
-                state, metrics = step_over_devices(state, read_by_step(config, next(batches)))
+                mapped = between if (step - 1) % every else step_over_devices
+                state, metrics = mapped(state, read_by_step(config, next(batches)))
             if step == start + 1:
                 # Not before: nothing is lost by then, and the first step compiles longer than a preempted machine runs.
                 if jax.process_count() > 1:

@@ -14,10 +14,12 @@ from jaxtyping import Array, Float, Int, PyTree, UInt32
 
 from ecvae_jax.checkpoints.store import Stored
 from ecvae_jax.config import Config
+from ecvae_jax.data.feature_weights import load_lpips
 from ecvae_jax.model.conditioning import Frozen, add_learned_means, compiled_condition, init_frozen
 from ecvae_jax.model.cvae import init_params
 from ecvae_jax.model.lsuv import init_unit_variance
 from ecvae_jax.model.model import abstract_arrays
+from ecvae_jax.model.perceptual import PerceptualWeights
 from ecvae_jax.objective import Views
 
 
@@ -45,10 +47,16 @@ class Hyperparameters(NamedTuple):
     beta: Float[Array | np.ndarray, ""]
     beta_ramp_steps: Int[Array | np.ndarray, ""]
     color_jitter: Float[Array | np.ndarray, ""]
+    perceptual: PerceptualWeights | None = None
+    """None: the step has no LPIPS. Arguments, because as constants they enlarge the program by up to 59 MB."""
 
 
 def hyperparameters(config: Config) -> Hyperparameters:
-    """Returns the constants of a training as host arrays."""
+    """Returns the constants of a training as host arrays.
+
+    Raises:
+        MissingExtraError: `objective.perceptual_weight` needs the extra lpips.
+    """
     steps, optim = config.train.steps, config.optim
     warmup = min(optim.warmup_steps, steps - 1)
     return Hyperparameters(
@@ -61,6 +69,9 @@ def hyperparameters(config: Config) -> Hyperparameters:
         beta=np.asarray(config.objective.beta, np.float32),
         beta_ramp_steps=np.asarray(round(config.objective.beta_ramp * steps), np.int32),
         color_jitter=np.asarray(config.data.color_jitter, np.float32),
+        perceptual=load_lpips("vgg16", config.objective.perceptual_taps)
+        if config.objective.perceptual_weight
+        else None,
     )
 
 

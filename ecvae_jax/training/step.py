@@ -90,6 +90,10 @@ class TrainStep(NamedTuple):
         """Returns the next state and the metrics of this step."""
         return step_function(self.program)(state, batch, self.hyper)
 
+    def without_perceptual(self) -> TrainStep:
+        """Returns the step without LPIPS, for those between every N-th."""
+        return self._replace(hyper=self.hyper._replace(perceptual=None))
+
 
 def make_train_step(config: Config) -> TrainStep:
     """Returns the step of an experiment: its program and its hyperparameters."""
@@ -125,7 +129,9 @@ def step_function(program: StepProgram) -> StepFunction:
             views = views._replace(source_image=jittered.source_image, image=jittered.image)
 
         def objective(params: PyTree) -> tuple[Float[Array, ""], Terms]:
-            terms, _ = loss_terms(architecture, params, state.frozen, views, noise, keys[:, 1], beta, AXIS)
+            terms, _ = loss_terms(
+                architecture, params, state.frozen, views, noise, keys[:, 1], beta, AXIS, hyper.perceptual
+            )
             return jnp.mean(terms.loss), terms
 
         gradient, terms = jax.grad(objective, has_aux=True)(state.params)
