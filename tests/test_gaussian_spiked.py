@@ -128,7 +128,7 @@ def test_whitening_makes_it_the_standard_normal(seed: int) -> None:
         u = prior.whiten(posterior.mean)
         root = jax.vmap(prior._replace(mean=jnp.zeros(D), logvar=prior.logvar[0], spikes=prior.spikes[0]).whiten)
         np.testing.assert_allclose(prior.color(u), posterior.mean, rtol=1e-9, atol=1e-9)
-        q = np.asarray(root(np.diag(np.exp(0.5 * np.asarray(posterior.logvar[0])))))
+        q = np.asarray(root(jnp.diag(jnp.exp(0.5 * posterior.logvar[0]))))
         second = q.T @ q
         standard = 0.5 * (np.sum(np.asarray(u[0]) ** 2) + np.trace(second) - D - np.linalg.slogdet(second)[1])
         np.testing.assert_allclose(spiked_kl_divergence(posterior, prior).total[0], standard, rtol=1e-9)

@@ -182,7 +182,9 @@ def test_a_stored_model_samples_moves_and_exports_with_them(config: Config, work
     there, here = (condition_of(model, marks).prior for marks in (landmarks[1:], landmarks[:1]))
     assert isinstance(there, CovariancePrior)
     assert isinstance(here, CovariancePrior)
-    np.testing.assert_allclose(there.gaussian.whiten(moved), here.gaussian.whiten(z), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        there.gaussian.whiten(jnp.asarray(moved)), here.gaussian.whiten(jnp.asarray(z)), rtol=1e-3, atol=1e-3
+    )
     export_model(workdir, tmp_path / "small")
     assert_same(load_model(tmp_path / "small").frozen, model.frozen)
 
