@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ecvae_jax.config import Architecture, ObjectiveConfig
-from ecvae_jax.model.conditioning import Frozen, make_condition
+from ecvae_jax.gaussian import DiagGaussian
+from ecvae_jax.model.conditioning import Condition, Frozen, make_condition
 from ecvae_jax.model.cvae import decode, encode
 from ecvae_jax.model.perceptual import PerceptualWeights, lpips, resize
 from ecvae_jax.model.ssim import structural_similarity
@@ -95,7 +96,22 @@ def loss_terms(
     axis_name: str | None = None,
     perceptual: PerceptualWeights | None = None,
 ) -> tuple[Terms, Float[Array, "b h w 3"]]:
-    """Returns the terms of the objective and the predicted images.
+    """Returns the terms of the objective and the predicted images: `loss_and_posterior` without the posterior."""
+    return loss_and_posterior(architecture, params, frozen, views, noise, keys, beta, axis_name, perceptual)[:2]
+
+
+def loss_and_posterior(
+    architecture: Architecture,
+    params: PyTree,
+    frozen: Frozen,
+    views: Views,
+    noise: Float[Array, "b d"],
+    keys: Array,
+    beta: Float[Array, ""] | float,
+    axis_name: str | None = None,
+    perceptual: PerceptualWeights | None = None,
+) -> tuple[Terms, Float[Array, "b h w 3"], DiagGaussian, Condition]:
+    """Returns the terms of the objective, the predicted images, and the source's posterior and condition.
 
     z ~ q(z | x, c) of the source view moves to the prior of the target's structure (`prior.transport`; the identity if
     both views are the same). Decoding uses the target's sketch.
@@ -136,7 +152,7 @@ def loss_terms(
         distance = perceptual_distance(architecture, perceptual, prediction, views.image)
         loss += settings.perceptual_weight * math.prod(error.shape[1:]) / scale * distance
     terms = Terms(nll, kl, similarity, loss, effective_clusters(source.cluster_weights), distance)
-    return terms, prediction
+    return terms, prediction, posterior, source
 
 
 def perceptual_distance(

@@ -56,6 +56,14 @@ class Stored(NamedTuple):
     ema_params: PyTree
     opt_state: PyTree
     frozen: Frozen
+    moments: PyTree = None
+    """Of the posteriors, for prior.kind="covariance"; None for all others."""
+
+    @property
+    def training(self) -> dict[str, PyTree]:
+        """The item `training`: what only a resumed training reads."""
+        moments = {} if self.moments is None else {"moments": self.moments}
+        return {"params": self.params, "opt_state": self.opt_state, **moments}
 
 
 class Checkpoints:
@@ -137,7 +145,7 @@ class Checkpoints:
         self._wait()
         self._saving = step
         inference = {"ema_params": stored.ema_params, "frozen": frozen_to_store(stored.frozen)}
-        training = {"params": stored.params, "opt_state": stored.opt_state}
+        training = stored.training
         self._structures = {"inference": structure(inference), "training": structure(training)}
         items = ocp.args.Composite(
             config=ocp.args.JsonSave({**metadata_to_store(self._config, self._records), "totals": dict(totals)}),
@@ -160,14 +168,16 @@ class Checkpoints:
         inference = {"ema_params": abstract.ema_params, "frozen": frozen_to_store(abstract.frozen)}
         targets = ocp.args.Composite(
             inference=ocp.args.StandardRestore(inference),
-            training=ocp.args.StandardRestore({"params": abstract.params, "opt_state": abstract.opt_state}),
+            training=ocp.args.StandardRestore(abstract.training),
         )
         with readable(self.directory / str(step)):
             items = self._manager.restore(step, args=targets)
             totals: dict[str, float] = read_json(self._manager, step)["totals"]
         inference, training = items["inference"], items["training"]
         frozen = read_frozen(inference["frozen"])
-        return step, Stored(training["params"], inference["ema_params"], training["opt_state"], frozen), totals
+        moments = training.get("moments")
+        stored = Stored(training["params"], inference["ema_params"], training["opt_state"], frozen, moments)
+        return step, stored, totals
 
     def close(self) -> None:
         """Waits for the running save, then closes the folder.

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from ecvae_jax.config.checks import check, check_range, check_types
 
-PriorKind = Literal["equilibrium", "mixture", "standard"]
+PriorKind = Literal["equilibrium", "mixture", "standard", "covariance"]
 
 RENDERED = "rendered"
 """The value of `DataConfig.records` for the rendered heads embedded in the package."""
@@ -87,7 +87,8 @@ class PriorConfig:
     """p(z | c), Eqs. (2), (3) and (4) of the paper."""
 
     kind: PriorKind = "equilibrium"
-    """"equilibrium" (Eq. 4), "mixture" (Eq. 3) or "standard" (N(0, I), the vanilla baseline of Eq. 2)."""
+    """"equilibrium" (Eq. 4), "mixture" (Eq. 3), "standard" (N(0, I), the vanilla baseline of Eq. 2) or "covariance":
+    Eq. (4) with fitted covariances along `rank` directions (not in the paper), from which faces can be drawn."""
     mean_norm: float = 1.0
     """Euclidean norm of every cluster mean, before training."""
     stddev: float = 0.1
@@ -95,11 +96,25 @@ class PriorConfig:
     learned: bool = False
     """Train the cluster means with the network; the paper keeps them at their random initial values. No effect on
     "standard"."""
+    rank: int = 64
+    """Directions of "covariance" along which the faces vary more than Eq. (4) allows; z_dim of them if
+    it has fewer."""
+    fit_every: int = 100
+    """Steps between two fits of "covariance" to the posteriors."""
+    fit_decay: float = 0.999
+    """Decay per step, in [0, 1), of the posteriors' moments that "covariance" is fitted to."""
+    pooling: float = 1e9
+    """Faces by which a cluster's variances of "covariance" are drawn to those of all faces. Large: one covariance for
+    all clusters. At least 1."""
 
     def __post_init__(self) -> None:
         check_types(self, "prior")
         check_range("prior", self, "mean_norm", 0, 1e6)
         check_range("prior", self, "stddev", 1e-6, 1e6)
+        check_range("prior", self, "rank", 1, 1024)
+        check_range("prior", self, "fit_every", 1, _MOST_STEPS)
+        check(0 <= self.fit_decay < 1, "prior.fit_decay", self.fit_decay, "must be in [0, 1)")
+        check_range("prior", self, "pooling", 1, 1e12)
 
 
 @dataclass(frozen=True)

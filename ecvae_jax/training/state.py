@@ -21,16 +21,19 @@ from ecvae_jax.model.lsuv import init_unit_variance
 from ecvae_jax.model.model import abstract_arrays
 from ecvae_jax.model.perceptual import PerceptualWeights
 from ecvae_jax.objective import Views
+from ecvae_jax.training.covariance import Moments, init_moments
 
 
 class TrainState(NamedTuple):
-    """The arrays that a step updates, and the frozen part, which stays bitwise unchanged."""
+    """The arrays that a step updates, and the frozen part, of which only fitted covariances change."""
 
     step: Int[Array, ""]
     params: PyTree
     ema_params: PyTree
     opt_state: optax.OptState
     frozen: Frozen
+    moments: Moments | None = None
+    """Of the posteriors, for prior.kind="covariance"; None for all others."""
 
 
 class Hyperparameters(NamedTuple):
@@ -147,24 +150,29 @@ def init_state(config: Config, landmarks: np.ndarray, first: Views) -> TrainStat
         return jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params), _init_optimizer(config, params)
 
     step, ema_params, opt_state = start(params)
-    return TrainState(step, params, ema_params, opt_state, frozen)
+    return TrainState(step, params, ema_params, opt_state, frozen, _init_moments(frozen))
 
 
 def abstract_state(config: Config) -> TrainState:
     """Returns the state as `jax.ShapeDtypeStruct`s; computes nothing."""
     params, frozen = abstract_arrays(config)
     opt_state = jax.eval_shape(lambda params: _init_optimizer(config, params), params)
-    return TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, params, opt_state, frozen)  # type: ignore[arg-type]
+    step, moments = jax.ShapeDtypeStruct((), jnp.int32), jax.eval_shape(_init_moments, frozen)
+    return TrainState(step, params, params, opt_state, frozen, moments)  # type: ignore[arg-type]
 
 
 def stored_part(state: TrainState) -> Stored:
     """Returns the arrays that a checkpoint stores beside the step."""
-    return Stored(state.params, state.ema_params, state.opt_state, state.frozen)
+    return Stored(state.params, state.ema_params, state.opt_state, state.frozen, state.moments)
 
 
 def count_params(params: PyTree) -> int:
     """Returns the number of trained parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _init_moments(frozen: Frozen) -> Moments | None:
+    return None if frozen.covariances is None else init_moments(frozen.covariances)
 
 
 def _init_optimizer(config: Config, params: PyTree) -> optax.OptState:

@@ -13,7 +13,9 @@ from jaxtyping import Array, Float, PyTree
 
 from ecvae_jax.config import Architecture, Config
 from ecvae_jax.images import to_float
-from ecvae_jax.objective import Terms, Views, loss_terms
+from ecvae_jax.objective import Terms, Views, loss_and_posterior, loss_terms
+from ecvae_jax.prior import CovariancePrior
+from ecvae_jax.training.covariance import Moments, batch_moments, fit_step
 from ecvae_jax.training.state import (
     Hyperparameters,
     TrainState,
@@ -128,14 +130,18 @@ def step_function(program: StepProgram) -> StepFunction:
             jittered = jax.vmap(jitter_colors, in_axes=(0, 0, None))(jitter_keys, views, strength)
             views = views._replace(source_image=jittered.source_image, image=jittered.image)
 
-        def objective(params: PyTree) -> tuple[Float[Array, ""], Terms]:
-            terms, _ = loss_terms(
-                architecture, params, state.frozen, views, noise, keys[:, 1], beta, AXIS, hyper.perceptual
-            )
-            return jnp.mean(terms.loss), terms
+        def objective(params: PyTree) -> tuple[Float[Array, ""], tuple[Terms, Moments | None]]:
+            given = (architecture, params, state.frozen, views, noise, keys[:, 1], beta, AXIS, hyper.perceptual)
+            if state.moments is None:
+                terms, _ = loss_terms(*given)
+                return jnp.mean(terms.loss), (terms, None)
+            terms, _, posterior, source = loss_and_posterior(*given)
+            assert isinstance(source.prior, CovariancePrior)
+            sums = batch_moments(posterior, source.prior, source.cluster_weights, state.frozen.cluster_stddev)
+            return jnp.mean(terms.loss), (terms, sums)
 
-        gradient, terms = jax.grad(objective, has_aux=True)(state.params)
-        gradient = jax.lax.pmean(gradient, AXIS)
+        gradient, (terms, sums) = jax.grad(objective, has_aux=True)(state.params)
+        gradient, sums = jax.lax.pmean(gradient, AXIS), jax.lax.psum(sums, AXIS)
         means = {name: jnp.mean(value) for name, value in terms._asdict().items() if value is not None}
         means["elbo"] = jnp.mean(terms.elbo)
         metrics = jax.lax.pmean(means, AXIS)
@@ -162,7 +168,12 @@ def step_function(program: StepProgram) -> StepFunction:
         params, ema_params, opt_state = jax.lax.cond(
             finite, update, skip, state.params, state.ema_params, state.opt_state
         )
-        return TrainState(state.step + 1, params, ema_params, opt_state, state.frozen), metrics
+        frozen, moments = state.frozen, state.moments
+        if moments is not None and sums is not None:
+            # A skipped step has no posteriors: its sums may be NaN.
+            sums = jax.tree.map(lambda new: jnp.where(finite, new, 0.0), sums)
+            frozen, moments = fit_step(architecture.prior, frozen, moments, sums, state.step + 1)
+        return TrainState(state.step + 1, params, ema_params, opt_state, frozen, moments), metrics
 
     return train_step
 
