@@ -10,8 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ecvae_jax.config import Architecture, ObjectiveConfig
-from ecvae_jax.model.conditioning import Frozen, make_condition
+from ecvae_jax.gaussian import DiagGaussian
+from ecvae_jax.model.conditioning import Condition, Frozen, make_condition
 from ecvae_jax.model.cvae import decode, encode
+from ecvae_jax.model.perceptual import PerceptualWeights, lpips, resize
 from ecvae_jax.model.ssim import structural_similarity
 from ecvae_jax.prior import effective_clusters
 
@@ -36,11 +38,13 @@ class Terms(NamedTuple):
 
     recon_nll: Float[Array, " b"]
     kl: Float[Array, " b"]
-    ssim: Float[Array, " b"]
-    """Structural similarity of the reconstruction, at most 1."""
+    ssim: Float[Array, " b"] | None
+    """Structural similarity of the reconstruction, at most 1; None if `objective.ssim_weight` is 0."""
     loss: Float[Array, " b"]
     effective_clusters: Float[Array, " b"]
     """exp(H(c)) of the source, from 1 to K."""
+    perceptual: Float[Array, " b"] | None = None
+    """LPIPS of the reconstruction, times `objective.perceptual_every`; None in steps without it."""
 
     @property
     def elbo(self) -> Float[Array, " b"]:
@@ -90,23 +94,43 @@ def loss_terms(
     keys: Array,
     beta: Float[Array, ""] | float,
     axis_name: str | None = None,
+    perceptual: PerceptualWeights | None = None,
 ) -> tuple[Terms, Float[Array, "b h w 3"]]:
-    """Returns the terms of the objective and the predicted images.
+    """Returns the terms of the objective and the predicted images: `loss_and_posterior` without the posterior."""
+    return loss_and_posterior(architecture, params, frozen, views, noise, keys, beta, axis_name, perceptual)[:2]
+
+
+def loss_and_posterior(
+    architecture: Architecture,
+    params: PyTree,
+    frozen: Frozen,
+    views: Views,
+    noise: Float[Array, "b d"],
+    keys: Array,
+    beta: Float[Array, ""] | float,
+    axis_name: str | None = None,
+    perceptual: PerceptualWeights | None = None,
+) -> tuple[Terms, Float[Array, "b h w 3"], DiagGaussian, Condition]:
+    """Returns the terms of the objective, the predicted images, and the source's posterior and condition.
 
     z ~ q(z | x, c) of the source view moves to the prior of the target's structure (`prior.transport`; the identity if
     both views are the same). Decoding uses the target's sketch.
 
     Deviation: the paper reconstructs each image from itself; `data.pairs` > 0 adds other views of the same person.
-    `objective.ssim_weight` adds 1 - SSIM to the loss, but not to `recon_nll` and the ELBO.
+    `objective.ssim_weight` adds 1 - SSIM to the loss, and `objective.perceptual_weight` LPIPS, but not to `recon_nll`
+    and the ELBO.
 
     Args:
         noise: standard normal, for the reparametrization.
         keys: one per image, for a prior without a closed KL (Eq. 3).
         axis_name: mapped axis of the batch; None for one device.
+        perceptual: weights of LPIPS; None: this step has no such term.
     """
     # Landmarks and the frozen part are data; only cluster means among the parameters are trained.
     fixed, faces, others = jax.lax.stop_gradient((frozen, views.source_landmarks, views.landmarks))
-    source, target = (make_condition(architecture, params, fixed, landmarks) for landmarks in (faces, others))
+    source = make_condition(architecture, params, fixed, faces)
+    same = views.source_landmarks is views.landmarks
+    target = source if same else make_condition(architecture, params, fixed, others)
     posterior = encode(architecture, params, views.source_image, source)
     z = posterior.mean + posterior.stddev * noise
     kl = source.prior.kl(keys, posterior)
@@ -118,9 +142,27 @@ def loss_terms(
     scale = likelihood_scale(settings, error, axis_name)
     nll = recon_nll(settings, error, scale)
     loss = nll + beta * kl
-    similarity = structural_similarity(prediction, views.image)
+    similarity = None
     if settings.ssim_weight:
+        similarity = structural_similarity(prediction, views.image)
         values = math.prod(error.shape[1:])
         loss += settings.ssim_weight * values / scale * (1.0 - similarity)
-    terms = Terms(nll, kl, similarity, loss, effective_clusters(source.cluster_weights))
-    return terms, prediction
+    distance = None
+    if perceptual is not None:
+        distance = perceptual_distance(architecture, perceptual, prediction, views.image)
+        loss += settings.perceptual_weight * math.prod(error.shape[1:]) / scale * distance
+    terms = Terms(nll, kl, similarity, loss, effective_clusters(source.cluster_weights), distance)
+    return terms, prediction, posterior, source
+
+
+def perceptual_distance(
+    architecture: Architecture,
+    weights: PerceptualWeights,
+    prediction: Float[Array, "b h w 3"],
+    image: Float[Array, "b h w 3"],
+) -> Float[Array, " b"]:
+    """Returns LPIPS on VGG16's features, times `objective.perceptual_every`: the mean over all steps is LPIPS."""
+    settings = architecture.objective
+    first, second = (resize(each, settings.perceptual_resolution) for each in (prediction, image))
+    dtype = jnp.dtype(architecture.model.dtype)
+    return settings.perceptual_every * lpips("vgg16", settings.perceptual_taps, weights, first, second, dtype)

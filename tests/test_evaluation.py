@@ -118,7 +118,7 @@ def test_report_of_a_trained_checkpoint(tiny_config: Config, tiny_workdir: Path,
 
 def test_every_output_reads_the_table_of_metrics(model: Model, faces: Faces) -> None:
     report = evaluate(model, faces, limit=12, adapt=PLAIN, measures=Measures())
-    shown = [metric for metric in METRICS if metric.shown and not metric.needs_faces]
+    shown = [metric for metric in METRICS if metric.shown and not metric.needs]
     assert [metric.key for metric in shown] == ["psnr", "ssim", "sharpness", "detail"]
     copied = report.scores["copy"]["sharpness"]
     ratio = gradient_ratio(report.pairs.source, report.pairs.target)

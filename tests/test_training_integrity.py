@@ -23,6 +23,7 @@ from ecvae_jax.checkpoints.integrity import (
     find_damage,
     set_damaged_aside,
     stored_steps,
+    write_manifest,
 )
 from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.checkpoints.place import LostFolderError
@@ -136,6 +137,43 @@ def test_only_regular_files_are_read(copy: Path, tmp_path: Path) -> None:
             if whole is not None:
                 (step / odd).write_bytes(whole)
     assert find_damage(step) is None
+
+
+@pytest.mark.parametrize("name", ["_CHECKPOINT_METADATA", "inference/_METADATA"])
+def test_no_file_of_an_older_checkpoint_makes_orbax_wait(tiny_config: Config, copy: Path, name: str) -> None:
+    """Orbax opens the metadata of every checkpoint in the folder."""
+    odd = copy / "checkpoints" / "5" / name
+    odd.unlink()
+    os.mkfifo(odd)
+    for read in (
+        lambda: load_model(copy),
+        lambda: load_model(copy / "checkpoints" / "10"),
+        lambda: train(tiny_config, copy),
+    ):
+        with pytest.raises(CheckpointError, match=rf"5/{name} is a link or no regular file: remove its checkpoint"):
+            read()
+    odd.unlink()
+    with odd.open("wb") as file:
+        file.truncate(2**40)
+    if "/" not in name:
+        with pytest.raises(CheckpointError, match="has more than 67108864 bytes"):
+            load_model(copy)
+
+
+@pytest.mark.parametrize("name", ["inference/manifest.ocdbt", "inference/array_metadatas/process_0", "inference/d"])
+def test_damage_under_matching_checksums_is_one_line(copy: Path, tmp_path: Path, name: str) -> None:
+    """A stranger may write any checksums; Orbax's threads print tracebacks on such files."""
+    step = copy / "checkpoints" / "10"
+    file = largest(step / name) if (step / name).is_dir() else step / name
+    file.write_bytes(np.random.default_rng(0).bytes(file.stat().st_size))
+    (step / MANIFEST).unlink()
+    write_manifest(step)
+    code = f"import sys\nfrom ecvae_jax.cli.main import main\nsys.exit(main(['info', {str(step)!r}]))"
+    process = Forked(code, tmp_path / "log")
+    assert process.wait() == 1
+    lines = [line for line in process.text().splitlines() if line and not line.startswith(("I0", "WARNING"))]
+    assert len(lines) == 1
+    assert "cannot be read: " in lines[0]
 
 
 def test_folders_whose_names_are_no_steps_are_not_checkpoints(copy: Path) -> None:

@@ -21,6 +21,7 @@ from ecvae_jax.checkpoints.resume import unknown_settings
 from ecvae_jax.config import Config, rename_old
 from ecvae_jax.gaussian import LowRankGaussian
 from ecvae_jax.model.conditioning import Frozen
+from ecvae_jax.prior import Covariances
 from ecvae_jax.structure.clusters import Clusters
 from ecvae_jax.structure.scheme import get_scheme
 
@@ -75,13 +76,16 @@ def read_json(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
 def frozen_to_store(frozen: Frozen) -> dict[str, Any]:
     """Returns the frozen part as a tree with the keys of the format, which do not follow renames in the code."""
     clusters = {"centres": frozen.clusters.centers, "mean_shape": frozen.clusters.mean_shape}
-    return {**frozen._asdict(), "clusters": clusters}
+    stored = {**frozen._asdict(), "clusters": clusters}
+    covariances = stored.pop("covariances")
+    return stored if covariances is None else {**stored, "covariances": covariances._asdict()}
 
 
 def read_frozen(stored: Mapping[str, Any]) -> Frozen:
     """Returns the frozen part that `frozen_to_store` wrote."""
     clusters = Clusters(stored["clusters"]["centres"], stored["clusters"]["mean_shape"])
-    return Frozen(**{**stored, "clusters": clusters})
+    covariances = Covariances(**stored["covariances"]) if "covariances" in stored else None
+    return Frozen(**{**stored, "clusters": clusters, "covariances": covariances})
 
 
 def save_density(folder: Path, density: LowRankGaussian) -> None:
@@ -148,9 +152,9 @@ def readable(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def quiet_loops() -> Iterator[None]:
-    """Hides tracebacks of TensorStore's threads, inside the block, that report to a closed event loop.
+    """Hides tracebacks of threads that report to a closed event loop, inside the block and after an error.
 
-    After a failed write, TensorStore's remaining threads end later than Orbax's loop. Orbax raises the cause itself.
+    After a failure, TensorStore's remaining threads end later than Orbax's loop. Orbax raises the cause itself.
     """
     show: Callable[[Any], object] = sys.unraisablehook
 
@@ -159,10 +163,8 @@ def quiet_loops() -> Iterator[None]:
             show(unraisable)
 
     sys.unraisablehook = hide
-    try:
-        yield
-    finally:
-        sys.unraisablehook = show
+    yield  # after an error the hook stays: the threads end later
+    sys.unraisablehook = show
 
 
 @contextmanager

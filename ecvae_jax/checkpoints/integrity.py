@@ -131,6 +131,20 @@ def choose_checkpoint(directory: Path, items: Collection[str] | None = None) -> 
     return Choice(None, {})
 
 
+def check_readable(directory: Path) -> None:
+    """Raises CheckpointError for an entry that makes Orbax wait or fill the memory; call it before Orbax does.
+
+    Orbax reads the small files that no checksum covers of every checkpoint in the folder, not only of the chosen one.
+    """
+    odd = _find_irregular(directory) if directory.is_dir() else None
+    if odd is not None:
+        raise CheckpointError(f"{directory / odd} is a link or no regular file: remove its checkpoint")
+    for name in _NOT_LISTED:
+        for file in (*directory.glob(name), *directory.glob(f"*/{name}")):
+            if file.stat().st_size > _MOST_BYTES:
+                raise CheckpointError(f"{file} has more than {_MOST_BYTES} bytes: remove its checkpoint")
+
+
 def set_damaged_aside(directory: Path) -> list[str]:
     """Moves the damaged checkpoints newer than the newest intact one into `SET_ASIDE`; returns a line for each.
 

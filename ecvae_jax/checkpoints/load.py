@@ -14,13 +14,22 @@ from ecvae_jax.checkpoints.format import (
     ITEMS,
     frozen_to_store,
     load_density,
+    quiet_loops,
     quiet_orbax,
     read_frozen,
     read_metadata,
     readable,
 )
-from ecvae_jax.checkpoints.integrity import MANIFEST, CheckpointError, choose_checkpoint, find_damage, step_of
+from ecvae_jax.checkpoints.integrity import (
+    MANIFEST,
+    CheckpointError,
+    check_readable,
+    choose_checkpoint,
+    find_damage,
+    step_of,
+)
 from ecvae_jax.checkpoints.place import pattern_free
+from ecvae_jax.checkpoints.readback import find_fault_of_item, structure
 from ecvae_jax.checkpoints.store import FOLDER, placed
 from ecvae_jax.config import Config
 from ecvae_jax.model.model import Model, abstract_arrays
@@ -44,6 +53,7 @@ def load_model(checkpoint: Path | str | None = None) -> Model:
         CheckpointError: no complete checkpoint exists, or it is damaged or unreadable.
     """
     root, step = _find(Path(checkpoint or default_model()))
+    check_readable(root)
     with pattern_free(root) as folder:
         with quiet_orbax():
             options = ocp.CheckpointManagerOptions(read_only=True)
@@ -52,8 +62,12 @@ def load_model(checkpoint: Path | str | None = None) -> Model:
             metadata = read_metadata(manager, step, root)
             config = Config.from_json(json.dumps(metadata["config"]))
             params, frozen = placed(abstract_arrays(config), SingleDeviceSharding(jax.local_devices()[0]))
-            target = ocp.args.StandardRestore({"ema_params": params, "frozen": frozen_to_store(frozen)})
-            with readable(root / str(step)):
+            tree = {"ema_params": params, "frozen": frozen_to_store(frozen)}
+            target = ocp.args.StandardRestore(tree)
+            with readable(root / str(step)), quiet_loops():
+                fault = find_fault_of_item(folder / str(step) / "inference", structure(tree), any_dtype=True)
+                if fault is not None:
+                    raise ValueError(f"inference {fault}")
                 items = manager.restore(step, args=ocp.args.Composite(inference=target))
                 density = load_density(root / str(step), config.model.z_dim)
     inference = items["inference"]

@@ -32,7 +32,13 @@ from ecvae_jax.checkpoints.format import (
     read_metadata,
     readable,
 )
-from ecvae_jax.checkpoints.integrity import CheckpointError, set_damaged_aside, stored_steps, write_manifest
+from ecvae_jax.checkpoints.integrity import (
+    CheckpointError,
+    check_readable,
+    set_damaged_aside,
+    stored_steps,
+    write_manifest,
+)
 from ecvae_jax.checkpoints.place import Place, pattern_free
 from ecvae_jax.checkpoints.readback import Structure, find_fault, structure
 from ecvae_jax.checkpoints.resume import check_resume, check_same_records
@@ -50,6 +56,14 @@ class Stored(NamedTuple):
     ema_params: PyTree
     opt_state: PyTree
     frozen: Frozen
+    moments: PyTree = None
+    """Of the posteriors, for prior.kind="covariance"; None for all others."""
+
+    @property
+    def training(self) -> dict[str, PyTree]:
+        """The item `training`: what only a resumed training reads."""
+        moments = {} if self.moments is None else {"moments": self.moments}
+        return {"params": self.params, "opt_state": self.opt_state, **moments}
 
 
 class Checkpoints:
@@ -75,6 +89,7 @@ class Checkpoints:
             opened.enter_context(quiet_loops())
             self.notes: list[str] = run_on_host0(lambda: set_damaged_aside(self.directory))
             """Lines about damaged checkpoints that were skipped, and about changed settings."""
+            run_on_host0(lambda: check_readable(self.directory))
             options = ocp.CheckpointManagerOptions(
                 save_decision_policy=policies.AnySavePolicy(
                     [
@@ -130,7 +145,7 @@ class Checkpoints:
         self._wait()
         self._saving = step
         inference = {"ema_params": stored.ema_params, "frozen": frozen_to_store(stored.frozen)}
-        training = {"params": stored.params, "opt_state": stored.opt_state}
+        training = stored.training
         self._structures = {"inference": structure(inference), "training": structure(training)}
         items = ocp.args.Composite(
             config=ocp.args.JsonSave({**metadata_to_store(self._config, self._records), "totals": dict(totals)}),
@@ -153,14 +168,16 @@ class Checkpoints:
         inference = {"ema_params": abstract.ema_params, "frozen": frozen_to_store(abstract.frozen)}
         targets = ocp.args.Composite(
             inference=ocp.args.StandardRestore(inference),
-            training=ocp.args.StandardRestore({"params": abstract.params, "opt_state": abstract.opt_state}),
+            training=ocp.args.StandardRestore(abstract.training),
         )
         with readable(self.directory / str(step)):
             items = self._manager.restore(step, args=targets)
             totals: dict[str, float] = read_json(self._manager, step)["totals"]
         inference, training = items["inference"], items["training"]
         frozen = read_frozen(inference["frozen"])
-        return step, Stored(training["params"], inference["ema_params"], training["opt_state"], frozen), totals
+        moments = training.get("moments")
+        stored = Stored(training["params"], inference["ema_params"], training["opt_state"], frozen, moments)
+        return step, stored, totals
 
     def close(self) -> None:
         """Waits for the running save, then closes the folder.

@@ -5,7 +5,9 @@ To add one: a dataclass of options in `cli.options`, a function here, and one en
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from ecvae_jax.cli.parsing import names_config, say, verbose_flag, wrong_usage
 from ecvae_jax.config import Config
 from ecvae_jax.files import check_output
 from ecvae_jax.training.supervisor import ALONE, TRY_AGAIN, is_supervised, supervise
+from ecvae_jax.video.options import is_video
 
 DEFAULT_WORKDIR = Path("runs/rendered")
 
@@ -64,6 +67,11 @@ def train(options: TrainOptions, words: Sequence[str]) -> int:
         if not is_lost_host(error):
             raise
         return _lost_host(workdir)
+    except (SystemExit, KeyboardInterrupt) as stop:  # a signal before the first step
+        if options.hosts == ALONE:
+            raise
+        sys.stderr.flush()  # JAX's exit would wait for the other hosts, which do not end yet
+        os._exit(stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 1)
     if not outcome.finished:
         say(
             f"interrupted at step {outcome.step} of {options.config.train.steps}; the state is stored in {workdir}: "
@@ -90,7 +98,14 @@ def _lost_host(workdir: Path) -> int:
 
 
 def transfer(options: TransferOptions, words: Sequence[str]) -> int:
-    """Runs `ecvae transfer --source IMG... --target IMG... --out FILE.png`."""
+    """Runs `ecvae transfer --source IMG... --target IMG...|VIDEO --out FILE`."""
+    if is_video(options.out):
+        from ecvae_jax.video.transfer import write_transfer_video
+
+        driver = Path(options.target[0]) if options.target else None
+        place = options.checkpoint, options.source[0], driver, options.out
+        say(*write_transfer_video(*place, options.video, options.transport, options.adapt, options.enlarge))
+        return 0
     from ecvae_jax.synthesis.grids import write_transfer_grid
 
     o = options
@@ -109,7 +124,9 @@ def sample(options: SampleOptions, words: Sequence[str]) -> int:
 
 
 def evaluate(options: EvaluateOptions, words: Sequence[str]) -> int:
-    """Runs `ecvae evaluate [--data RECORDS | --pairs SOURCES TARGETS]`."""
+    """Runs `ecvae evaluate [--data RECORDS | --pairs SOURCES TARGETS | --video VIDEO DRIVER]`."""
+    if options.video is not None:
+        return _evaluate_video(*options.video, options.out)
     from ecvae_jax.evaluation.protocol import evaluate_checkpoint
 
     o = options
@@ -119,6 +136,17 @@ def evaluate(options: EvaluateOptions, words: Sequence[str]) -> int:
     written = report.write(options.out, options.markdown, options.figure, options.save_images)
     print("\n".join(report.to_lines()))
     say(*report.notes, *written)
+    return 0
+
+
+def _evaluate_video(video: Path, driver: Path, out: Path | None) -> int:
+    from ecvae_jax.video.measure import measure_video
+
+    report = measure_video(video, driver)
+    if out is not None:
+        report.save(out)
+    print("\n".join(report.to_lines()))
+    say(*report.notes, *([f"written: {out}"] if out else []))
     return 0
 
 

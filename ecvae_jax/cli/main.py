@@ -23,11 +23,21 @@ _READER_LEFT = 128 + 13
 _INTERRUPTED = "ecvae: interrupted by SIGTERM; run the same command again to resume\n"
 
 
+_UNWRITTEN = "ecvae: interrupted by SIGTERM; nothing was written: run the same command again\n"
+
+
+def _is_long(words: Sequence[str]) -> bool:
+    """Returns whether the command writes a video, which takes minutes: it exits with 75 after SIGTERM."""
+    return words[:1] == ["transfer"] and any(word.lower().endswith((".mp4", ".mov", ".mkv", ".gif")) for word in words)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `ecvae` and returns its exit code: 0 done, 1 failed, 2 wrong usage, 75 try again, 141 closed pipe."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     resumes = next((word for word in words if not word.startswith("-")), None) in _RESUMING
     code, last_words = (TRY_AGAIN, _INTERRUPTED) if resumes else (128 + signal.SIGTERM, "")
+    if _is_long(words):
+        code, last_words = TRY_AGAIN, _UNWRITTEN
     prepare_streams()  # before any file is opened, or it gets the number of a closed stream
     # The imports below take seconds on a busy machine.
     with unwinding_on_signals(code, last_words) as stopping:

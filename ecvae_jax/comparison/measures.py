@@ -102,6 +102,7 @@ def _numbers(model: Model, report: Report) -> dict[str, float | None]:
     return {
         "sample_frechet": samples.get("frechet_dlib128"),
         "sample_kernel": samples.get("kernel_dlib128"),
+        "sample_frechet_faceres": samples.get("frechet_faceres"),
         "recon_nll": nats,
         "kl": kl,
         "kl_trained": likelihood["kl"],

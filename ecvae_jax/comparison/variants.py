@@ -89,6 +89,9 @@ VARIANTS: dict[str, Variant] = {
                  prior__kind="equilibrium", prior__learned=True),
         _variant("learned-plain", "equilibrium, means trained, posterior not relative to the prior",
                  prior__kind="equilibrium", prior__learned=True, model__posterior="plain"),
+        _variant("covariance", "Eq. 4 with one fitted covariance for all clusters", prior__kind="covariance"),
+        _variant("covariance-clusters", "Eq. 4 with a fitted covariance for each cluster",
+                 prior__kind="covariance", prior__pooling=100.0),
         _variant("equilibrium-self", "equilibrium, self-reconstruction only (the paper's)",
                  prior__kind="equilibrium", data__pairs=0.0),
         _variant("mixture-self", "mixture, self-reconstruction only", prior__kind="mixture", data__pairs=0.0),
@@ -116,6 +119,8 @@ QUESTIONS = (
     Question(REFERENCE, "means-0", "do the cluster means help at all?"),
     Question("learned", REFERENCE, "does it help to train the cluster means, which the paper keeps fixed?"),
     Question("learned-plain", "equilibrium-plain", "with a plain posterior: does it help to train them?"),
+    Question("covariance", REFERENCE, "do fitted covariances help?"),
+    Question("covariance-clusters", "covariance", "do they help more if each cluster has its own?"),
     Question("literal", "standard", "literal weights give nearly every face the same prior: is it the vanilla one?"),
 )  # fmt: skip
 

@@ -61,6 +61,14 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
+    def __post_init__(self) -> None:
+        check(
+            self.prior.kind != "covariance" or self.model.posterior == "relative",
+            "prior.kind",
+            self.prior.kind,
+            "needs model.posterior='relative': a plain posterior starts far outside the prior",
+        )
+
     @cached_property
     def architecture(self) -> Architecture:
         """The static argument of compiled programs.

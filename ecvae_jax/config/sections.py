@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from ecvae_jax.config.checks import check, check_range, check_types
 
-PriorKind = Literal["equilibrium", "mixture", "standard"]
+PriorKind = Literal["equilibrium", "mixture", "standard", "covariance"]
 
 RENDERED = "rendered"
 """The value of `DataConfig.records` for the rendered heads embedded in the package."""
@@ -87,7 +87,8 @@ class PriorConfig:
     """p(z | c), Eqs. (2), (3) and (4) of the paper."""
 
     kind: PriorKind = "equilibrium"
-    """"equilibrium" (Eq. 4), "mixture" (Eq. 3) or "standard" (N(0, I), the vanilla baseline of Eq. 2)."""
+    """"equilibrium" (Eq. 4), "mixture" (Eq. 3), "standard" (N(0, I), the vanilla baseline of Eq. 2) or "covariance":
+    Eq. (4) with fitted covariances along `rank` directions (not in the paper), from which faces can be drawn."""
     mean_norm: float = 1.0
     """Euclidean norm of every cluster mean, before training."""
     stddev: float = 0.1
@@ -95,11 +96,25 @@ class PriorConfig:
     learned: bool = False
     """Train the cluster means with the network; the paper keeps them at their random initial values. No effect on
     "standard"."""
+    rank: int = 64
+    """Directions of "covariance" along which the faces vary more than Eq. (4) allows; z_dim of them if
+    it has fewer."""
+    fit_every: int = 100
+    """Steps between two fits of "covariance" to the posteriors."""
+    fit_decay: float = 0.999
+    """Decay per step, in [0, 1), of the posteriors' moments that "covariance" is fitted to."""
+    pooling: float = 1e9
+    """Faces by which a cluster's variances of "covariance" are drawn to those of all faces. Large: one covariance for
+    all clusters. At least 1."""
 
     def __post_init__(self) -> None:
         check_types(self, "prior")
         check_range("prior", self, "mean_norm", 0, 1e6)
         check_range("prior", self, "stddev", 1e-6, 1e6)
+        check_range("prior", self, "rank", 1, 1024)
+        check_range("prior", self, "fit_every", 1, _MOST_STEPS)
+        check(0 <= self.fit_decay < 1, "prior.fit_decay", self.fit_decay, "must be in [0, 1)")
+        check_range("prior", self, "pooling", 1, 1e12)
 
 
 @dataclass(frozen=True)
@@ -166,6 +181,17 @@ class ObjectiveConfig:
     """Scale of the likelihood in image units (range 2). None: the analytic optimum of each batch (sigma-VAE)."""
     ssim_weight: float = 0.3
     """Weight of 1 - SSIM, added to the error of every value in units of the likelihood's scale. 0 turns it off."""
+    perceptual_weight: float = 0.0
+    """Weight of LPIPS on VGG16's features, added in the same units. 0 turns it off. Needs the extra lpips."""
+    perceptual_taps: tuple[int, ...] = (1, 2, 3, 4)
+    """Layers of VGG16 that LPIPS reads: 1 to 5 for relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3. Layers after the
+    last one are not computed."""
+    perceptual_resolution: int = 0
+    """Side in pixels to which images are resized for LPIPS, 32 to 512. 0: their own."""
+    perceptual_every: int = 1
+    """Steps between those with the LPIPS term. Its weight is multiplied by this number, so that its mean is equal."""
+    perceptual_features: Literal["lpips-0.1-vgg16-2ecbe4ce"] = "lpips-0.1-vgg16-2ecbe4ce"
+    """Identity of the weights that LPIPS uses: version, network, first digits of the file's SHA-256."""
     beta: float = 1.0
     """Weight of the KL after the ramp, at least 0."""
     beta_ramp: float = 0.3
@@ -175,6 +201,17 @@ class ObjectiveConfig:
         check_types(self, "objective")
         check(self.scale is None or self.scale > 0, "objective.scale", self.scale, "must be positive or none")
         check(self.ssim_weight >= 0, "objective.ssim_weight", self.ssim_weight, "must not be negative")
+        check_range("objective", self, "perceptual_weight", 0, 1e6)
+        taps = self.perceptual_taps
+        check(
+            len(taps) > 0 and set(taps) <= {1, 2, 3, 4, 5} and list(taps) == sorted(set(taps)),
+            "objective.perceptual_taps",
+            taps,
+            "must be increasing numbers from 1 to 5",
+        )
+        if self.perceptual_resolution:
+            check_range("objective", self, "perceptual_resolution", 32, 512)
+        check_range("objective", self, "perceptual_every", 1, 1000)
         check(self.beta >= 0, "objective.beta", self.beta, "must not be negative")
         check(0 <= self.beta_ramp <= 1, "objective.beta_ramp", self.beta_ramp, "must be between 0 and 1")
 

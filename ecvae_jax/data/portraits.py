@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -17,7 +17,7 @@ from ecvae_jax.data.detect import choose_detector, load_detector
 from ecvae_jax.data.detect.detector import Detector
 from ecvae_jax.data.errors import BadPhotoError, DataError
 from ecvae_jax.data.faces import load_faces
-from ecvae_jax.data.photos.crop import cut_crop, to_crop_units
+from ecvae_jax.data.photos.crop import CropBox, cut_crop, to_crop_units
 from ecvae_jax.data.photos.face_check import check_face
 from ecvae_jax.data.photos.photo import TURNED, read_photo
 from ecvae_jax.data.prepare.options import PrepareConfig
@@ -71,6 +71,17 @@ class Portraits:
     def __iter__(self) -> Iterator[Portraits]:
         """Yields each face as Portraits of length 1."""
         return (self[index] for index in range(len(self)))
+
+
+class FoundPortrait(NamedTuple):
+    """A photo and its largest face."""
+
+    photo: UInt8[np.ndarray, "h w 3"]
+    """Upright."""
+    box: CropBox
+    landmarks: Float[np.ndarray, "p 2"]
+    """Crop units, in the model's scheme."""
+    notes: list[str]
 
 
 def load_portraits(model: TrainedModel, specs: Sequence[str | Path]) -> Portraits:
@@ -133,7 +144,13 @@ class PortraitReader:
         )
 
     def read_photo(self, path: Path) -> Portraits:
-        """Returns the largest face of a photo.
+        """Returns the largest face of a photo; raises as `find`."""
+        face = self.find(path)
+        crop = cut_crop(face.photo, face.box, self.image_size)
+        return Portraits(crop[None], face.landmarks[None], [path.name], face.notes)
+
+    def find(self, path: Path) -> FoundPortrait:
+        """Returns a photo with the place of its largest face.
 
         Raises:
             NoFaceError: the detector finds none, or the face is upside down.
@@ -158,12 +175,15 @@ class PortraitReader:
         if len(found) > 1:
             notes.insert(0, f"{len(found)} faces, using the largest")
         notes = [f"{path}: {note}" for note in notes]
-        landmarks = to_crop_units(found[0].landmarks, box)
-        if detector.points != self.points:
-            from ecvae_jax.structure.scheme import convert_landmarks
+        return FoundPortrait(photo, box, self.in_scheme(to_crop_units(found[0].landmarks, box)), notes)
 
-            landmarks = np.asarray(convert_landmarks(landmarks, self.points), np.float32)
-        return Portraits(cut_crop(photo, box, self.image_size)[None], landmarks[None], [path.name], notes)
+    def in_scheme(self, landmarks: Float[np.ndarray, "*b q 2"]) -> Float[np.ndarray, "*b p 2"]:
+        """Returns the detector's landmarks in the model's scheme."""
+        if landmarks.shape[-2] == self.points:
+            return landmarks
+        from ecvae_jax.structure.scheme import convert_landmarks
+
+        return np.asarray(convert_landmarks(landmarks, self.points), np.float32)
 
     def _read_one(self, spec: str) -> Portraits:
         match = _RECORDS.fullmatch(spec)

@@ -96,6 +96,16 @@ class Drawn(NamedTuple):
     true: Images
     faces: FacePairs | None = None
     """None: metrics of faces are not computed."""
+    lpips: Callable[[Images, Images], Float[np.ndarray, " n"]] | None = None
+    """None: LPIPS is not computed."""
+    vectors: tuple[identity.Descriptors, identity.Descriptors] | None = None
+    """Of the second embedder, drawn and true; None: not computed."""
+
+    @property
+    def measured(self) -> set[str]:
+        """What was at hand, as in `Metric.needs`."""
+        parts = {"dlib": self.faces, "lpips": self.lpips, "faceres": self.vectors}
+        return {""} | {name for name, part in parts.items() if part is not None}
 
 
 @dataclass(frozen=True)
@@ -111,7 +121,8 @@ class Metric:
     """1: larger is better; -1: smaller is better; 0: neither."""
     compute: Callable[[Drawn], Float[np.ndarray, " n"]] | None = None
     """One value a pair, NaN if it has none; None: `scoring.score_samples` or `comparison.measures` computes it."""
-    needs_faces: bool = False
+    needs: Literal["", "dlib", "lpips", "faceres"] = ""
+    """What must be installed to compute it."""
     over: Literal["pairs", "structures", "runs"] = "pairs"
     """What has one value: a pair of views, a sampled structure, or a whole training."""
     shown: bool = False
@@ -152,6 +163,16 @@ def _of_vectors(
     return _of_faces(lambda faces: compute(faces.drawn.descriptors, faces.true.descriptors))
 
 
+def _lpips(drawn: Drawn) -> Float[np.ndarray, " n"]:
+    assert drawn.lpips is not None
+    return drawn.lpips(drawn.images, drawn.true)
+
+
+def _second_identity(drawn: Drawn) -> Float[np.ndarray, " n"]:
+    assert drawn.vectors is not None
+    return identity.distances(*drawn.vectors)
+
+
 def _others(faces: FacePairs) -> Float[np.ndarray, " n"]:
     return identity.against_others(faces.drawn.descriptors, faces.true.descriptors, faces.people)[0]
 
@@ -169,26 +190,32 @@ METRICS = (
            caption="sharpness", compared={"transfer": "sharpness", "reconstruction": "sharpness"}),
     Metric("detail", "fine detail", "%", 1, 1, lambda d: detail_ratio(d.images, d.true), shown=True,
            compared={"transfer": "sharpness"}),
-    Metric("identity", "identity distance", "", 3, -1, _of_vectors(identity.distances), needs_faces=True, shown=True,
+    Metric("lpips", "LPIPS (alex)", "", 3, -1, _lpips, needs="lpips", shown=True, caption="LPIPS",
+           compared={"transfer": "realism", "reconstruction": "realism"}),
+    Metric("identity", "identity distance", "", 3, -1, _of_vectors(identity.distances), needs="dlib", shown=True,
            caption="identity", compared={"transfer": "appearance"}),
-    Metric("identity_cosine", "identity cosine", "", 3, 1, _of_vectors(identity.cosines), needs_faces=True),
-    Metric("identity_others", "distance to other people", "", 3, 1, _of_faces(_others), needs_faces=True),
-    Metric("verified", "verified", "%", 1, 1, _of_vectors(identity.verified), needs_faces=True, shown=True),
-    Metric("identification", "identified", "%", 1, 1, _of_faces(_identified), needs_faces=True),
+    Metric("identity_cosine", "identity cosine", "", 3, 1, _of_vectors(identity.cosines), needs="dlib"),
+    Metric("identity_others", "distance to other people", "", 3, 1, _of_faces(_others), needs="dlib"),
+    Metric("verified", "verified", "%", 1, 1, _of_vectors(identity.verified), needs="dlib", shown=True),
+    Metric("identity_faceres", "identity distance (faceres)", "", 3, -1, _second_identity, needs="faceres", shown=True,
+           compared={"transfer": "appearance"}),
+    Metric("identification", "identified", "%", 1, 1, _of_faces(_identified), needs="dlib"),
     Metric("nme", "structure error", "%", 2, -1,
-           _of_faces(lambda f: landmark_error(f.drawn.landmarks, f.true.landmarks)), needs_faces=True, shown=True,
+           _of_faces(lambda f: landmark_error(f.drawn.landmarks, f.true.landmarks)), needs="dlib", shown=True,
            caption="structure", compared={"transfer": ""}),
     Metric("nme_asked", "error to the given landmarks", "%", 2, -1,
-           _of_faces(lambda f: landmark_error(f.drawn.landmarks, f.asked)), needs_faces=True),
+           _of_faces(lambda f: landmark_error(f.drawn.landmarks, f.asked)), needs="dlib"),
     Metric("face_found", "face found", "%", 1, 1, _of_faces(lambda f: f.drawn.found.astype(np.float64)),
-           needs_faces=True, shown=True, compared={"transfer": ""}),
+           needs="dlib", shown=True, compared={"transfer": ""}),
     Metric("sample_spread", "spread of samples", "levels of 255", 2, 1, over="structures", compared={"": "diversity"}),
-    Metric("sample_identity_spread", "spread of samples' identity", "", 3, 1, needs_faces=True, over="structures",
+    Metric("sample_identity_spread", "spread of samples' identity", "", 3, 1, needs="dlib", over="structures",
            compared={"": "diversity"}),
     Metric("sample_sharpness", "sharpness of samples", "%", 1, 1, over="structures", compared={"": "sharpness"}),
-    Metric("sample_frechet", "Fréchet distance of samples", "", 4, -1, needs_faces=True, over="runs",
+    Metric("sample_frechet", "Fréchet distance of samples", "", 4, -1, needs="dlib", over="runs",
            compared={"": "realism"}),
-    Metric("sample_kernel", "kernel distance of samples", "", 4, -1, needs_faces=True, over="runs",
+    Metric("sample_kernel", "kernel distance of samples", "", 4, -1, needs="dlib", over="runs",
+           compared={"": "realism"}),
+    Metric("sample_frechet_faceres", "Fréchet distance of samples (faceres)", "", 4, -1, needs="faceres", over="runs",
            compared={"": "realism"}),
     Metric("recon_nll", "recon_nll", "nats", 0, -1, over="runs", compared={"": ""}),
     Metric("kl", "KL to the prior", "nats", 1, 0, over="runs", compared={"": ""}),
@@ -200,8 +227,8 @@ PAIR_METRICS = tuple(metric for metric in METRICS if metric.over == "pairs")
 
 
 def pair_values(drawn: Drawn) -> dict[str, Float[np.ndarray, " n"]]:
-    """Returns each pair metric's values by key; those of faces only if faces were measured."""
-    metrics = [metric for metric in PAIR_METRICS if drawn.faces is not None or not metric.needs_faces]
+    """Returns each pair metric's values by key; only those whose `needs` were measured."""
+    metrics = [metric for metric in PAIR_METRICS if metric.needs in drawn.measured]
     return {metric.key: metric.compute(drawn) for metric in metrics if metric.compute}
 
 

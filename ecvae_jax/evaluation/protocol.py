@@ -222,6 +222,10 @@ def _measure_facts(measures: Measures) -> dict[str, Any]:
     }
     if measures.faces is not None:
         facts |= {"faces": measures.faces.name, "same_person_below": SAME_PERSON}
+    if measures.lpips is not None:
+        facts["lpips"] = measures.lpips.name
+    if measures.second is not None:
+        facts["second_identity"] = measures.second.name
     if measures.features is not None:
         facts["features"] = measures.features[0]
     return facts

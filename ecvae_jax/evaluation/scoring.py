@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -22,7 +23,9 @@ from ecvae_jax.evaluation.distribution import (
     pixel_spread,
     pixel_spreads,
 )
+from ecvae_jax.evaluation.faceres import INSTALL, FaceRes
 from ecvae_jax.evaluation.faces import FaceMeter, MeasuredFaces
+from ecvae_jax.evaluation.lpips import LpipsMeter
 from ecvae_jax.evaluation.metrics import Drawn, FacePairs, gradient_ratio, pair_values
 from ecvae_jax.evaluation.pairs import Pairs, evenly_spaced
 from ecvae_jax.evaluation.statistics import Score, score
@@ -35,6 +38,8 @@ Values = dict[str, Float[np.ndarray, " n"]]
 """By metric, one value a pair or structure; NaN if it has none."""
 
 Numbers = dict[str, float | None]
+
+T = TypeVar("T")
 
 STRUCTURES, SAMPLES = 32, 8
 """`score_samples` draws 8 samples of each of at most 32 structures."""
@@ -50,6 +55,9 @@ class Measures:
     """Name and function of the user's network, for the distances between sets."""
     seed: int = 0
     """Of the bootstrap and the samples."""
+    lpips: LpipsMeter | None = None
+    second: FaceRes | None = None
+    """The face embedder that no training sees."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +84,12 @@ class Samples:
 
 
 def load_measures(metrics: str = "all", features: str | None = None, seed: int = 0) -> tuple[Measures, list[str]]:
-    """Returns what to measure with, and a note if dlib is missing.
+    """Returns what to measure with, and a note for each missing extra.
 
-    `metrics` is "all", or "pixels": no dlib.
+    Args:
+        metrics: "all", or "pixels": PSNR, SSIM and sharpness only.
+        features: MODULE:FUNCTION of the user's network.
+        seed: of the bootstrap and the samples.
 
     Raises:
         DataError: metrics is neither.
@@ -89,11 +100,20 @@ def load_measures(metrics: str = "all", features: str | None = None, seed: int =
     network = load_features(features) if features else None
     if metrics == "pixels":
         return Measures(None, network, seed), []
+    notes: list[str] = []
+    faces = _installed(FaceMeter, notes, "identity and structure are", "they need `pip install 'ecvae-jax[dlib]'`")
+    perceptual = _installed(LpipsMeter, notes, "LPIPS is", "it needs `pip install 'ecvae-jax[lpips]'`")
+    second = _installed(FaceRes, notes, "identity by a second network is", f"it needs `{INSTALL}`")
+    return Measures(faces, network, seed, perceptual, second), notes
+
+
+def _installed(load: Callable[[], T], notes: list[str], what: str, how: str) -> T | None:
+    """Returns what `load` returns, or None with a note if it is not installed."""
     try:
-        return Measures(FaceMeter(), network, seed), []
+        return load()
     except MissingExtraError:
-        note = "identity and structure are not measured: they need `pip install 'ecvae-jax[dlib]'`"
-        return Measures(None, network, seed), [note]
+        notes.append(f"{what} not measured: {how}")
+        return None
 
 
 def score_method(
@@ -108,8 +128,11 @@ def score_method(
     if faces is not None and true is not None:
         asked = np.asarray(convert_landmarks(pairs.target_landmarks, 68), np.float64)
         found = FacePairs(faces, true, asked, pairs.people)
-    values = pair_values(Drawn(drawn, pairs.target, found))
+    vectors = _second_vectors(measures, drawn, pairs)
+    values = pair_values(Drawn(drawn, pairs.target, found, measures.lpips, vectors))
     numbers: Numbers = {}
+    if vectors is not None:
+        numbers |= set_distances("faceres", *vectors, gamma=1.0)
     if found is not None:
         numbers["verification_accuracy"] = _verification_accuracy(values["verified"], found)
         numbers["pairs_with_faces"] = int(np.isfinite(values["identity"]).sum())
@@ -147,7 +170,21 @@ def score_samples(model: Model, pairs: Pairs, measures: Measures, density: LowRa
         numbers["face_found"] = float(found.found.mean())
         numbers |= face_set_distances(found, measures.faces.measure(pairs.target, "true images"))
     numbers |= _user_distances(measures, flat, pairs.target)
+    if measures.second is not None:
+        landmarks = np.repeat(pairs.target_landmarks[chosen], SAMPLES, axis=0)
+        drawn_vectors = measures.second.describe(flat, np.asarray(convert_landmarks(landmarks, 68)))
+        true_vectors = measures.second.describe(pairs.target, np.asarray(convert_landmarks(pairs.target_landmarks, 68)))
+        numbers |= set_distances("faceres", drawn_vectors, true_vectors, gamma=1.0)
     return Samples(values, [pairs.people[i] for i in chosen], numbers)
+
+
+def _second_vectors(
+    measures: Measures, drawn: UInt8[np.ndarray, "n h w 3"], pairs: Pairs
+) -> tuple[identity.Descriptors, identity.Descriptors] | None:
+    if measures.second is None:
+        return None
+    landmarks = np.asarray(convert_landmarks(pairs.target_landmarks, 68))
+    return measures.second.describe(drawn, landmarks), measures.second.describe(pairs.target, landmarks)
 
 
 def face_set_distances(drawn: MeasuredFaces, true: MeasuredFaces) -> Numbers:

@@ -18,6 +18,7 @@ _PRIORS = {
     "equilibrium": "N( Σ $c_k$ $μ_k$,  Σ $c_k^2$ $σ_k^2$ I )  (Eq. 4)",
     "mixture": "Σ $c_k$ N( $μ_k$,  $σ_k^2$ I )  (Eq. 3)",
     "standard": "N( 0, I )  (Eq. 2)",
+    "covariance": "N( Σ $c_k$ $μ_k$ + b,  Σ $c_k^2$ $Σ_k$ ),  fitted $Σ_k$",
 }
 
 

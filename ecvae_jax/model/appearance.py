@@ -9,8 +9,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from ecvae_jax.config import ModelConfig
-from ecvae_jax.model.blocks import ORTHONORMAL, Conv, Down, Residual, apply_layer, double
+from ecvae_jax.model.blocks import Conv, Down, Residual, apply_layer, double
 from ecvae_jax.model.frames import FaceFrame, PictureFrame
+from ecvae_jax.model.orthonormal import orthonormal
 
 # Posteriors start narrow (exp(-3/2) ≈ 0.22 of the prior's width), so that the decoder uses z from the first step.
 INITIAL_LOGVAR_OFFSET = -3.0
@@ -52,7 +53,7 @@ class AppearanceEncoder(nn.Module):
             code = maps
         code = code.astype(jnp.float32)
         channels = config.z_dim // config.z_grid**2
-        mean = apply_layer(nn.Dense(channels, kernel_init=ORTHONORMAL, name="mean"), code)
-        spread = nn.Dense(channels, kernel_init=ORTHONORMAL, bias_init=_logvar_bias, name="logvar")
+        mean = apply_layer(nn.Dense(channels, kernel_init=orthonormal, name="mean"), code)
+        spread = nn.Dense(channels, kernel_init=orthonormal, bias_init=_logvar_bias, name="logvar")
         logvar = apply_layer(spread, code)
         return mean.reshape(-1, config.z_dim), logvar.reshape(-1, config.z_dim)

@@ -13,11 +13,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from ecvae_jax.model.orthonormal import orthonormal
+
 GROUP_CHANNELS = 8
 """Channels that GroupNorm normalizes together; every width is a multiple of it."""
-
-# Layer-sequential unit-variance initialization starts from orthonormal kernels (Mishkin & Matas 2016, algorithm 1).
-ORTHONORMAL = nn.initializers.orthogonal()
 
 
 Layer = nn.Conv | nn.Dense
@@ -72,9 +71,9 @@ class Conv(nn.Module):
     def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w f"]:
         """Returns the maps with `features` channels."""
         if self.kernel == 1:  # a matrix product is several times faster than a 1×1 convolution on CPUs
-            return apply_layer(nn.Dense(self.features, dtype=self.dtype, kernel_init=ORTHONORMAL), maps)
+            return apply_layer(nn.Dense(self.features, dtype=self.dtype, kernel_init=orthonormal), maps)
         shape = (self.kernel, self.kernel)
-        return apply_layer(nn.Conv(self.features, shape, dtype=self.dtype, kernel_init=ORTHONORMAL), maps)
+        return apply_layer(nn.Conv(self.features, shape, dtype=self.dtype, kernel_init=orthonormal), maps)
 
 
 class Residual(nn.Module):
@@ -90,7 +89,7 @@ class Residual(nn.Module):
         """Returns (maps + branch) / √2, with `features` channels."""
         branch = Conv(self.features, dtype=self.dtype)(self.activate(maps))
         if code is not None:
-            added = apply_layer(nn.Dense(self.features, dtype=self.dtype, kernel_init=ORTHONORMAL), code)
+            added = apply_layer(nn.Dense(self.features, dtype=self.dtype, kernel_init=orthonormal), code)
             branch += added[:, None, None, :]
         branch = Conv(self.features, dtype=self.dtype)(self.activate(branch))
         if maps.shape[-1] != self.features:

@@ -13,7 +13,14 @@ from jaxtyping import Array, Float, PyTree
 from ecvae_jax.config import Architecture, Config
 from ecvae_jax.gaussian import DiagGaussian
 from ecvae_jax.model.frames import FaceFrame, PictureFrame, make_frame
-from ecvae_jax.prior import Prior, effective_clusters, init_cluster_means, make_prior
+from ecvae_jax.prior import (
+    Covariances,
+    Prior,
+    effective_clusters,
+    init_cluster_means,
+    init_covariances,
+    make_prior,
+)
 from ecvae_jax.structure.clusters import MAX_FITTED_FACES, Clusters, cluster_weights, fit_clusters
 from ecvae_jax.structure.scheme import get_scheme
 from ecvae_jax.structure.sketch import draw_sketch
@@ -26,7 +33,7 @@ class Frozen(NamedTuple):
     """The part of the model that is fixed before training; no gradient reaches it.
 
     The training state and every checkpoint hold it beside the parameters. Learned cluster means start from
-    `cluster_means` but are parameters; `Frozen` itself never changes.
+    `cluster_means` but are parameters. Only `covariances` changes while training, by moments (`training.covariance`).
     """
 
     clusters: Clusters
@@ -34,6 +41,8 @@ class Frozen(NamedTuple):
     cluster_stddev: Float[Array, " k"]
     z_scale: Float[Array, ""]
     """Median standard deviation of the prior over the training faces; the decoder reads z in this unit."""
+    covariances: Covariances | None = None
+    """Of prior.kind="covariance"; None for all others."""
 
 
 class Condition(NamedTuple):
@@ -69,7 +78,11 @@ def init_frozen(key: Array, config: Config, landmarks: np.ndarray) -> Frozen:
     clusters = fit_clusters(faces, scheme, settings.count, settings.remove_roll, config.train.seed)
     means = init_cluster_means(key, settings.count, config.model.z_dim, config.prior.mean_norm)
     stddev = jnp.full((settings.count,), config.prior.stddev, jnp.float32)
-    frozen = Frozen(clusters, means, stddev, jnp.ones((), jnp.float32))
+    covariances = None
+    if config.prior.kind == "covariance":
+        z_dim = config.model.z_dim
+        covariances = init_covariances(settings.count, z_dim, min(config.prior.rank, z_dim))
+    frozen = Frozen(clusters, means, stddev, jnp.ones((), jnp.float32), covariances)
     weights = _weights(config.architecture, frozen, jnp.asarray(faces[:4096], jnp.float32))
     prior = make_prior(config.prior.kind, weights, frozen.cluster_means, frozen.cluster_stddev)
     return frozen._replace(z_scale=jnp.median(prior.reference.stddev).astype(jnp.float32))
@@ -117,7 +130,7 @@ def make_condition(
     )
     weights = _weights(architecture, frozen, landmarks)
     means = cluster_means(architecture, params, frozen)
-    prior = make_prior(architecture.prior.kind, weights, means, frozen.cluster_stddev)
+    prior = make_prior(architecture.prior.kind, weights, means, frozen.cluster_stddev, frozen.covariances)
     frame = make_frame(architecture.model, frozen.clusters.mean_shape, landmarks)
     return Condition(sketch, weights, prior, prior.reference, frame)
 
@@ -134,7 +147,11 @@ def abstract_frozen(architecture: Architecture) -> Frozen:
         return jax.ShapeDtypeStruct(sides, jnp.float32)
 
     clusters = Clusters(shape(count, points, 2), shape(points, 2))
-    return Frozen(clusters, shape(count, architecture.model.z_dim), shape(count), shape())
+    z_dim = architecture.model.z_dim
+    rank = min(architecture.prior.rank, z_dim)
+    fitted = architecture.prior.kind == "covariance"
+    covariances = Covariances(shape(z_dim), shape(z_dim, rank), shape(count, rank)) if fitted else None
+    return Frozen(clusters, shape(count, z_dim), shape(count), shape(), covariances)
 
 
 def _weights(architecture: Architecture, frozen: Frozen, landmarks: Float[Array, "b p 2"]) -> Float[Array, "b k"]:

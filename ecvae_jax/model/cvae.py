@@ -13,6 +13,7 @@ from ecvae_jax.config import Architecture, ModelConfig
 from ecvae_jax.gaussian import DiagGaussian
 from ecvae_jax.model.appearance import AppearanceEncoder
 from ecvae_jax.model.conditioning import Condition, abstract_frozen, make_condition
+from ecvae_jax.model.orthonormal import drawn_together
 from ecvae_jax.model.unet import StructureUNet
 
 
@@ -35,8 +36,8 @@ class CVAE(nn.Module):
         return DiagGaussian(reference.mean + reference.stddev * mean, reference.logvar + logvar)
 
     def decode(
-        self, z: Float[Array, "b d"], condition: Condition, z_scale: Float[Array, ""]
-    ) -> Float[Array, "b h w 3"]:
+        self, z: Float[Array, "n d"], condition: Condition, z_scale: Float[Array, ""]
+    ) -> Float[Array, "n h w 3"]:
         """Returns the mean image of p(x | c, z)."""
         return self.structure(z / z_scale, condition.sketch, condition.frame)
 
@@ -71,11 +72,13 @@ def encode(
 def decode(
     architecture: Architecture,
     params: PyTree,
-    z: Float[Array, "b d"],
+    z: Float[Array, "n d"],
     condition: Condition,
     z_scale: Float[Array, ""],
-) -> Float[Array, "b h w 3"]:
+) -> Float[Array, "n h w 3"]:
     """Returns the mean image of p(x | c, z) in [-1, 1], float32.
+
+    With b structures, n may be a multiple of b: row i has structure i % b, and each is encoded once.
 
     Args:
         z: for a relative posterior, from the prior of `condition`; `prior.transport` moves another z there.
@@ -95,5 +98,10 @@ def init_params(key: Array, architecture: Architecture) -> PyTree:
     frozen = abstract_frozen(architecture)
     # Only shapes matter to the initializers.
     condition = jax.eval_shape(partial(make_condition, architecture, None), frozen, landmarks)
-    inputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (image, condition, frozen.z_scale))
-    return jax.jit(CVAE(model).init)(key, *inputs)["params"]
+
+    @jax.jit
+    def draw(key: Array) -> PyTree:
+        inputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (image, condition, frozen.z_scale))
+        return drawn_together(lambda: CVAE(model).init(key, *inputs)["params"])
+
+    return draw(key)

@@ -19,7 +19,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ecvae_jax.config import ModelConfig
-from ecvae_jax.model.blocks import ORTHONORMAL, Conv, Residual, apply_layer, double, fold, unfold
+from ecvae_jax.model.blocks import Conv, Residual, apply_layer, double, fold, unfold
+from ecvae_jax.model.orthonormal import orthonormal
 from ecvae_jax.structure.warp import cell_centers, finer, resample, smooth_map
 
 FACE_SCALE = 0.22
@@ -105,7 +106,7 @@ class PictureDecoder(NamedTuple):
     def enter(self, maps: Float[Array, "b s s c"]) -> Float[Array, "b s s e"]:
         """Returns the coarsest maps, with z unrolled over them."""
         side, width = maps.shape[1], maps.shape[-1]
-        dense = nn.Dense(side * side * width, dtype=self.z.dtype, kernel_init=ORTHONORMAL, name="unrolled")
+        dense = nn.Dense(side * side * width, dtype=self.z.dtype, kernel_init=orthonormal, name="unrolled")
         unrolled = apply_layer(dense, self.z)
         return jnp.concatenate([maps, unrolled.reshape(-1, side, side, width)], axis=-1)
 

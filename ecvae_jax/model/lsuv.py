@@ -33,7 +33,7 @@ def init_unit_variance(
     """
 
     @jax.jit
-    def run(params: PyTree, inputs: tuple[Any, ...]) -> dict[str, Array]:
+    def run(params: PyTree, inputs: tuple[Any, ...]) -> tuple[PyTree, dict[str, Array]]:
         scales: dict[str, Array] = {}
 
         def rescale(layer: Layer, output: Array) -> Array:
@@ -45,15 +45,16 @@ def init_unit_variance(
 
         with observing(rescale):
             CVAE(architecture.model).apply({"params": params}, *inputs)
-        return scales
+        flat: dict[str, Any] = dict(flax.traverse_util.flatten_dict(params, sep="/"))
+        for path, scale in scales.items():
+            flat[f"{path}/kernel"] = flat[f"{path}/kernel"] * scale
+        return flax.traverse_util.unflatten_dict(flat, sep="/"), scales
 
-    scales = run(params, (image, condition, z_scale))
-    flat: dict[str, Any] = dict(flax.traverse_util.flatten_dict(params, sep="/"))
-    for path, scale in scales.items():
+    scaled, scales = run(params, (image, condition, z_scale))
+    for path, scale in jax.device_get(scales).items():
         if not np.isfinite(scale):
             raise ValueError(
                 f"layer {path}: output variance on the first batch is zero or not finite; unit-variance "
                 "initialization needs a batch of differing faces: check the records"
             )
-        flat[f"{path}/kernel"] = flat[f"{path}/kernel"] * scale
-    return flax.traverse_util.unflatten_dict(flat, sep="/")
+    return scaled

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ecvae_jax.config import ModelConfig
-from ecvae_jax.model.blocks import ORTHONORMAL, Conv, Down, Residual, apply_layer, double, fold, unfold
+from ecvae_jax.model.blocks import Conv, Down, Residual, apply_layer, double, fold, unfold
 from ecvae_jax.model.frames import FaceFrame, PictureFrame
+from ecvae_jax.model.orthonormal import orthonormal
 
 
 class StructureUNet(nn.Module):
@@ -22,9 +25,12 @@ class StructureUNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, z: Float[Array, "b d"], sketch: Float[Array, "b h w s"], frame: PictureFrame | FaceFrame
-    ) -> Float[Array, "b h w 3"]:
-        """Returns the mean image in [-1, 1], float32. z must have unit scale."""
+        self, z: Float[Array, "n d"], sketch: Float[Array, "b h w s"], frame: PictureFrame | FaceFrame
+    ) -> Float[Array, "n h w 3"]:
+        """Returns the mean image in [-1, 1], float32. z must have unit scale.
+
+        n may be a multiple of b: row i is then drawn under structure i % b, and each structure is encoded once.
+        """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         z = z.astype(dtype)
         maps = Conv(config.widths[0], kernel=1, dtype=dtype, name="stem")(fold(sketch.astype(dtype), config.patch))
@@ -36,8 +42,11 @@ class StructureUNet(nn.Module):
                 maps = Residual(width, dtype=dtype)(maps)
             skips.append(maps)
 
-        dense = nn.Dense(config.widths[-1], dtype=dtype, kernel_init=ORTHONORMAL, name="code")
+        dense = nn.Dense(config.widths[-1], dtype=dtype, kernel_init=orthonormal, name="code")
         code = jax.nn.silu(apply_layer(dense, z))
+        times = len(z) // len(sketch)
+        if times > 1:
+            maps, skips, frame = jax.tree.map(partial(_tile, times), (maps, skips, frame))
         decoder = frame.decoder(config, z, code)
         maps = decoder.enter(maps)
         for level in reversed(range(len(config.widths))):
@@ -51,3 +60,8 @@ class StructureUNet(nn.Module):
         pixels = Conv(3 * config.patch**2, kernel=3, dtype=dtype, name="image")(maps)
         drawn = jnp.tanh(unfold(pixels, config.patch).astype(jnp.float32))
         return decoder.finish(maps, drawn)
+
+
+def _tile(times: int, maps: Array) -> Array:
+    """Returns the rows of the maps, repeated as a whole."""
+    return jnp.tile(maps, (times,) + (1,) * (maps.ndim - 1))

@@ -19,7 +19,7 @@ from ecvae_jax.plan.hlo import Collective, collectives, hbm_bytes
 from ecvae_jax.synthesis.batches import PROGRAMS
 from ecvae_jax.training.parallel import make_mesh, shard_step
 from ecvae_jax.training.state import TrainState, abstract_state
-from ecvae_jax.training.step import AXIS, make_train_step, step_function
+from ecvae_jax.training.step import AXIS, make_train_step, read_by_step, step_function
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def compile_step(config: Config, topology: Topology, batch_size: int) -> Program
         )
     mesh, step = make_mesh(tpu_devices(topology)), make_train_step(config)
     state, hyper = placed((abstract_state(config), step.hyper), NamedSharding(mesh, PartitionSpec()))
-    batch = placed(abstract_batch(config, batch_size), NamedSharding(mesh, PartitionSpec(AXIS)))
+    batch = placed(read_by_step(config, abstract_batch(config, batch_size)), NamedSharding(mesh, PartitionSpec(AXIS)))
     return _compile(shard_step(step_function(step.program), mesh), topology, state, batch, hyper)
 
 

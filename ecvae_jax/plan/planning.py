@@ -102,7 +102,13 @@ def _times(topology: Topology, program: Program, efficiency: float) -> Roofline:
 
 
 _LIMITS = {"compute": "the matrix units", "memory": "the HBM's bandwidth", "collectives": "the links between chips"}
-_STATE = {"params": "parameters", "ema_params": "averaged parameters", "opt_state": "optimizer", "frozen": "frozen"}
+_STATE = {
+    "params": "parameters",
+    "ema_params": "averaged parameters",
+    "opt_state": "optimizer",
+    "frozen": "frozen",
+    "moments": "moments",
+}
 
 
 def to_lines(plan: Plan) -> list[str]:

@@ -24,6 +24,7 @@ from ecvae_jax.model.model import Model
 from ecvae_jax.model.ssim import structural_similarity
 from ecvae_jax.structure.warp import cell_centers, finer, resample, smooth_map
 from ecvae_jax.synthesis.batches import Images, Landmarks, check_faces, in_batches, transfer_plain
+from ecvae_jax.synthesis.batches import encode as encode_faces
 
 _FIELD = 32
 """Side of the grid on which the map between two faces is computed."""
@@ -134,6 +135,20 @@ def transfer_adapted(
     return drawn
 
 
+def fit_source(
+    model: Model, images: Images, landmarks: Landmarks, adaptation: AdaptConfig
+) -> tuple[PyTree, Float[Array, "1 d"]]:
+    """Returns the parameters and z that draw one source: its posterior mean, or those adapted to it.
+
+    Raises:
+        ValueError: the image or the landmarks do not fit the model's size or scheme.
+    """
+    check_faces(model.config, images, landmarks)
+    if adaptation.steps:
+        return _fit(model.architecture, adaptation, model.params, model.frozen, images, landmarks)
+    return model.params, encode_faces(model, images, landmarks).mean
+
+
 def lay_photo_over(
     image: Float[Array, "b h w 3"],
     reconstruction: Float[Array, "b h w 3"],
@@ -152,19 +167,34 @@ def lay_photo_over(
         image: the sources, in [-1, 1]; `reconstruction` and `drawn` are the model's.
         share: weight of the photo where it agrees fully, 0 to 1.
     """
-    size = image.shape[1]
+    places, weight = photo_weight(reconstruction, drawn, landmarks, target_landmarks, share)
+    return drawn + weight * (resample(image, finer(places, image.shape[1])) - drawn)
+
+
+def photo_weight(
+    reconstruction: Float[Array, "b h w 3"],
+    drawn: Float[Array, "b h w 3"],
+    landmarks: Float[Array, "b p 2"],
+    target_landmarks: Float[Array, "b p 2"],
+    share: Float[Array, ""] | float = 1.0,
+) -> tuple[Float[Array, "b f f 2"], Float[Array, "b h w 1"]]:
+    """Returns where each cell of a coarse grid over the drawn image lies in the photo, and the photo's weight there.
+
+    The arguments are those of `lay_photo_over`. A photo of higher resolution is laid over by the same two.
+    """
+    size = drawn.shape[1]
     places = smooth_map(target_landmarks, landmarks, _FIELD, pinned=True)
     down, right = (jnp.asarray(jnp.gradient(places, 1 / _FIELD, axis=axis)) for axis in (1, 2))
     area = right[..., 0] * down[..., 1] - right[..., 1] * down[..., 0]
     usual = jnp.abs(jnp.median(area, axis=(1, 2), keepdims=True)) + 1e-6
-    here = jnp.broadcast_to(cell_centers(size)[None], (len(image), size, size, 2))
+    here = jnp.broadcast_to(cell_centers(size)[None], (len(drawn), size, size, 2))
     trust = resample(jnp.clip(area / usual, 0.0, 1.0)[..., None], here)
     fine = finer(places, size)
     inside = jnp.min(jnp.minimum(fine, 1.0 - fine), axis=-1, keepdims=True)
     trust = trust * jnp.clip(inside / _EDGE + 0.5, 0.0, 1.0)
     difference = jnp.mean(jnp.abs(resample(reconstruction, fine) - drawn), axis=-1, keepdims=True)
     agreement = jnp.exp(-jnp.square(_local_mean(trust * difference) / _TOLERANCE))
-    return drawn + share * trust * agreement * (resample(image, fine) - drawn)
+    return places, share * trust * agreement
 
 
 def _local_mean(maps: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:

@@ -157,8 +157,8 @@ def _sample(
         mean, stddev = condition.reference.mean[0], condition.reference.stddev[0]
         if density is not None:
             return mean + stddev * density.sample(key, temperature)
-        z = condition.prior.sample(key)[0]
-        return jnp.where(temperature == 1.0, z, mean + temperature * (z - mean))  # bit-identical to z at 1
+        z, center = condition.prior.sample(key)[0], condition.prior.center[0]
+        return jnp.where(temperature == 1.0, z, center + temperature * (z - center))  # bit-identical to z at 1
 
     return jax.vmap(draw)(jax.random.wrap_key_data(key_data), landmarks)
 

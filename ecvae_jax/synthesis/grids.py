@@ -15,8 +15,8 @@ from ecvae_jax.data.portraits import load_portraits
 from ecvae_jax.files import check_output
 from ecvae_jax.images import enlarge, save_png, sketch_image, tile
 from ecvae_jax.model.model import Model, condition_of
-from ecvae_jax.synthesis.adapt import transfer_adapted
 from ecvae_jax.synthesis.batches import sample
+from ecvae_jax.synthesis.cross import transfer_cross
 from ecvae_jax.synthesis.density import density_of
 
 
@@ -40,11 +40,7 @@ def write_transfer_grid(
     check_output(out, [*sources, *targets])
     model = load_model(checkpoint)
     rows, columns = load_portraits(model, sources), load_portraits(model, targets)
-    count = len(columns.landmarks)
-    images, landmarks = (np.repeat(array, count, axis=0) for array in (rows.images, rows.landmarks))
-    target_landmarks = np.tile(columns.landmarks, (len(rows.landmarks), 1, 1))
-    drawn = transfer_adapted(model, images, landmarks, target_landmarks, transport, adapt)
-    drawn = drawn.reshape(-1, count, *rows.images.shape[1:])
+    drawn = transfer_cross(model, rows.images, rows.landmarks, columns.landmarks, transport, adapt)
     source_sketches, target_sketches = _sketches(model, rows.landmarks), _sketches(model, columns.landmarks)
     grid = [[None, None, *columns.images], [None, None, *target_sketches]]
     grid += [[rows.images[i], source_sketches[i], *drawn[i]] for i in range(len(drawn))]

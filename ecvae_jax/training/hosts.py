@@ -5,6 +5,7 @@ Every host runs the same command; `jax.distributed` connects them.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -17,12 +18,18 @@ import jax.numpy as jnp
 from jax.experimental import multihost_utils
 
 from ecvae_jax.agreement import check_devices
+from ecvae_jax.training.rendezvous import RendezvousError, find_host0, gather_hosts
 from ecvae_jax.training.supervisor import ALONE, BY_HAND, check_hosts
 
 SILENCE = 30
 """Seconds without a heartbeat after which a host counts as lost and the others stop; ECVAE_HOST_TIMEOUT changes it."""
 
 _PATIENCE = 300  # seconds for all hosts to come up: a pod's do not start together
+
+_ENDING = 10  # seconds, with the silence: a training that has lost a host has left host 0's port by then
+
+_jax_sigterm: ctypes.Array[ctypes.c_char] | None = None
+"""JAX's disposition of SIGTERM, a `struct sigaction`, while Python's is in its place."""
 
 # Words in the error messages of JAX's runtime after another host has vanished.
 _LOST = (
@@ -47,7 +54,7 @@ def join_hosts(hosts: str) -> None:
         hosts: "one", INDEX/COUNT@ADDRESS:PORT, or "auto": from the environment (Cloud TPU, GKE, Slurm, MPI).
 
     Raises:
-        ValueError: no cluster is detected, or the other hosts do not answer.
+        ValueError: no cluster is detected, host 0's port is taken, or the other hosts do not answer.
         DisagreementError: the hosts have other devices.
         jax.errors.JaxRuntimeError: a host is lost directly after joining (`is_lost_host`).
     """
@@ -57,6 +64,13 @@ def join_hosts(hosts: str) -> None:
     found = BY_HAND.fullmatch(hosts)
     address, count, index = (found[3], int(found[2]), int(found[1])) if found else (None, None, None)
     silence = int(os.environ.get("ECVAE_HOST_TIMEOUT", SILENCE))
+    try:
+        if address is not None and index == 0:
+            gather_hosts(address, count or 1, _PATIENCE)
+        elif address is not None:
+            find_host0(address, index or 0, count or 1, _PATIENCE, silence + _ENDING)
+    except RendezvousError as error:
+        raise ValueError(f"hosts={hosts!r}: {error}") from None
     try:
         jax.distributed.initialize(
             address, count, index,
@@ -73,9 +87,31 @@ def join_hosts(hosts: str) -> None:
             f"hosts={hosts!r}: cannot connect to the other hosts ({reason}); is every host started, and can each "
             f"reach host 0 at {address}?"
         ) from error
+    _take_sigterm()
     check_devices()
     multihost_utils.sync_global_devices("joined")  # connects one device of each host with the same one of the others
     sync_hosts()  # connects all devices
+
+
+def _take_sigterm() -> None:
+    """Puts Python's handler of SIGTERM back, which JAX's runtime has replaced: it ends the process.
+
+    JAX's handler only asks all hosts for a common step to stop after, and the first one compiles for minutes.
+    """
+    global _jax_sigterm
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGTERM"):
+        buffer = ctypes.create_string_buffer(1024)  # more than a `struct sigaction` of any system
+        if ctypes.CDLL(None).sigaction(int(signal.SIGTERM), None, buffer) == 0:
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+            _jax_sigterm = buffer
+
+
+def _give_sigterm() -> None:
+    """Puts JAX's handler of SIGTERM in the place of Python's."""
+    global _jax_sigterm
+    if _jax_sigterm is not None:
+        ctypes.CDLL(None).sigaction(int(signal.SIGTERM), _jax_sigterm, None)
+        _jax_sigterm = None
 
 
 def sync_hosts() -> None:
@@ -111,7 +147,7 @@ class StopRequest:
     """Turns the first Ctrl-C or SIGTERM into a request to stop after the current step; the second one interrupts.
 
     With several hosts JAX's runtime handles SIGTERM: all hosts agree on a step to stop after. A Ctrl-C is resent as
-    SIGTERM.
+    SIGTERM. Enter `catching` after the first step: before it nothing is lost, and SIGTERM ends the process.
     """
 
     def __init__(self) -> None:
@@ -139,6 +175,7 @@ class StopRequest:
             return
         numbers = (signal.SIGINT,) if jax.process_count() > 1 else (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, self._request) for number in numbers}
+        _give_sigterm()
         try:
             yield
         finally:

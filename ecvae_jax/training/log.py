@@ -78,9 +78,11 @@ class Reporter:
         speed = steps * self._config.batch_size / max(seconds, 1e-9)
         left = (self._config.steps - step) * self._config.batch_size / speed if speed else float("inf")
         self._curves.point(step, {**values, "images_per_second": speed, "seconds": seconds, **readings})
+        ssim = f"ssim {values['ssim']:.3f}  " if "ssim" in values else ""
+        perceptual = f"lpips {values['perceptual']:.3f}  " if "perceptual" in values else ""
         line = (
             f"step {step}/{self._config.steps}  loss {values['loss']:.1f}  recon_nll {values['recon_nll']:.1f}  "
-            f"kl {values['kl']:.1f}  ssim {values['ssim']:.3f}  clusters {values['effective_clusters']:.1f}  "
+            f"kl {values['kl']:.1f}  {ssim}{perceptual}clusters {values['effective_clusters']:.1f}  "
             f"{speed:.1f} images/s"
         )
         if self._bar is not None:

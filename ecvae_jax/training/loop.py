@@ -35,7 +35,7 @@ from ecvae_jax.training.parallel import (
 )
 from ecvae_jax.training.preview import device_views, draw_views, first_examples, save_bad_batch
 from ecvae_jax.training.state import TrainState, abstract_state, count_params, init_state, stored_part
-from ecvae_jax.training.step import Metrics, make_train_step
+from ecvae_jax.training.step import Metrics, make_train_step, read_by_step
 from ecvae_jax.training.workdir import lock_workdir
 
 
@@ -136,7 +136,10 @@ def _run(
 ) -> Outcome:
     """Runs the steps from `state` to the last one, or to an interruption; `averages` are those of `state`."""
     start = int(state.step)
-    step_over_devices = map_step(make_train_step(config), config.train.parallel)
+    train_step, every = make_train_step(config), config.objective.perceptual_every
+    step_over_devices = map_step(train_step, config.train.parallel)
+    # Two programs: XLA runs convolutions inside lax.cond 3 times slower on a CPU (benchmarks/perceptual.py).
+    between = step_over_devices if every == 1 else map_step(train_step.without_perceptual(), config.train.parallel)
     batches_from = partial(
         training_batches,
         faces,
@@ -150,8 +153,6 @@ def _run(
     batches = batches_from(start)
     first_host = is_first_host()
     stop = StopRequest()
-    if jax.process_count() > 1:  # all hosts stop after the same step
-        signals.enter_context(stop.catching())
     with (
         Reporter(config.train, workdir, start, writes=first_host) as report,
         StepMonitor(config.train, workdir, start, profile, report.say) as monitor,
@@ -167,9 +168,12 @@ def _run(
         means: Mapping[str, float] = {}
         for step in range(start + 1, config.train.steps + 1):
             with monitor.step(step):
-                state, metrics = step_over_devices(state, next(batches))
-            if step == start + 1 and jax.process_count() == 1:
+                mapped = between if (step - 1) % every else step_over_devices
+                state, metrics = mapped(state, read_by_step(config, next(batches)))
+            if step == start + 1:
                 # Not before: nothing is lost by then, and the first step compiles longer than a preempted machine runs.
+                if jax.process_count() > 1:
+                    jax.block_until_ready(metrics)  # the other hosts compile too
                 signals.enter_context(stop.catching())
             monitor.dispatched(step, metrics)
             if on_step is not None:

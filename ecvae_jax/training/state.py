@@ -14,21 +14,26 @@ from jaxtyping import Array, Float, Int, PyTree, UInt32
 
 from ecvae_jax.checkpoints.store import Stored
 from ecvae_jax.config import Config
-from ecvae_jax.model.conditioning import Frozen, add_learned_means, init_frozen, make_condition
+from ecvae_jax.data.feature_weights import load_lpips
+from ecvae_jax.model.conditioning import Frozen, add_learned_means, compiled_condition, init_frozen
 from ecvae_jax.model.cvae import init_params
 from ecvae_jax.model.lsuv import init_unit_variance
 from ecvae_jax.model.model import abstract_arrays
+from ecvae_jax.model.perceptual import PerceptualWeights
 from ecvae_jax.objective import Views
+from ecvae_jax.training.covariance import Moments, init_moments
 
 
 class TrainState(NamedTuple):
-    """The arrays that a step updates, and the frozen part, which stays bitwise unchanged."""
+    """The arrays that a step updates, and the frozen part, of which only fitted covariances change."""
 
     step: Int[Array, ""]
     params: PyTree
     ema_params: PyTree
     opt_state: optax.OptState
     frozen: Frozen
+    moments: Moments | None = None
+    """Of the posteriors, for prior.kind="covariance"; None for all others."""
 
 
 class Hyperparameters(NamedTuple):
@@ -45,10 +50,16 @@ class Hyperparameters(NamedTuple):
     beta: Float[Array | np.ndarray, ""]
     beta_ramp_steps: Int[Array | np.ndarray, ""]
     color_jitter: Float[Array | np.ndarray, ""]
+    perceptual: PerceptualWeights | None = None
+    """None: the step has no LPIPS. Arguments, because as constants they enlarge the program by up to 59 MB."""
 
 
 def hyperparameters(config: Config) -> Hyperparameters:
-    """Returns the constants of a training as host arrays."""
+    """Returns the constants of a training as host arrays.
+
+    Raises:
+        MissingExtraError: `objective.perceptual_weight` needs the extra lpips.
+    """
     steps, optim = config.train.steps, config.optim
     warmup = min(optim.warmup_steps, steps - 1)
     return Hyperparameters(
@@ -61,6 +72,9 @@ def hyperparameters(config: Config) -> Hyperparameters:
         beta=np.asarray(config.objective.beta, np.float32),
         beta_ramp_steps=np.asarray(round(config.objective.beta_ramp * steps), np.int32),
         color_jitter=np.asarray(config.data.color_jitter, np.float32),
+        perceptual=load_lpips("vgg16", config.objective.perceptual_taps)
+        if config.objective.perceptual_weight
+        else None,
     )
 
 
@@ -127,29 +141,38 @@ def init_state(config: Config, landmarks: np.ndarray, first: Views) -> TrainStat
     means_key, params_key = jax.random.split(jax.random.key(config.train.seed))
     frozen = init_frozen(means_key, config, landmarks)
     params = init_params(params_key, architecture)
-    condition = make_condition(architecture, None, frozen, first.landmarks)
+    condition = compiled_condition(architecture, None, frozen, first.landmarks)
     params = init_unit_variance(architecture, params, first.image, condition, frozen.z_scale)
     params = add_learned_means(config, params, frozen)
-    # A copy: the step donates its input, and a buffer may be donated only once.
-    ema_params = jax.tree.map(jnp.copy, params)
-    return TrainState(jnp.zeros((), jnp.int32), params, ema_params, _init_optimizer(config, params), frozen)
+
+    @jax.jit  # a copy of the parameters: the step donates its input, and a buffer may be donated only once
+    def start(params: PyTree) -> tuple[Array, PyTree, optax.OptState]:
+        return jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params), _init_optimizer(config, params)
+
+    step, ema_params, opt_state = start(params)
+    return TrainState(step, params, ema_params, opt_state, frozen, _init_moments(frozen))
 
 
 def abstract_state(config: Config) -> TrainState:
     """Returns the state as `jax.ShapeDtypeStruct`s; computes nothing."""
     params, frozen = abstract_arrays(config)
     opt_state = jax.eval_shape(lambda params: _init_optimizer(config, params), params)
-    return TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, params, opt_state, frozen)  # type: ignore[arg-type]
+    step, moments = jax.ShapeDtypeStruct((), jnp.int32), jax.eval_shape(_init_moments, frozen)
+    return TrainState(step, params, params, opt_state, frozen, moments)  # type: ignore[arg-type]
 
 
 def stored_part(state: TrainState) -> Stored:
     """Returns the arrays that a checkpoint stores beside the step."""
-    return Stored(state.params, state.ema_params, state.opt_state, state.frozen)
+    return Stored(state.params, state.ema_params, state.opt_state, state.frozen, state.moments)
 
 
 def count_params(params: PyTree) -> int:
     """Returns the number of trained parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _init_moments(frozen: Frozen) -> Moments | None:
+    return None if frozen.covariances is None else init_moments(frozen.covariances)
 
 
 def _init_optimizer(config: Config, params: PyTree) -> optax.OptState:

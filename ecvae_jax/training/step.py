@@ -13,7 +13,9 @@ from jaxtyping import Array, Float, PyTree
 
 from ecvae_jax.config import Architecture, Config
 from ecvae_jax.images import to_float
-from ecvae_jax.objective import Terms, Views, loss_terms
+from ecvae_jax.objective import Terms, Views, loss_and_posterior, loss_terms
+from ecvae_jax.prior import CovariancePrior
+from ecvae_jax.training.covariance import Moments, batch_moments, fit_step
 from ecvae_jax.training.state import (
     Hyperparameters,
     TrainState,
@@ -32,10 +34,18 @@ StepFunction = Callable[[TrainState, Batch, Hyperparameters], tuple[TrainState, 
 
 
 def to_views(batch: Batch) -> Views:
-    """Returns a batch of `data.batches` as views with float images in [-1, 1]."""
+    """Returns a batch of `data.batches` as views with float images in [-1, 1]; without a source, both are one."""
+    if "source_image" not in batch:
+        image, landmarks = to_float(batch["image"]), batch["landmarks"]
+        return Views(image, landmarks, image, landmarks)
     return Views(
         to_float(batch["source_image"]), batch["source_landmarks"], to_float(batch["image"]), batch["landmarks"]
     )
+
+
+def read_by_step(config: Config, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the part of a batch that the step needs: in self-reconstruction the source is the target."""
+    return {name: value for name, value in batch.items() if config.data.pairs or not name.startswith("source_")}
 
 
 def jitter_colors(key: Array, views: Views, strength: Float[Array, ""] | float) -> Views:
@@ -82,6 +92,10 @@ class TrainStep(NamedTuple):
         """Returns the next state and the metrics of this step."""
         return step_function(self.program)(state, batch, self.hyper)
 
+    def without_perceptual(self) -> TrainStep:
+        """Returns the step without LPIPS, for those between every N-th."""
+        return self._replace(hyper=self.hyper._replace(perceptual=None))
+
 
 def make_train_step(config: Config) -> TrainStep:
     """Returns the step of an experiment: its program and its hyperparameters."""
@@ -113,15 +127,22 @@ def step_function(program: StepProgram) -> StepFunction:
         if program.jitters:
             jitter_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys[:, 0])
             strength = jnp.asarray(hyper.color_jitter)
-            views = jax.vmap(jitter_colors, in_axes=(0, 0, None))(jitter_keys, views, strength)
+            jittered = jax.vmap(jitter_colors, in_axes=(0, 0, None))(jitter_keys, views, strength)
+            views = views._replace(source_image=jittered.source_image, image=jittered.image)
 
-        def objective(params: PyTree) -> tuple[Float[Array, ""], Terms]:
-            terms, _ = loss_terms(architecture, params, state.frozen, views, noise, keys[:, 1], beta, AXIS)
-            return jnp.mean(terms.loss), terms
+        def objective(params: PyTree) -> tuple[Float[Array, ""], tuple[Terms, Moments | None]]:
+            given = (architecture, params, state.frozen, views, noise, keys[:, 1], beta, AXIS, hyper.perceptual)
+            if state.moments is None:
+                terms, _ = loss_terms(*given)
+                return jnp.mean(terms.loss), (terms, None)
+            terms, _, posterior, source = loss_and_posterior(*given)
+            assert isinstance(source.prior, CovariancePrior)
+            sums = batch_moments(posterior, source.prior, source.cluster_weights, state.frozen.cluster_stddev)
+            return jnp.mean(terms.loss), (terms, sums)
 
-        gradient, terms = jax.grad(objective, has_aux=True)(state.params)
-        gradient = jax.lax.pmean(gradient, AXIS)
-        means = {name: jnp.mean(value) for name, value in terms._asdict().items()}
+        gradient, (terms, sums) = jax.grad(objective, has_aux=True)(state.params)
+        gradient, sums = jax.lax.pmean(gradient, AXIS), jax.lax.psum(sums, AXIS)
+        means = {name: jnp.mean(value) for name, value in terms._asdict().items() if value is not None}
         means["elbo"] = jnp.mean(terms.elbo)
         metrics = jax.lax.pmean(means, AXIS)
         metrics["gradient_norm"] = optax.tree.norm(gradient)
@@ -147,7 +168,12 @@ def step_function(program: StepProgram) -> StepFunction:
         params, ema_params, opt_state = jax.lax.cond(
             finite, update, skip, state.params, state.ema_params, state.opt_state
         )
-        return TrainState(state.step + 1, params, ema_params, opt_state, state.frozen), metrics
+        frozen, moments = state.frozen, state.moments
+        if moments is not None and sums is not None:
+            # A skipped step has no posteriors: its sums may be NaN.
+            sums = jax.tree.map(lambda new: jnp.where(finite, new, 0.0), sums)
+            frozen, moments = fit_step(architecture.prior, frozen, moments, sums, state.step + 1)
+        return TrainState(state.step + 1, params, ema_params, opt_state, frozen, moments), metrics
 
     return train_step
 

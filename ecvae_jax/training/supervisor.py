@@ -36,6 +36,8 @@ def check_hosts(hosts: str) -> None:
     found = BY_HAND.fullmatch(hosts)
     if not found:
         raise ValueError(f"hosts={hosts!r}: must be one, auto or INDEX/COUNT@ADDRESS:PORT, such as 0/2@10.0.0.1:1234")
+    if not 0 < int(found[3].rpartition(":")[2]) < 65536:
+        raise ValueError(f"hosts={hosts!r}: PORT must be between 1 and 65535")
     if not int(found[1]) < int(found[2]):
         raise ValueError(f"hosts={hosts!r}: INDEX counts from 0, so the last of {found[2]} is {int(found[2]) - 1}")
 
@@ -57,7 +59,10 @@ def supervise(arguments: Sequence[str]) -> tuple[int, bool]:
         preexec_fn=_die_with_parent,
     )
 
+    forwarded: set[int] = set()
+
     def forward(number: int, frame: FrameType | None) -> None:
+        forwarded.add(number)
         with suppress(ProcessLookupError):
             process.send_signal(number)
 
@@ -68,6 +73,8 @@ def supervise(arguments: Sequence[str]) -> tuple[int, bool]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if code == -signal.SIGTERM and signal.SIGTERM in forwarded:  # before the child had its handler
+        return TRY_AGAIN, False
     return (code if code >= 0 else 128 - code), code == -signal.SIGABRT
 
 

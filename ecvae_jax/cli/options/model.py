@@ -11,6 +11,7 @@ import tyro
 
 from ecvae_jax.config import AdaptConfig
 from ecvae_jax.files import check_output, lies_in
+from ecvae_jax.video.options import OUT_SUFFIXES, VideoConfig, is_video
 
 _IMAGE_FOLDERS = ("source", "target", "model", "plain", "copy", "warp", "reconstruction")
 """Folders of `evaluate --save-images`."""
@@ -40,25 +41,60 @@ def _inputs(checkpoint: Path | None, *specs: str | None) -> list[str | Path]:
 
 @dataclass(frozen=True)
 class TransferOptions:
-    """Draws every source's appearance under every target's structure, as one PNG."""
+    """Draws every source's appearance under every target's structure, as one PNG, or moves a source as a video.
+
+    A video, if OUT ends in .mp4, .mov, .mkv or .gif: one source with the motion of one driver video, or on a walk.
+    """
 
     source: tuple[str, ...]
     """Appearances: photos, or faces of records as RECORDS:SPLIT:INDICES (rendered:test:0,24)."""
-    target: tuple[str, ...]
-    """Structures: photos or faces of records, as above."""
+    target: tuple[str, ...] = ()
+    """Structures: photos or faces of records, as above; for a video, one driver video."""
     checkpoint: Path | None = None
     """Working directory of a training, the folder of one step in it, or a bundled model (face128, face256). Default:
     face256 on a GPU or TPU, else face128."""
     out: Path = Path("transfer.png")
-    """PNG to write: targets and their sketches at the top, sources and their sketches at the left."""
+    """PNG to write: targets and their sketches at the top, sources and their sketches at the left. Or a video."""
+    video: Annotated[VideoConfig, tyro.conf.arg(name="")] = field(default_factory=VideoConfig)
     transport: bool = True
     """Transport z from the prior of the source's structure to that of the target's."""
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     enlarge: int = 1
-    """Integer factor by which the PNG is enlarged."""
+    """Integer factor by which the picture is enlarged."""
 
     def __post_init__(self) -> None:
-        _check_picture(self.out, self.enlarge, inputs=_inputs(self.checkpoint, *self.source, *self.target))
+        """Checks the options before anything is loaded."""
+        inputs = _inputs(self.checkpoint, *self.source, *self.target)
+        if is_video(self.out):
+            self._check_video()
+            check_output(self.out, inputs)
+            return
+        if self.video != VideoConfig():
+            raise ValueError(f"out={str(self.out)!r}: a video ends in {', '.join(OUT_SUFFIXES)}; give such a name")
+        _check_picture(self.out, self.enlarge, inputs=inputs)
+        if not self.target:
+            raise ValueError("target=(): name a photo, a face of records, or a driver video with --out FILE.mp4")
+        self._check_pictures()
+
+    def _check_pictures(self) -> None:
+        from ecvae_jax.data.photos.sources.video import VIDEO_SUFFIXES  # late: NumPy
+
+        videos = [name for name in self.target if Path(name).suffix.lower() in VIDEO_SUFFIXES]
+        if videos:
+            raise ValueError(
+                f"target={videos[0]!r}: a driver video needs --out FILE.mp4 (or {', '.join(OUT_SUFFIXES)})"
+            )
+
+    def _check_video(self) -> None:
+        several = len(self.source) != 1 or len(self.target) > 1
+        if several:
+            raise ValueError(f"{len(self.source)} sources, {len(self.target)} targets: a video has one of each")
+        if bool(self.target) == (self.video.path is not None):
+            raise ValueError("a video needs either --target DRIVER.mp4 or --path smile; give one of them")
+        if self.enlarge < 1:
+            raise ValueError(f"enlarge={self.enlarge}: must be at least 1")
+        if self.video.paste and self.enlarge > 1:
+            raise ValueError(f"enlarge={self.enlarge}: a pasted video has the photo's size; remove one of both")
 
 
 @dataclass(frozen=True)
@@ -118,6 +154,9 @@ class EvaluateOptions:
     """Split of the records. Its people should not be training people."""
     pairs: tuple[Path, Path] | None = None
     """Two folders of photos instead of records, SOURCES TARGETS. Files of the same name show the same person."""
+    video: tuple[Path, Path] | None = None
+    """A video and its driver, VIDEO DRIVER, instead of pairs: jitter at rest, lost or shifted frames, flicker, audio.
+    --out writes them as JSON."""
     limit: int = 500
     """Largest number of pairs. A pair is two views of one person, in one sitting (light, background) where the records
     name sittings. Records of a photo folder do not: their pairs are two photos of one person."""
@@ -147,6 +186,7 @@ class EvaluateOptions:
             raise ValueError(f"limit={self.limit}: must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed={self.seed}: must not be negative")
+        self._check_video()
         if self.pairs is not None and self.source_view != "any":
             raise ValueError(f"source_view={self.source_view!r}: is only for records; --pairs names the sources itself")
         for name in ("out", "markdown", "figure"):
@@ -159,11 +199,18 @@ class EvaluateOptions:
             raise ValueError(f"save_images={str(self.save_images)!r}: is a file; give a folder name")
         self._check_outputs()
 
+    def _check_video(self) -> None:
+        if self.video is None:
+            return
+        other = [n for n in ("pairs", "markdown", "figure", "save_images", "features") if getattr(self, n) is not None]
+        if other:
+            raise ValueError(f"{other[0]}={str(getattr(self, other[0]))!r}: is for pairs; --video writes only --out")
+
     def _check_outputs(self) -> None:
         from ecvae_jax.data.photos.photo import PHOTO_SUFFIXES  # late: NumPy
 
         photos = list(self.pairs or ())
-        inputs = _inputs(self.checkpoint, None if photos else self.data)
+        inputs = _inputs(self.checkpoint, None if photos else self.data, *map(str, self.video or ()))
         outputs = [path for path in (self.out, self.markdown, self.figure) if path is not None]
         if len({path.resolve() for path in outputs}) < len(outputs):
             raise ValueError("out, markdown and figure: two of them are one file; give three names")

@@ -75,14 +75,14 @@ def _load(videos: list[tuple[Path, list[int]]], start: int) -> Iterator[Loaded]:
 
 
 def _frames(file: Path, wanted: set[int]) -> Iterator[Loaded]:
-    with _open(file) as container:
+    with open_container(file) as container:
         for number, frame in enumerate(container.decode(video=0)):
             if number in wanted:
                 time = None if frame.time is None else round(float(frame.time), 3)
-                yield Loaded(_upright(frame, container.streams.video[0]), {"time": time})
+                yield Loaded(upright_frame(frame, container.streams.video[0]), {"time": time})
 
 
-def _upright(frame: Any, stream: Any) -> UInt8[np.ndarray, "h w 3"] | BadPhotoError:
+def upright_frame(frame: Any, stream: Any) -> UInt8[np.ndarray, "h w 3"] | BadPhotoError:
     """Returns a frame as a player shows it: with square pixels and turned by the display matrix, or why not.
 
     Phones store portraits sideways and state the turn; DV and DVD store pixels that are not square.
@@ -113,11 +113,11 @@ def _upright(frame: Any, stream: Any) -> UInt8[np.ndarray, "h w 3"] | BadPhotoEr
 
 def _packets(file: Path) -> Iterator[bool]:
     """Yields for each packet whether it is a frame. Decodes none: the length in a container's header is often wrong."""
-    with _open(file) as container:
+    with open_container(file) as container:
         yield from (packet.size > 0 for packet in container.demux(video=0))
 
 
-def _open(file: Path) -> Any:
+def open_container(file: Path) -> Any:
     """Returns the open container. libav chooses by content: a playlist in a .mp4 would open other files and URLs."""
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
     return _import_av().open(f"file:{file.absolute()}", options=options)

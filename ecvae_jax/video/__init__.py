@@ -1,0 +1,1 @@
+"""Videos: a driver's face tracked and smoothed, its motion given to a source, frames drawn and written."""
