@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
 from ecvae_jax.data.faces import load_faces
-from ecvae_jax.structure.warp import cell_centers, finer, resample, smooth_map
+from ecvae_jax.structure import warp
+from ecvae_jax.structure.warp import cell_centers
+
+smooth_map = jax.jit(warp.smooth_map, static_argnums=2)
+finer = jax.jit(warp.finer, static_argnums=1)
+resample = jax.jit(warp.resample)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +88,7 @@ def test_finer_keeps_a_straight_map_straight() -> None:
 def test_the_map_is_differentiable_where_landmarks_coincide(frontal) -> None:
     closed = np.array(frontal[:1])
     closed[:, 61:64] = closed[:, [67, 66, 65]]  # the lips touch
-    gradient = jax.grad(lambda face: jnp.sum(smooth_map(face, jnp.asarray(frontal[1:2]), 8) ** 2))(jnp.asarray(closed))
+    slope = jax.jit(jax.grad(lambda face: jnp.sum(smooth_map(face, jnp.asarray(frontal[1:2]), 8) ** 2)))
+    gradient = slope(jnp.asarray(closed))
     assert jnp.isfinite(gradient).all()
     assert (jnp.abs(gradient) > 0).any()

@@ -67,13 +67,21 @@ def everything_else(tiny_config: Config) -> Config:
 
 
 @pytest.mark.devices
-@pytest.mark.parametrize("prior", [pytest.param("equilibrium", marks=pytest.mark.slow), "mixture"])
+@pytest.mark.parametrize(
+    ("prior", "other"),
+    [
+        ("equilibrium", False),  # its programs are those of other tests, so it is fast
+        pytest.param("equilibrium", True, marks=pytest.mark.slow),
+        pytest.param("mixture", False, marks=pytest.mark.slow),
+    ],
+)
 def test_several_devices_give_the_losses_of_one_by_both_maps(
-    tiny_config: Config, everything_else: Config, tiny_batch, fresh_state, monkeypatch: pytest.MonkeyPatch, prior: str
-) -> None:
-    """The equilibrium prior in the face frame with jittered colors, the mixture without either."""
+    tiny_config: Config, everything_else: Config, tiny_batch, fresh_state, monkeypatch: pytest.MonkeyPatch, prior: str,
+    other: bool,
+) -> None:  # fmt: skip
+    """Each prior; `other`: in the face frame and with jittered colors."""
     assert jax.device_count() > 1
-    config = dataclasses.replace(tiny_config if prior == "mixture" else everything_else, prior=PriorConfig(kind=prior))
+    config = dataclasses.replace(everything_else if other else tiny_config, prior=PriorConfig(kind=prior))
     _, one = run(config, fresh_state(config), tiny_batch, "shard_map", monkeypatch, 1)
     for kind in ("shard_map", "pmap"):
         _, several = run(config, fresh_state(config), tiny_batch, kind, monkeypatch, jax.device_count())
