@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Builds the documentation into build/docs: pages, reference, executed notebooks. A warning or a failed cell fails it.
+# Open build/docs/index.html. ECVAE_DOCS_NOTEBOOKS=off skips the notebooks' cells while you write a page.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. launch/environment.sh docs
+export JAX_PLATFORMS=cpu PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+
+rm -rf build/docs
+"$PYTHON" -m sphinx --quiet --fail-on-warning --keep-going -c docs -d build/docs-pages . build/docs
+echo '<!doctype html><meta http-equiv="refresh" content="0; url=docs/index.html"><title>ecvae_jax</title>' >build/docs/index.html
+echo "written: build/docs/index.html" >&2
