@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import importlib.util
 import inspect
 import io
 import os
@@ -31,9 +32,9 @@ def fill_in(page: str) -> str:
 
 def missing_names(documented: Collection[str]) -> list[str]:
     """Returns the public names of the package that `documented`, full names such as `ecvae_jax.train`, lacks."""
-    names = [name for name in dir(ecvae_jax) if not name.startswith("_")]
     # `dir` also has the rooms that were imported meanwhile.
-    public = {f"ecvae_jax.{name}" for name in names if not isinstance(getattr(ecvae_jax, name), types.ModuleType)}
+    names = (f"ecvae_jax.{name}" for name in dir(ecvae_jax) if not name.startswith("_"))
+    public = {name for name in names if importlib.util.find_spec(name) is None}
     return sorted(public - {*documented})
 
 
