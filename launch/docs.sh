@@ -6,6 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/environment.sh docs
 export JAX_PLATFORMS=cpu PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+# Another build, and the second notebook, find the programs that were compiled before; the results are the same.
+export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/build/docs-xla}
 site=${ECVAE_DOCS:-build/docs}
 
 "$PYTHON" -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -c docs -d build/docs-pages . "$site"
