@@ -13,7 +13,13 @@ import ecvae_jax
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    README,
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "ecvae_jax").rglob("*.md")),
+]
 
 
 PUBLIC = [name for name in dir(ecvae_jax) if not name.startswith("_") and name not in sys.modules["ecvae_jax"].__dict__]
