@@ -72,19 +72,19 @@ def exported_functions(model: Model) -> list[Function]:
     image, face, z = (size, size, 3), (points, 2), (d,)
     found = [
         Function("encode", encode, {"image": image, "landmarks": face}, ("z",), "Mean of q(z | image, landmarks)."),
-        Function("draw", draw, {"z": z, "landmarks": face}, ("image",), "Mean image of p(image | z, landmarks)."),
+        Function("draw", draw, {"z": z, "landmarks": face}, ("drawn",), "Mean image of p(image | z, landmarks)."),
         Function(
             "transfer",
             transfer,
             {"image": image, "landmarks": face, "target_landmarks": face},
-            ("image",),
+            ("drawn",),
             "The appearance of the image under the target landmarks: encode, move, draw.",
         ),
         Function(
             "move",
             move,
             {"z": z, "landmarks": face, "target_landmarks": face},
-            ("z",),
+            ("moved",),
             "z moved from the prior of the landmarks to that of the target landmarks.",
         ),
         Function(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,8 @@ BATCH = "batch"
 """Name of the symbolic first axis."""
 _OUTSIDE = 512  # bytes; smaller constants stay inside the graph's file
 _HALF = 256  # elements; smaller constants stay float32
+
+_LARGEST_FOLDED = 65536  # bytes; a larger result that grew from smaller constants is computed when the graph is loaded
 
 Dims = tuple[Any, ...]
 """Integers, and `BATCH`."""
@@ -38,25 +41,26 @@ class Value:
 
 @dataclass
 class Weights:
-    """The tensors that several graphs share, as one block of bytes; equal tensors are stored once."""
+    """The tensors that several graphs share, in files beside the graphs; equal tensors are stored once."""
 
     location: str
-    """File name, beside the graphs."""
-    data: bytearray = field(default_factory=bytearray)
-    places: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    """Name of the file to which new tensors go."""
+    files: dict[str, bytearray] = field(default_factory=dict)
+    places: dict[bytes, tuple[str, int, int]] = field(default_factory=dict)
+    """File, offset and length of the tensors by their SHA-256."""
 
     def put(self, tensor: TensorProto) -> None:
-        """Moves the tensor's bytes into the block."""
+        """Moves the tensor's bytes into a file."""
         raw = tensor.raw_data
         key = hashlib.sha256(raw).digest()
         if key not in self.places:
-            self.data.extend(bytes(-len(self.data) % 16))
-            self.places[key] = len(self.data), len(raw)
-            self.data.extend(raw)
-        offset, length = self.places[key]
+            data = self.files.setdefault(self.location, bytearray())
+            data.extend(bytes(-len(data) % 16))
+            self.places[key] = self.location, len(data), len(raw)
+            data.extend(raw)
         tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL
-        for name, value in (("location", self.location), ("offset", offset), ("length", length)):
+        for name, value in zip(("location", "offset", "length"), self.places[key], strict=True):
             tensor.external_data.add(key=name, value=str(value))
 
 
@@ -78,7 +82,9 @@ class Graph:
     def op(self, kind: str, inputs: list[Value], shape: Dims, dtype: Any = None, **attributes: Any) -> Value:
         """Returns the output of one node; the caller gives its shape, and its type if it is not the first input's."""
         dtype = np.dtype(dtype or inputs[0].dtype)
-        if all(value.array is not None for value in inputs):
+        size = dtype.itemsize * (0 if BATCH in shape else math.prod(shape))
+        given = sum(value.array.nbytes for value in inputs if value.array is not None)
+        if all(value.array is not None for value in inputs) and size <= max(_LARGEST_FOLDED, given):
             return constant(_fold(kind, [np.asarray(value.array) for value in inputs], attributes).astype(dtype))
         names = [self._named(value) for value in inputs]
         key = (kind, *names, repr(sorted(attributes.items())))

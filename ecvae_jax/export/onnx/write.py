@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import jax
 
+from ecvae_jax.config import Architecture
 from ecvae_jax.export.functions import Function
 from ecvae_jax.export.onnx.alternatives import alternatives
 from ecvae_jax.export.onnx.graph import BATCH, Graph, Weights
 from ecvae_jax.export.onnx.rules import dims_of, evaluate, expand
-from ecvae_jax.config import Architecture
 
-WEIGHTS = "weights.bin"
-"""The tensors of all graphs, beside them (ONNX's external data)."""
+WEIGHTS, DENSITY = "weights.bin", "density.bin"
+"""The tensors of the graphs, beside them (ONNX's external data); those that only `sample` reads are apart."""
 
 
-def onnx_files(
-    architecture: Architecture, functions: list[Function], metadata: dict[str, str]
-) -> dict[str, bytes]:
-    """Returns NAME.onnx of every function and `WEIGHTS`, as bytes by file name.
+def onnx_files(architecture: Architecture, functions: list[Function], metadata: dict[str, str]) -> dict[str, bytes]:
+    """Returns NAME.onnx of every function, `WEIGHTS` and `DENSITY`, as bytes by file name.
 
     Large constants that float16 holds without loss are stored so; the graph casts them to float32. The size of the
     batch is free.
@@ -31,6 +29,7 @@ def onnx_files(
     (batch,) = jax.export.symbolic_shape(BATCH)
     weights, files = Weights(WEIGHTS), {}
     for function in functions:
+        weights.location = DENSITY if function.name == "sample" else WEIGHTS
         traced = jax.make_jaxpr(function.call)(*function.specs(batch))
         graph = Graph(weights)
         inputs = [graph.input(name, (BATCH, *shape)) for name, shape in function.inputs.items()]
@@ -41,5 +40,5 @@ def onnx_files(
             for value, name, shape in zip(made, function.outputs, shapes, strict=True)
         ]
         model = graph.model(function.name, outputs, {**metadata, "function": function.about})
-        files[f"{function.name}.onnx"] = model.SerializeToString()
-    return {**files, WEIGHTS: bytes(weights.data)}
+        files[f"{function.name}.onnx"] = model.SerializeToString(deterministic=True)
+    return {**files, **{name: bytes(data) for name, data in weights.files.items()}}
