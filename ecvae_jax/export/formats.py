@@ -6,11 +6,11 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 
@@ -25,6 +25,8 @@ Format = Literal["onnx", "stablehlo", "safetensors"]
 
 ABOUT = "model.json"
 """File of every export that describes it and lists the other files."""
+PLATFORMS = ("cpu", "cuda", "tpu")
+"""Where a StableHLO export runs."""
 _KIND = "ecvae-export"
 
 
@@ -82,13 +84,14 @@ def check_replaceable(out: Path, overwrite: bool) -> None:
 
 
 def publishable(model: Model, half: bool) -> Model:
-    """Returns the model with its parameters rounded to float16, if `half`, and the records' folders as bare names."""
+    """Returns the model with parameters and density in float16, if `half`, and the records' folders as bare names."""
     names = "+".join(Path(part).name for part in model.config.data.records.split("+"))
     config = dataclasses.replace(model.config, data=dataclasses.replace(model.config.data, records=names))
     if not half:
         return dataclasses.replace(model, config=config)
-    round_half = lambda leaf: leaf.astype(jnp.float16).astype(leaf.dtype)  # noqa: E731
-    return dataclasses.replace(model, config=config, params=jax.tree.map(round_half, model.params))
+    to_half = lambda leaf: leaf.astype(jnp.float16)  # noqa: E731
+    params, density = jax.tree.map(to_half, (model.params, model.density))
+    return dataclasses.replace(model, config=config, params=params, density=density)
 
 
 def describe(model: Model, kind: Format, functions: list[Function]) -> dict[str, Any]:
@@ -140,7 +143,20 @@ def _files(model: Model, kind: Format, functions: list[Function], metadata: dict
         except ModuleNotFoundError as error:
             raise _missing(error, "onnx") from None
         return onnx_files(model.architecture, functions, metadata)
-    raise ExportError(f"format {kind!r}")
+    if kind == "stablehlo":
+        return {f"{function.name}.stablehlo": _stablehlo(function) for function in functions}
+    try:
+        from ecvae_jax.export.tensors import safetensors_file
+    except ModuleNotFoundError as error:
+        raise _missing(error, "safetensors") from None
+    return {"model.safetensors": safetensors_file(model, metadata)}
+
+
+def _stablehlo(function: Function) -> bytes:
+    """Returns a serialized `jax.export.Exported` for `PLATFORMS`, with a free batch size."""
+    (batch,) = jax.export.symbolic_shape("batch")
+    exported = jax.export.export(jax.jit(function.call), platforms=PLATFORMS)(*function.specs(batch))
+    return bytes(exported.serialize())
 
 
 def _missing(error: ModuleNotFoundError, extra: str) -> Exception:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from ecvae_jax.model import cvae
 from ecvae_jax.model.conditioning import Condition, make_condition
@@ -37,26 +37,32 @@ class Function:
 def exported_functions(model: Model) -> list[Function]:
     """Returns encode, draw, transfer, move and prior of a model, and sample if a Gaussian gives its z.
 
-    They compute what `ecvae_jax.encode` (the mean), `decode` and `transfer` without detail compute.
+    They compute what `ecvae_jax.encode` (the mean), `decode` and `transfer` without detail compute. Parameters in half
+    precision become float32 inside the function, so a traced function holds them in half precision.
     """
-    architecture, params, frozen = model.architecture, model.params, model.frozen
+    architecture, frozen = model.architecture, model.frozen
     size, points, d = architecture.model.image_size, architecture.points, architecture.model.z_dim
 
+    def params() -> PyTree:
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), model.params)
+
     def condition(landmarks: Float[Array, "b p 2"]) -> Condition:
-        return make_condition(architecture, params, frozen, landmarks)
+        return make_condition(architecture, params(), frozen, landmarks)
 
     def encode(image: Array, landmarks: Array) -> tuple[Array, ...]:
-        return (cvae.encode(architecture, params, 2.0 * image - 1.0, condition(landmarks)).mean,)
+        return (cvae.encode(architecture, params(), 2.0 * image - 1.0, condition(landmarks)).mean,)
 
     def draw(z: Array, landmarks: Array) -> tuple[Array, ...]:
-        drawn = cvae.decode(architecture, params, z, condition(landmarks), frozen.z_scale)
+        drawn = cvae.decode(architecture, params(), z, condition(landmarks), frozen.z_scale)
         return (jnp.clip(0.5 * drawn + 0.5, 0.0, 1.0),)
 
     def move(z: Array, landmarks: Array, target_landmarks: Array) -> tuple[Array, ...]:
         return (condition(landmarks).prior.transport(z, condition(target_landmarks).prior),)
 
     def transfer(image: Array, landmarks: Array, target_landmarks: Array) -> tuple[Array, ...]:
-        return draw(*move(*encode(image, landmarks), landmarks, target_landmarks), target_landmarks)
+        (z,) = encode(image, landmarks)
+        (moved,) = move(z, landmarks, target_landmarks)
+        return draw(moved, target_landmarks)
 
     def prior(landmarks: Array) -> tuple[Array, ...]:
         reference = condition(landmarks).reference
@@ -66,8 +72,9 @@ def exported_functions(model: Model) -> list[Function]:
         mean, stddev = prior(landmarks)
         if model.density is None:
             return (mean + stddev * noise,)
-        along = jnp.matmul(noise, model.density.axes, precision=jax.lax.Precision.HIGHEST)
-        return (mean + stddev * (model.density.mean[None] + along),)
+        center, axes = (part.astype(jnp.float32) for part in model.density)
+        along = jnp.matmul(noise, axes, precision=jax.lax.Precision.HIGHEST)
+        return (mean + stddev * (center[None] + along),)
 
     image, face, z = (size, size, 3), (points, 2), (d,)
     found = [

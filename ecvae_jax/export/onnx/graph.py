@@ -154,4 +154,5 @@ def _fold(kind: str, arrays: list[np.ndarray], attributes: dict[str, Any]) -> np
         [helper.make_node(kind, names, ["o"], **attributes)], "fold", infos, [onnx.ValueInfoProto(name="o")]
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
-    return np.asarray(ReferenceEvaluator(model).run(None, dict(zip(names, arrays, strict=True)))[0])
+    (made,) = list(ReferenceEvaluator(model).run(None, dict(zip(names, arrays, strict=True))))
+    return np.asarray(made)

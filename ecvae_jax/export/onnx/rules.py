@@ -186,7 +186,9 @@ def _tile(graph: Graph, inputs: list[Value], aval: Any, params: Params) -> Value
     value, repeats = inputs[0], list(params["reps"])
     if all(side == 1 or repeat == 1 for side, repeat in zip(value.shape, repeats, strict=True)):
         dims = dims_of(aval.shape)
-        return expand(graph, value, tuple(d if r != 1 else s for d, r, s in zip(dims, repeats, value.shape, strict=True)))
+        return expand(
+            graph, value, tuple(d if r != 1 else s for d, r, s in zip(dims, repeats, value.shape, strict=True))
+        )
     raise UnsupportedError(f"ONNX export: tile {repeats} of {value.shape}; only axes of length 1 are repeated")
 
 
@@ -207,7 +209,9 @@ def _reduce(kind: str) -> Rule:
         repeats = math.prod(full[axis] for axis in axes if value.shape[axis] == 1)
         dtype = value.dtype
         if dtype == np.bool_:
-            value = graph.op("Cast", [value], value.shape, np.int32, to=helper.np_dtype_to_tensor_dtype(np.dtype(np.int32)))
+            value = graph.op(
+                "Cast", [value], value.shape, np.int32, to=helper.np_dtype_to_tensor_dtype(np.dtype(np.int32))
+            )
         made = graph.op(kind, [value, ints(*axes)], dims, keepdims=0)
         if kind == "ReduceSum" and repeats != 1:
             made = graph.op("Mul", [made, constant(np.asarray(repeats, value.dtype))], dims)
@@ -245,7 +249,8 @@ class _Factor:
         dims = without_batch(value, dims_of(shape))
         free = tuple(axis for axis in range(len(dims)) if axis not in (*summed, *batch))
         axes = tuple(tuple(int(axis) for axis in kind) for kind in (batch, free, summed))
-        return cls(expand(graph, value, dims), *(tuple(dims[axis] for axis in kind) for kind in axes), axes)
+        common, others, sums = (tuple(dims[axis] for axis in kind) for kind in axes)
+        return cls(expand(graph, value, dims), common, others, sums, axes)
 
     def arranged(self, graph: Graph, *kinds: int) -> Value:
         """Returns the tensor with its axes in the order of these kinds."""
@@ -333,7 +338,9 @@ RULES: dict[str, Rule] = {
     },
     **{
         name: elementwise(kind, np.bool_)
-        for name, kind in {"lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual", "eq": "Equal"}.items()
+        for name, kind in {
+            "lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual", "eq": "Equal",
+        }.items()
     },
     "ne": _not_equal,
     "square": _square,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.export
 
 from ecvae_jax.config import Architecture
 from ecvae_jax.export.functions import Function
