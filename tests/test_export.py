@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ from ecvae_jax.files import UnsafePathError
 from ecvae_jax.gaussian import LowRankGaussian
 from ecvae_jax.model.conditioning import add_learned_means, init_frozen
 from ecvae_jax.model.cvae import init_params
-from ecvae_jax.model.model import Model
+from ecvae_jax.model.model import Model, condition_of
 from ecvae_jax.structure.scheme import get_scheme
 from ecvae_jax.structure.sketch import draw_sketch
 from ecvae_jax.synthesis.batches import decode, encode, transfer_plain
@@ -183,7 +184,8 @@ def test_newtons_inverse_solves_the_worst_kernel_matrix(points: int) -> None:
 
 def test_a_primitive_without_a_rule_is_refused() -> None:
     from ecvae_jax.export.onnx.graph import Graph, Weights
-    from ecvae_jax.export.onnx.rules import UnsupportedError, evaluate
+    from ecvae_jax.export.onnx.program import evaluate
+    from ecvae_jax.export.onnx.shapes import UnsupportedError
 
     graph = Graph(Weights("w"))
     value = graph.input("x", (4,))
@@ -309,3 +311,33 @@ def test_the_bundled_model_fits_in_6_mb_and_agrees_with_jax(tmp_path: Path) -> N
     model, found = load_model(), load_faces("rendered", "test")
     images, landmarks = found.images(range(4), 128), found.landmarks_as(68)[:4].astype(np.float32)
     check_parity(model, tmp_path / "out", (images, landmarks), (2,))
+
+
+def client(language: str) -> str:
+    """Returns the program of docs/export.md for a format."""
+    text = (Path(__file__).parents[1] / "docs" / "export.md").read_text()
+    return text.split(f"```python {language}\n")[1].split("```")[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx", "stablehlo", "safetensors"])
+def test_the_clients_of_the_guide_run(
+    kind: Literal["onnx", "stablehlo", "safetensors"],
+    model: Model,
+    faces: tuple[np.ndarray, np.ndarray],
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip(kind if kind != "stablehlo" else "jax")
+    images, landmarks = faces
+    write_export(model, tmp_path / "out", kind)
+    np.savez(tmp_path / "faces.npz", image=images, landmarks=landmarks)
+    program, made = client(kind), tmp_path / "made.npy"
+    assert len(program.splitlines()) <= 22
+    subprocess.run([sys.executable, "-c", program, tmp_path / "out", tmp_path / "faces.npz", made], check=True)
+    restored = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), publishable(model, half=True))
+    if kind == "safetensors":
+        wanted = condition_of(restored, landmarks).reference.mean
+        np.testing.assert_allclose(np.load(made), wanted, atol=1e-5)
+    else:
+        wanted = transfer_plain(restored, images, landmarks, landmarks[::-1])
+        np.testing.assert_allclose(np.load(made).astype(int), wanted, atol=1)

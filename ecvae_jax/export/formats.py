@@ -48,6 +48,9 @@ def write_export(model: Model, out: Path, kind: Format, half: bool = True, overw
     """
     check_replaceable(out, overwrite)
     model = publishable(model, half)
+    if kind == "onnx":  # few runtimes have bfloat16
+        config = dataclasses.replace(model.config, model=dataclasses.replace(model.config.model, dtype="float32"))
+        model = dataclasses.replace(model, config=config)
     functions = exported_functions(model)
     about = describe(model, kind, functions)
     files = _files(model, kind, functions, {name: str(about[name]) for name in ("version", "config_sha256", "license")})

@@ -130,6 +130,14 @@ class Graph:
         return model
 
 
+def cast(graph: Graph, value: Value, dtype: Any) -> Value:
+    """Returns the value in another type."""
+    dtype = np.dtype(dtype)
+    if value.dtype == dtype:
+        return value
+    return graph.op("Cast", [value], value.shape, dtype, to=helper.np_dtype_to_tensor_dtype(dtype))
+
+
 def constant(array: Any) -> Value:
     """Returns a constant of the graph."""
     array = np.asarray(array)

@@ -9,7 +9,8 @@ from ecvae_jax.config import Architecture
 from ecvae_jax.export.functions import Function
 from ecvae_jax.export.onnx.alternatives import alternatives
 from ecvae_jax.export.onnx.graph import BATCH, Graph, Weights
-from ecvae_jax.export.onnx.rules import dims_of, evaluate, expand
+from ecvae_jax.export.onnx.program import evaluate
+from ecvae_jax.export.onnx.shapes import dims_of, expand
 
 WEIGHTS, DENSITY = "weights.bin", "density.bin"
 """The tensors of the graphs, beside them (ONNX's external data); those that only `sample` reads are apart."""
