@@ -15,7 +15,7 @@ above it:
     checkpoints    format, storing, integrity, loading, resuming
     training       state, step, its map over devices, the loop and its monitors
     synthesis      jitted batches, adaptation to one photo, the fitted density, grids
-    export         small checkpoints
+    export         small checkpoints, ONNX, StableHLO, safetensors
     evaluation     metrics, pairs with a true image, baselines, statistics
     comparison     priors and variants trained on equal terms, with intervals and a verdict
     figures        the paper's figures from a checkpoint, and its network

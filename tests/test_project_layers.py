@@ -48,6 +48,8 @@ DOORS = {
     "ai_edge_litert": {"data/detect/mediapipe/networks.py"},
     "apache_beam": {"data/prepare/beam.py"},
     "av": {"data/photos/sources/video.py", "video/write.py"},
+    "onnx": {"export/onnx"},
+    "safetensors": {"export/tensors.py"},
     "skimage": {"evaluation"},
     "matplotlib": {"comparison/report.py", "figures"},
     "tensorflow_datasets": {"data"},

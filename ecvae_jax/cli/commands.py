@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -180,16 +180,23 @@ def figure(options: FigureOptions, words: Sequence[str]) -> int:
 
 
 def export(options: ExportOptions, words: Sequence[str]) -> int:
-    """Runs `ecvae export CHECKPOINT OUT`."""
+    """Runs `ecvae export [CHECKPOINT] OUT --format FORMAT`."""
     from ecvae_jax.checkpoints.load import load_model
+    from ecvae_jax.export.formats import check_replaceable, write_export
     from ecvae_jax.export.small import export_model
     from ecvae_jax.synthesis.density import density_of
 
+    check_replaceable(options.out, options.overwrite)
     density, notes = None, []
     if options.density:
         density, note = density_of(load_model(options.checkpoint), options.data, options.density, refit=True)
         notes.append(note)
-    size = export_model(options.checkpoint, options.out, options.half, density)
+    if options.format == "small":
+        size = export_model(options.checkpoint, options.out, options.half, density)
+    else:
+        model = load_model(options.checkpoint)
+        model = model if density is None else replace(model, density=density)
+        size = write_export(model, options.out, options.format, options.half, options.overwrite)
     say(*notes, f"{options.out}: {size / 1e6:.1f} MB")
     return 0
 

@@ -1,1 +1,1 @@
-"""Exports of a trained model."""
+"""Exports of a trained model: small checkpoints, ONNX, StableHLO, safetensors."""

@@ -19,7 +19,7 @@ from ecvae_jax.files import temporary_folder
 from ecvae_jax.gaussian import LowRankGaussian
 
 
-def export_model(checkpoint: Path, out: Path, half: bool = True, density: LowRankGaussian | None = None) -> int:
+def export_model(checkpoint: Path | None, out: Path, half: bool = True, density: LowRankGaussian | None = None) -> int:
     """Writes the inference part of a checkpoint as a new checkpoint, atomically; returns its size in bytes.
 
     The records' folders are reduced to their names, so no path of this machine is published.

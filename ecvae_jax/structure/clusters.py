@@ -109,6 +109,6 @@ def cluster_weights(
 
 
 def _unit_vectors(shapes: Float[Array, "n p 2"]) -> Float[Array, "n q"]:
-    vectors = shapes.reshape(len(shapes), -1)
+    vectors = shapes.reshape(shapes.shape[0], -1)  # not len: an export traces a symbolic size
     square = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
     return vectors * jax.lax.rsqrt(jnp.maximum(square, _SMALLEST_SQUARE))

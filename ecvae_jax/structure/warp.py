@@ -90,6 +90,7 @@ def _inverse_2x2(moment: Float[Array, "b 2 2"]) -> Float[Array, "b 2 2"]:
     return jnp.stack([jnp.stack([d, -b], -1), jnp.stack([-c, a], -1)], -2) / determinant[:, None, None]
 
 
+@jax.jit  # a name in the traced program, by which an export finds it
 def _solve(matrix: Float[Array, "b n n"], right: Float[Array, "b n m"]) -> Float[Array, "b n m"]:
     """Returns matrix⁻¹ · right for symmetric positive definite matrices, by Gauss-Jordan elimination.
 

@@ -255,14 +255,19 @@ class FigureOptions:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Writes a small checkpoint for synthesis: parameters in half precision, no optimizer."""
+    """Writes a model for other programs: a small checkpoint, StableHLO, ONNX or safetensors."""
 
-    checkpoint: Annotated[Path, tyro.conf.Positional]
-    """Working directory of a training, or one step's folder in its `checkpoints`."""
-    out: Annotated[Path, tyro.conf.Positional]
-    """Folder to write; --checkpoint reads it."""
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[CHECKPOINT] OUT")]
+    """CHECKPOINT: working directory of a training, or one step's folder in its `checkpoints`; default: the bundled
+    model. OUT: folder to write."""
+    format: Literal["small", "stablehlo", "onnx", "safetensors"] = "small"
+    """small: a checkpoint without optimizer, which --checkpoint reads. stablehlo: for JAX without this package. onnx:
+    for onnxruntime, also in a browser; needs the extra onnx. safetensors: parameters and config; needs the extra
+    safetensors."""
     half: bool = True
-    """Store float16 instead of float32; loading converts to float32."""
+    """Store the parameters as float16 instead of float32; all formats compute in float32."""
+    overwrite: bool = False
+    """Replace OUT if it is an earlier export as stablehlo, onnx or safetensors."""
     density: int = 0
     """Rank of a density to fit to the training faces' appearances and store with the model (64). `ecvae sample --from
     posterior` then needs no records. 0: keep the stored density, if any."""
@@ -270,10 +275,25 @@ class ExportOptions:
     """Records to fit the density on. Default: those of the training."""
 
     def __post_init__(self) -> None:
+        """Checks the options before anything is loaded."""
+        if not 1 <= len(self.paths) <= 2:
+            raise ValueError(f"{len(self.paths)} paths: give [CHECKPOINT] OUT")
         if self.density < 0:
             raise ValueError(f"density={self.density}: must be 0 (none) or a rank of at least 1")
         if self.data is not None and not self.density:
             raise ValueError(f"data={self.data!r}: only a density is fitted to records; add --density 64")
+        if self.overwrite and self.format == "small":
+            raise ValueError("overwrite: a checkpoint is not replaced; give the name of a new folder")
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """Checkpoint to export; None: the bundled model."""
+        return self.paths[0] if len(self.paths) == 2 else None
+
+    @property
+    def out(self) -> Path:
+        """Folder to write."""
+        return self.paths[-1]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""ONNX: a writer for the primitives of this model, which refuses all others."""
