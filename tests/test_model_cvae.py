@@ -11,8 +11,8 @@ import pytest
 from ecvae_jax.config import Config, ModelConfig
 from ecvae_jax.gaussian import DiagGaussian
 from ecvae_jax.images import to_float
-from ecvae_jax.model.blocks import double, fold, unfold
 from ecvae_jax.model import conditioning, cvae
+from ecvae_jax.model.blocks import double, fold, unfold
 from ecvae_jax.model.conditioning import Condition, Frozen, init_frozen
 from ecvae_jax.model.cvae import init_params
 from ecvae_jax.model.frames import FaceFrame, PictureFrame
