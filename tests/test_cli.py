@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from drawn_faces import face_landmarks
 from PIL import Image
+from support.processes import Forked
 
 from ecvae_jax import __version__
 from ecvae_jax.cli.commands import COMMANDS
@@ -213,7 +214,17 @@ def test_prepare_a_folder_with_given_landmarks(tmp_path: Path, capsys: pytest.Ca
     assert main(["prepare", str(source), str(tmp_path / "out")]) == 1
 
 
-@pytest.mark.parametrize("words", ["--help", "train --help", "info rendered", "info rendered -v", "info nowhere"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--help",
+        "train --help",
+        "train --help -v",
+        "info rendered",
+        pytest.param("info rendered -v", marks=pytest.mark.slow),
+        "info nowhere",
+    ],
+)
 @pytest.mark.parametrize("both", [False, True], ids=["stdout", "stdout-and-stderr"])
 def test_closed_pipe_is_quiet(words: str, both: bool, tmp_path: Path) -> None:
     """As in `ecvae info X | head`, where the reader leaves first: exit code 141, as of `yes | head`."""
@@ -257,9 +268,14 @@ def test_an_environment_without_a_device_or_transfers_is_one_line(
 def test_a_report_is_written_before_it_is_printed(workdir: Path, tiny_records: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.json"
     command = ["evaluate", "--checkpoint", str(workdir), "--data", str(tiny_records), "--metrics", "pixels"]
-    with open("/dev/full", "w") as full:
-        ended = subprocess.run([sys.executable, "-m", "ecvae_jax", *command, "--out", str(out)], stdout=full)
-    assert ended.returncode == 1
+    code = (
+        "import os, sys; from ecvae_jax.cli.main import main\n"
+        "os.dup2(os.open('/dev/full', os.O_WRONLY), 1)\n"
+        f"sys.exit(main({[*command, '--out', str(out)]!r}))"
+    )
+    ended = Forked(code, tmp_path / "err")
+    assert ended.wait() == 1
+    assert "No space left on device" in ended.text()
     assert json.loads(out.read_text())["model"]["pairs"] == 48
 
 

@@ -90,6 +90,7 @@ def decode(
     return image
 
 
+@partial(jax.jit, static_argnums=1)  # traced once a process: the shapes of every checkpoint that is read need it
 def init_params(key: Array, architecture: Architecture) -> PyTree:
     """Returns new random parameters: orthonormal kernels, zero biases. `lsuv.init_unit_variance` rescales them."""
     model = architecture.model
@@ -98,10 +99,5 @@ def init_params(key: Array, architecture: Architecture) -> PyTree:
     frozen = abstract_frozen(architecture)
     # Only shapes matter to the initializers.
     condition = jax.eval_shape(partial(make_condition, architecture, None), frozen, landmarks)
-
-    @jax.jit
-    def draw(key: Array) -> PyTree:
-        inputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (image, condition, frozen.z_scale))
-        return drawn_together(lambda: CVAE(model).init(key, *inputs)["params"])
-
-    return draw(key)
+    inputs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (image, condition, frozen.z_scale))
+    return drawn_together(lambda: CVAE(model).init(key, *inputs)["params"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import flax.traverse_util
@@ -31,26 +32,7 @@ def init_unit_variance(
     Raises:
         ValueError: a layer's output is constant or not finite on this batch.
     """
-
-    @jax.jit
-    def run(params: PyTree, inputs: tuple[Any, ...]) -> tuple[PyTree, dict[str, Array]]:
-        scales: dict[str, Array] = {}
-
-        def rescale(layer: Layer, output: Array) -> Array:
-            bias = layer.variables["params"]["bias"].astype(output.dtype)
-            bias = bias.reshape((1,) * (output.ndim - 1) + bias.shape)
-            scale = 1.0 / jnp.std((output - bias).astype(jnp.float32))
-            scales["/".join(layer.path)] = scale
-            return (output - bias) * scale.astype(output.dtype) + bias
-
-        with observing(rescale):
-            CVAE(architecture.model).apply({"params": params}, *inputs)
-        flat: dict[str, Any] = dict(flax.traverse_util.flatten_dict(params, sep="/"))
-        for path, scale in scales.items():
-            flat[f"{path}/kernel"] = flat[f"{path}/kernel"] * scale
-        return flax.traverse_util.unflatten_dict(flat, sep="/"), scales
-
-    scaled, scales = run(params, (image, condition, z_scale))
+    scaled, scales = _rescaled(architecture, params, (image, condition, z_scale))
     for path, scale in jax.device_get(scales).items():
         if not np.isfinite(scale):
             raise ValueError(
@@ -58,3 +40,25 @@ def init_unit_variance(
                 "initialization needs a batch of differing faces: check the records"
             )
     return scaled
+
+
+@partial(jax.jit, static_argnums=0)
+def _rescaled(
+    architecture: Architecture, params: PyTree, inputs: tuple[Any, ...]
+) -> tuple[PyTree, dict[str, Float[Array, ""]]]:
+    """Returns the rescaled parameters, and the scale of each layer by its path."""
+    scales: dict[str, Array] = {}
+
+    def rescale(layer: Layer, output: Array) -> Array:
+        bias = layer.variables["params"]["bias"].astype(output.dtype)
+        bias = bias.reshape((1,) * (output.ndim - 1) + bias.shape)
+        scale = 1.0 / jnp.std((output - bias).astype(jnp.float32))
+        scales["/".join(layer.path)] = scale
+        return (output - bias) * scale.astype(output.dtype) + bias
+
+    with observing(rescale):
+        CVAE(architecture.model).apply({"params": params}, *inputs)
+    flat: dict[str, Any] = dict(flax.traverse_util.flatten_dict(params, sep="/"))
+    for path, scale in scales.items():
+        flat[f"{path}/kernel"] = flat[f"{path}/kernel"] * scale
+    return flax.traverse_util.unflatten_dict(flat, sep="/"), scales
