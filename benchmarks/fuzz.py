@@ -215,7 +215,10 @@ def run(options: argparse.Namespace, base: Path, work: Path) -> list[tuple[Child
             done.append((child, code, faults))
             if faults or options.only is not None:
                 print(
-                    f"{','.join(faults) or 'no fault'}: {child.kind} {child.name}, exit code {code}: {child.what}"[:400]
+                    f"{','.join(faults) or 'no fault'}: {child.kind} {child.name}, exit code {code}: {child.what}"[
+                        :400
+                    ],
+                    flush=True,
                 )
             log = (child.folder / "log").read_text(errors="replace") if (child.folder / "log").exists() else ""
             if options.only is not None:
