@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -200,8 +201,7 @@ def test_the_sizes_that_a_chunk_claims_are_bounded(stranger: Path, claims: dict,
 def test_records_that_unpack_to_much_more_than_their_file_are_not_unpacked(
     stranger: Path, records: list[int], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from array_record.python import array_record_module
-
+    array_record_module = importlib.import_module("array_record.python.array_record_module")
     writer = array_record_module.ArrayRecordWriter(str(stranger / SHARD), "group_size:1,zstd:3")
     for size in records:
         writer.write(bytes(size))
