@@ -158,7 +158,7 @@ def test_a_signal_to_one_host_stops_both_and_both_resume_to_the_same_bits(
     assert_same(load_model(workdir).params, load_model(undisturbed).params)
 
 
-@pytest.mark.parametrize("signaled", [(0, 1), pytest.param((1,), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("signaled", [(0, 1), (1,)])
 def test_sigterm_between_joining_and_the_first_step_ends_both_to_be_tried_again(
     config_file: Path, tmp_path: Path, signaled: tuple[int, ...]
 ) -> None:
