@@ -1,6 +1,7 @@
 """Runs `ecvae` on hostile and odd inputs; counts crashes, hangs and changed files of the user.
 
-    python benchmarks/fuzz.py [--inputs 2000] [--seed 0] [--jobs 2] [--kinds K,K] [--cases DIR] [--only NUMBER]
+    python benchmarks/fuzz.py [--inputs 2000] [--seed 0] [--jobs 2] [--first NUMBER] [--kinds K,K] [--cases DIR]
+        [--only NUMBER]
 
 Kinds: files, archives, landmarks, records, checkpoints, configs, paths, environments. Each input is a command in a
 child forked from a process that has imported the libraries, with a folder of the user's files and a folder for what it
@@ -141,7 +142,7 @@ def judge(child: Child, code: int) -> list[str]:
 def inputs(options: argparse.Namespace, base: Path, work: Path) -> Iterator[tuple[str, str, Input, Path]]:
     """Yields kind, name, input and folder of each input, made when it is asked for."""
     names = options.kinds.split(",")
-    numbers = range(options.inputs) if options.only is None else [options.only]
+    numbers = range(options.first, options.inputs) if options.only is None else [options.only]
     for number in numbers:
         kind, folder = names[number % len(names)], work / str(number)
         shutil.copytree(base, folder / "user", symlinks=True)
@@ -172,6 +173,7 @@ def inputs(options: argparse.Namespace, base: Path, work: Path) -> Iterator[tupl
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--inputs", type=int, default=2000)
+    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--kinds", default=",".join(KINDS))
@@ -198,6 +200,12 @@ def run(options: argparse.Namespace, base: Path, work: Path) -> list[tuple[Child
     """Returns every child with its exit code and faults; prints the faults as they are found."""
     waiting, running, done = inputs(options, base, work), list[Child](), list[tuple[Child, int, list[str]]]()
     more = True
+
+    def stop(*_: object) -> None:
+        nonlocal more
+        more = False
+
+    signal.signal(signal.SIGINT, stop)  # Ctrl-C: no further inputs, and the report
     while more or running:
         while more and len(running) < options.jobs:
             following = next(waiting, None)
@@ -215,7 +223,10 @@ def run(options: argparse.Namespace, base: Path, work: Path) -> list[tuple[Child
             done.append((child, code, faults))
             if faults or options.only is not None:
                 print(
-                    f"{','.join(faults) or 'no fault'}: {child.kind} {child.name}, exit code {code}: {child.what}"[:400]
+                    f"{','.join(faults) or 'no fault'}: {child.kind} {child.name}, exit code {code}: {child.what}"[
+                        :400
+                    ],
+                    flush=True,
                 )
             log = (child.folder / "log").read_text(errors="replace") if (child.folder / "log").exists() else ""
             if options.only is not None:

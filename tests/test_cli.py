@@ -279,6 +279,19 @@ def test_a_report_is_written_before_it_is_printed(workdir: Path, tiny_records: P
     assert json.loads(out.read_text())["model"]["pairs"] == 48
 
 
+def test_a_path_of_too_many_folders_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`Path.mkdir` makes parents by recursion."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "photos" / "a.png")
+    assert main(["prepare", "photos", "a/" * 1500 + "o"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "ecvae: error: a path has too many folders inside each other: give a shorter one"
+    )
+
+
 def test_module_is_the_command() -> None:
     shown = subprocess.run([sys.executable, "-m", "ecvae_jax", "--version"], capture_output=True, text=True, check=True)
     assert shown.stdout == f"ecvae {__version__}\n"

@@ -14,6 +14,7 @@ import pytest
 from drawn_faces import draw_face, face_landmarks, make_photos, write_landmarks
 from test_data_lots import digest
 from test_data_photo import bad_files
+from test_data_prepare import report
 
 from ecvae_jax.data.errors import DataError, MissingExtraError
 from ecvae_jax.data.faces import load_faces
@@ -39,6 +40,19 @@ def test_the_bytes_are_those_of_a_local_preparation(tmp_path: Path, processes: i
     assert str(summary).splitlines()[:-1] == str(plain).splitlines()[:-1]  # all but the speed
     assert digest(tmp_path / "beam") == digest(tmp_path / "plain")
     assert not (tmp_path / ".beam.partial").exists()
+
+
+@needs_beam
+def test_a_photo_that_takes_too_long_is_rejected_by_beam_too(tmp_path: Path):
+    """Pillow searches for JPEG's next marker byte by byte."""
+    photos = tmp_path / "photos"
+    rows = make_photos(photos, people=2, shots=1)
+    rows["slow.jpg"] = face_landmarks(64)
+    (photos / "slow.jpg").write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + bytes(40_000_000))
+    write_landmarks(photos / "landmarks68.csv", rows)
+    assert prepare(str(photos), tmp_path / "out", replace(BEAM, max_seconds=0.2)).kept == 2
+    reason = "takes too long: more than 0.2 s, the limit (max_seconds)"
+    assert report(tmp_path / "out")["slow.jpg"]["reason"] == reason
 
 
 @needs_beam

@@ -339,6 +339,46 @@ def test_an_empty_alpha_channel_of_a_tga_is_ignored(reference: np.ndarray) -> No
     assert assert_like(stream.getvalue(), reference, 0) == ["empty alpha channel ignored"]
 
 
+SRGB_ENDS = (0.64, 0.33, 0.03, 0.3, 0.6, 0.1, 0.15, 0.06, 0.79)
+
+
+def bmp_v5(pixels: np.ndarray, kind: bytes, profile: bytes = b"", ends: tuple = SRGB_ENDS, gamma: float = 2.2) -> bytes:
+    """Returns a bottom-up BMP of 24 bits with a header of version 5."""
+    rows = np.ascontiguousarray(pixels[::-1, :, ::-1]).tobytes()  # 60 pixels: no padding
+    place = (124 + len(rows), len(profile)) if profile else (0, 0)
+    header = struct.pack("<IiiHHIIiiII", 124, pixels.shape[1], pixels.shape[0], 1, 24, 0, len(rows), 0, 0, 0, 0)
+    header += bytes(16) + kind + struct.pack("<9i", *(round(value * 2**30) for value in ends))
+    header += struct.pack("<3I", *[round(gamma * 65536)] * 3) + struct.pack("<IIII", 4, *place, 0)
+    return b"BM" + struct.pack("<IHHI", 138 + len(rows) + len(profile), 0, 0, 138) + header + rows + profile
+
+
+def test_an_embedded_profile_of_a_bmp_is_applied(reference: np.ndarray) -> None:
+    light = np.rint(255 * linear(reference)).astype(np.uint8)
+    notes = assert_like(bmp_v5(light, b"DEBM", icc("Linear", 1.0)), reference, 6)
+    assert notes == ["colors converted from 'Linear'"]
+    assert assert_like(bmp_v5(reference, b"DEBM", b"none"), reference, 0) == ["unreadable color profile ignored"]
+
+
+@pytest.mark.parametrize("kind", [b"BGRs", b" niW", bytes(4)])
+def test_a_bmp_of_srgb_is_unchanged(reference: np.ndarray, kind: bytes) -> None:
+    assert assert_like(bmp_v5(reference, kind), reference, 0) == []
+    assert assert_like(bmp_v5(reference, kind, ends=(0,) * 9, gamma=0), reference, 0) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"kind": bytes(4), "gamma": 1.0}, "calibrated by other numbers"),
+        ({"kind": bytes(4), "ends": (*SRGB_ENDS[6:], *SRGB_ENDS[:6])}, "calibrated by other numbers"),
+        ({"kind": bytes(4), "ends": (-1.0,) * 9}, "calibrated by other numbers"),
+        ({"kind": b"KNIL", "profile": b"c:\\monitor.icm\0"}, "color profile is in another file"),
+    ],
+)
+def test_a_bmp_of_colors_that_are_not_read_is_refused(reference: np.ndarray, content: dict, reason: str) -> None:
+    with pytest.raises(BadPhotoError, match=reason):
+        read_photo(bmp_v5(reference, **content))
+
+
 # --- samples ---
 
 RAMP = np.linspace(0, 65535, 256).round().astype(np.uint16)[None].repeat(4, 0)

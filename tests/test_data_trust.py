@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +16,13 @@ import pytest
 from drawn_faces import make_records
 from PIL import Image
 
+from ecvae_jax.data import chunks
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import load_faces, record_splits
+from ecvae_jax.data.manifest import RecordFile
 from ecvae_jax.data.photos.sources import open_source
 from ecvae_jax.data.records import FaceRecord, write_records
+from ecvae_jax.data.shards import check_files, read_in_order
 
 PLANTED = "import pathlib; pathlib.Path(__file__).with_name('RAN').write_text('x')\nclass Text: pass\n"
 SHARD = "ecvae_faces-train.array_record-00000-of-00001"
@@ -159,6 +164,84 @@ def test_records_hold_jpegs_of_the_stated_size_only(tmp_path: Path, image: bytes
     for read in (faces.images, faces.encoded):
         with pytest.raises(DataError, match="an image is not a JPEG of 32×32 px"):
             read([0])
+
+
+def claim(shard: Path, stored: int | None = None, decoded: int | None = None, kind: bytes = b"r") -> None:
+    """Changes what the first chunk of records claims; its header follows the block's and the signature's."""
+    content = bytearray(shard.read_bytes())
+    _, before, _, _, after = struct.unpack_from("<5Q", content, 64)
+    struct.pack_into("<Q", content, 72, before if stored is None else stored)
+    struct.pack_into("<Q", content, 96, after if decoded is None else decoded)
+    content[88:89] = kind
+    shard.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        ({"decoded": 2**40}, "has a chunk at byte 64 that claims 1099511627776 bytes: at most 64 MiB"),
+        ({"decoded": 2**64 - 1}, "at most 64 MiB"),
+        ({"stored": 2**40}, "at most 64 MiB"),
+        ({"decoded": 60 * 2**20}, "claims to hold more than 8 times its"),
+        ({"stored": 10**6}, "is damaged"),
+        ({"stored": 0}, "at most 64 MiB"),
+        ({"decoded": 0}, "is damaged: no ArrayRecord chunk begins at byte 64"),
+        ({"kind": b"t"}, "is damaged: no ArrayRecord chunk begins at byte 64"),
+    ],
+)
+def test_the_sizes_that_a_chunk_claims_are_bounded(stranger: Path, claims: dict, reason: str) -> None:
+    claim(stranger / SHARD, **claims)
+    with pytest.raises(DataError, match=reason):
+        load_faces(stranger, "train")
+
+
+@pytest.mark.parametrize(
+    ("records", "reason"), [([65 * 2**20], "at most 64 MiB"), ([12 * 2**20] * 2, "more than 8 times its")]
+)
+def test_records_that_unpack_to_much_more_than_their_file_are_not_unpacked(
+    stranger: Path, records: list[int], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array_record_module = importlib.import_module("array_record.python.array_record_module")
+    writer = array_record_module.ArrayRecordWriter(str(stranger / SHARD), "group_size:1,zstd:3")
+    for size in records:
+        writer.write(bytes(size))
+    writer.close()
+    assert (stranger / SHARD).stat().st_size < 200_000
+    monkeypatch.setattr(array_record_module, "ArrayRecordReader", lambda *_: pytest.fail("the library opens it"))
+    with pytest.raises(DataError, match=reason):
+        load_faces(stranger, "train")
+
+
+@pytest.mark.parametrize("cut", [-1, -65536, 64, 100, 70_000])
+def test_a_cut_file_of_records_is_refused(stranger: Path, cut: int) -> None:
+    content = (stranger / SHARD).read_bytes()
+    (stranger / SHARD).write_bytes(content[:cut])
+    with pytest.raises(DataError, match=f"{SHARD} is damaged: "):
+        load_faces(stranger, "train")
+
+
+@pytest.mark.parametrize("group_size", [1, 5])
+@pytest.mark.parametrize("limits", [{"_READ_RECORDS": 1}, {"_READ_RECORDS": 7}, {"_READ_BYTES": 9000}, {}])
+def test_reads_of_any_size_give_the_same_records(
+    stranger: Path, group_size: int, limits: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records of 1 kB to 140 kB: chunks and their headers cross the borders of 64 KiB blocks."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    for name, value in limits.items():
+        monkeypatch.setattr(chunks, name, value)
+    random = np.random.default_rng(0)
+    records = [random.bytes(int(size)) for size in np.exp(random.uniform(np.log(1e3), np.log(14e4), 60))]
+    file = stranger / "noise.array_record"
+    writer = ArrayRecordWriter(str(file), f"group_size:{group_size},zstd:3")
+    for record in records:
+        writer.write(record)
+    writer.close()
+    files = [RecordFile(str(file), len(records))]
+    reads = check_files(files)
+    assert list(read_in_order(files, reads)) == records
+    most = max(map(len, reads[0]))
+    assert most <= max(limits.get("_READ_RECORDS", 60), group_size)
 
 
 def test_landmarks_that_are_not_finite_are_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from ecvae_jax.data.photos.photo import BadPhotoError
 from ecvae_jax.data.photos.sources import open_source, video
 from ecvae_jax.data.prepare.options import PrepareConfig
 from ecvae_jax.data.prepare.prepare import prepare
+from ecvae_jax.video.read import open_driver
 
 av = pytest.importorskip("av", reason="needs the extra video")
 FRAMES = 20
@@ -175,6 +176,54 @@ def test_pixels_that_are_not_square_become_square(tmp_path: Path, aspect: tuple[
         assert isinstance(loaded.content, np.ndarray)
         assert loaded.content.shape == (*shape, 3)
         assert abs(loaded.content[:10, -10:, 1].mean() - 250) < 12  # the upper right quarter stays there
+
+
+RED = (200, 60, 30)
+
+
+def write_red(file: Path, width: int, height: int, matrix: str, **stated: int) -> None:
+    """Writes one frame of one color by that matrix; `stated` are attributes of the stream."""
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, "yuv420p", 8_000_000
+        for name, value in stated.items():
+            setattr(stream.codec_context, name, value)
+        frame = av.VideoFrame.from_ndarray(np.full((height, width, 3), RED, np.uint8), format="rgb24")
+        coded = frame.reformat(format="yuv420p", dst_colorspace=matrix)
+        plain = av.VideoFrame(width, height, "yuv420p")  # states nothing
+        for target, plane in zip(plain.planes, coded.planes, strict=True):
+            target.update(bytes(plane))
+        container.mux(stream.encode(plain))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize(
+    ("size", "matrix", "stated", "assumed"),
+    [
+        ((64, 64), "ITU601", {}, "BT.601"),
+        ((1280, 32), "ITU709", {}, "BT.709"),
+        ((64, 592), "ITU709", {}, "BT.709"),
+        ((64, 64), "ITU709", {"colorspace": 1}, None),
+        ((1280, 32), "ITU601", {"colorspace": 6}, None),
+    ],
+)
+def test_the_color_matrix_is_the_stated_one_or_that_of_the_size(
+    tmp_path: Path, size: tuple[int, int], matrix: str, stated: dict, assumed: str | None
+):
+    write_red(tmp_path / "clip.mkv", *size, matrix, **stated)
+    source = open_source(f"video:{tmp_path / 'clip.mkv'}")
+    (loaded,) = source.load(0)
+    assert isinstance(loaded.content, np.ndarray)
+    assert np.abs(loaded.content.astype(int) - RED).max() <= 4  # the other matrix is 12 levels off
+    note = f"no color matrix is stated, {assumed} is assumed by the size"
+    assert [fact for fact in source.facts if "matrix" in fact] == ([f"1 of 1 videos: {note}"] if assumed else [])
+    assert open_driver(tmp_path / "clip.mkv").notes == ([f"{tmp_path / 'clip.mkv'}: {note}"] if assumed else [])
+
+
+def test_a_color_matrix_that_is_not_known_is_refused(tmp_path: Path):
+    write_red(tmp_path / "clip.mkv", 64, 64, "ITU601", colorspace=8)
+    (loaded,) = open_source(f"video:{tmp_path / 'clip.mkv'}").load(0)
+    assert str(loaded.content) == "color matrix 8 (ITU-T H.273) of the video: convert it to BT.709"
 
 
 def test_a_video_of_high_dynamic_range_is_refused(tmp_path: Path):

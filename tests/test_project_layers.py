@@ -21,7 +21,7 @@ LAYERS = [
     {"objective"},
     {"data/errors"},
     {"data/host_tf", "data/prepare/options"},
-    {"data/manifest"},
+    {"data/manifest", "data/chunks"},
     {"data/photos", "data/detect", "data/shards", "data/feature_weights"},
     {"data/records", "data/faces"},
     {"data/batches", "data/portraits", "data/morph", "data/prepare", "checkpoints"},

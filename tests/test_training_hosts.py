@@ -158,6 +158,49 @@ def test_a_signal_to_one_host_stops_both_and_both_resume_to_the_same_bits(
     assert_same(load_model(workdir).params, load_model(undisturbed).params)
 
 
+@pytest.mark.parametrize("signaled", [(0, 1), (1,)])
+def test_sigterm_between_joining_and_the_first_step_ends_both_to_be_tried_again(
+    config_file: Path, tmp_path: Path, signaled: tuple[int, ...]
+) -> None:
+    """Also where one host alone gets it: the other one notices that host's end."""
+    workdir = tmp_path / "run"
+    waiting = (
+        "import time\n"
+        "import ecvae_jax.training.loop as loop\n"
+        "load_faces = loop.load_faces\n"
+        "def loading(*given):\n"
+        "    print('joined', flush=True)\n"
+        f"    time.sleep({LONG} if index in {signaled} else 0)\n"
+        "    return load_faces(*given)\n"
+        "loop.load_faces = loading"
+    )
+    hosts = fork_hosts([str(config_file), "--workdir", str(workdir)], tmp_path, waiting)
+    wait_until(lambda: all("joined" in host.text() for host in hosts), *hosts)
+    for index in signaled:
+        hosts[index].send_signal(signal.SIGTERM)
+    end_with(hosts, TRY_AGAIN)
+    assert not list(workdir.rglob("checkpoints/*"))
+    for index in signaled:
+        line = "ecvae: interrupted by SIGTERM; run the same command again to resume"
+        assert hosts[index].text().count(line) == 1
+        assert "Traceback" not in hosts[index].text()
+
+
+def test_two_hosts_save_and_resume_in_a_workdir_named_like_a_pattern(
+    config_file: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Orbax merges the parts of the hosts by a glob pattern that starts with the folder."""
+    workdir = tmp_path / "w[1]"
+    arguments = [str(config_file), "--workdir", str(workdir)]
+    end_with(fork_hosts([*arguments, "--train.steps", str(STORED)], tmp_path, ""), 0)
+    assert load_model(workdir).step == STORED
+    hosts = fork_hosts([*arguments, "--allow-change", "train.steps"], tmp_path, "")
+    end_with(hosts, 0)
+    assert f"step 4/{STEPS}" not in hosts[0].text()  # they began after step 8
+    assert f"step 12/{STEPS}" in hosts[0].text()
+    assert_same(load_model(workdir).params, load_model(undisturbed).params)
+
+
 def test_a_lost_host_stops_the_other_with_a_message(config_file: Path, undisturbed: Path, tmp_path: Path) -> None:
     """By pmap, whose numbers until then are those of shard_map; the processes are those a user starts."""
     workdir = tmp_path / "run"

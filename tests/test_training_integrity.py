@@ -155,9 +155,20 @@ def test_no_file_of_an_older_checkpoint_makes_orbax_wait(tiny_config: Config, co
     odd.unlink()
     with odd.open("wb") as file:
         file.truncate(2**40)
-    if "/" not in name:
-        with pytest.raises(CheckpointError, match="has more than 67108864 bytes"):
-            load_model(copy)
+    with pytest.raises(CheckpointError, match="has more than 67108864 bytes"):
+        load_model(copy)
+
+
+def test_metadata_is_bounded_also_where_a_checksum_covers_it(copy: Path) -> None:
+    """A stranger lists the checksums of what he likes."""
+    step = copy / "checkpoints" / "10"
+    with (step / "config" / "metadata").open("r+b") as file:
+        file.truncate(2**26 + 1)
+    write_manifest(step)
+    with pytest.raises(CheckpointError, match=r"10/config/metadata has more than 67108864 bytes"):
+        load_model(copy)
+    (step / MANIFEST).unlink()
+    assert find_damage(step) == "config/metadata has more than 67108864 bytes"
 
 
 @pytest.mark.parametrize("name", ["inference/manifest.ocdbt", "inference/array_metadatas/process_0", "inference/d"])

@@ -29,12 +29,15 @@ SET_ASIDE = "damaged_checkpoints"
 MAX_STEP = 2**31 - 1
 """Largest step of a checkpoint: the step counter of a training is an int32."""
 
-_MOST_BYTES = 2**26  # of the list of checksums: one of a million files
+_MOST_BYTES = 2**26  # of a file of metadata; the list of checksums of a million files
 
 # Orbax writes these last, during the final rename; they hold nothing that is read.
 _NOT_LISTED = ("_CHECKPOINT_METADATA", "commit_success.txt", MANIFEST)
 
 _METADATA = Path("config", "metadata")  # where Orbax puts the item `config`
+
+# Read whole, also where a checksum covers them: a stranger lists what he likes.
+_READ_WHOLE = (*_NOT_LISTED, str(_METADATA), "*/_METADATA", "*/_sharding", "*/array_metadatas/*")
 
 
 class CheckpointError(ValueError):
@@ -134,12 +137,12 @@ def choose_checkpoint(directory: Path, items: Collection[str] | None = None) -> 
 def check_readable(directory: Path) -> None:
     """Raises CheckpointError for an entry that makes Orbax wait or fill the memory; call it before Orbax does.
 
-    Orbax reads the small files that no checksum covers of every checkpoint in the folder, not only of the chosen one.
+    Orbax reads metadata of every checkpoint in the folder, not only of the chosen one.
     """
     odd = _find_irregular(directory) if directory.is_dir() else None
     if odd is not None:
         raise CheckpointError(f"{directory / odd} is a link or no regular file: remove its checkpoint")
-    for name in _NOT_LISTED:
+    for name in _READ_WHOLE:
         for file in (*directory.glob(name), *directory.glob(f"*/{name}")):
             if file.stat().st_size > _MOST_BYTES:
                 raise CheckpointError(f"{file} has more than {_MOST_BYTES} bytes: remove its checkpoint")
@@ -209,6 +212,8 @@ def _checksum(file: Path) -> str:
 def _damage_without_manifest(folder: Path) -> str | None:
     """Returns the damage of a checkpoint without checksums, or None if an older version wrote it."""
     try:
+        if (folder / _METADATA).stat().st_size > _MOST_BYTES:
+            return f"{_METADATA.as_posix()} has more than {_MOST_BYTES} bytes"
         metadata = json.loads((folder / _METADATA).read_text())
     except (OSError, ValueError):
         return f"{MANIFEST} is missing, and {_METADATA.as_posix()} is missing or unreadable"

@@ -117,11 +117,18 @@ def failure_lines(error: Exception) -> list[str]:
     device = _device_refusal(error)
     if device:
         return [f"error: {device}"]
+    if _is_of_a_deep_path(error):  # Path.mkdir makes parents by recursion
+        return ["error: a path has too many folders inside each other: give a shorter one"]
     line = " ".join(str(error).split()) or type(error).__name__
     expected = isinstance(error, (ValueError, OSError)) or type(error).__module__.startswith("ecvae_jax")
     if not expected:
         line = f"{type(error).__name__}: {line}  (-v prints the traceback)"
     return [f"error: {line}", *(f"    {note}" for note in getattr(error, "__notes__", ()))]
+
+
+def _is_of_a_deep_path(error: Exception) -> bool:
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return isinstance(error, RecursionError) and sum(name.startswith("pathlib") for name in modules) > 100
 
 
 def _device_refusal(error: Exception) -> str | None:

@@ -61,13 +61,13 @@ class Faces:
         """Reads landmarks and names of all records in `files`; decodes no image.
 
         Raises:
-            DataError: a file is not regular, or does not hold the number of records that the manifest states.
+            DataError: a file is not regular, claims too much memory, or lacks records that the manifest states.
         """
         load_tfds()  # first: it makes the imports below quiet
         from array_record.python.array_record_data_source import ArrayRecordDataSource
         from tensorflow_datasets.proto import tf_example_pb2
 
-        check_files(files)  # before the readers: their C++ blocks on a FIFO
+        reads = check_files(files)  # before the readers: their C++ blocks on a FIFO, and believes claimed sizes
         source: Any = ArrayRecordDataSource(list[Any](files))
         self.records, self.split, self.metadata = records, split, metadata
         self.points, self.image_size = int(metadata["points"]), int(metadata["image_size"])
@@ -77,7 +77,7 @@ class Faces:
         self.names: list[str] = []
         tags: list[bytes] = []
         self.landmarks: Float[np.ndarray, "n p 2"] = np.empty((len(source), self.points, 2), np.float32)
-        for index, raw in enumerate(read_in_order(files)):
+        for index, raw in enumerate(read_in_order(files, reads)):
             feature = self._example.FromString(raw).features.feature
             self.landmarks[index] = float_values(feature["landmarks"].float_list, 2 * self.points).reshape(-1, 2)
             self.identities.append(feature["identity"].bytes_list.value[0].decode())

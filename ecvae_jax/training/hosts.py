@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ _ENDING = 10  # seconds, with the silence: a training that has lost a host has l
 
 _jax_sigterm: ctypes.Array[ctypes.c_char] | None = None
 """JAX's disposition of SIGTERM, a `struct sigaction`, while Python's is in its place."""
+
+_STATE = re.compile(r"[A-Z]+(_[A-Z]+)*: ")
 
 # Words in the error messages of JAX's runtime after another host has vanished.
 _LOST = (
@@ -136,8 +139,10 @@ def is_first_host() -> bool:
 def is_lost_host(error: BaseException) -> bool:
     """Returns whether an error of JAX's runtime means that another host is lost."""
     message = str(error).lower()
+    # jaxlib 0.10.2 raises some states of its runtime, as "UNKNOWN: Gloo AllGather failed", as a ValueError
+    state = isinstance(error, ValueError) and _STATE.match(str(error)) is not None
     return (
-        isinstance(error, jax.errors.JaxRuntimeError)  # first: process_count starts JAX's backend
+        (isinstance(error, jax.errors.JaxRuntimeError) or state)  # first: process_count starts JAX's backend
         and jax.process_count() > 1
         and any(word in message for word in _LOST)
     )

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ecvae_jax.data.errors import BadPhotoError, DataError, one_line
-from ecvae_jax.data.photos.sources.video import open_container, upright_frame
+from ecvae_jax.data.photos.sources.video import assumed_fact, assumed_matrix, open_container, upright_frame
 
 
 class Frame(NamedTuple):
@@ -97,6 +97,7 @@ def open_driver(path: Path) -> Driver:
                 raise DataError(f"{path}: no video stream; give a file with pictures")
             stream = container.streams.video[0]
             audio, rate, count = bool(container.streams.audio), _rate(stream), 0
+            matrix = assumed_matrix(stream.codec_context)
             try:
                 count = sum(bool(packet.size) for packet in container.demux(stream))
             except Exception:  # a damaged end; decoding reports it
@@ -107,7 +108,8 @@ def open_driver(path: Path) -> Driver:
         raise DataError(f"{path}: not a video: {getattr(error, 'strerror', None) or one_line(error)}") from None
     if not count:
         raise DataError(f"{path}: the video has no frames")
-    return Driver(path, rate=rate, count=count, has_audio=audio)
+    notes = [f"{path}: {assumed_fact(matrix)}"] if matrix else []
+    return Driver(path, rate=rate, count=count, has_audio=audio, notes=notes)
 
 
 def _rate(stream: Any) -> Fraction:

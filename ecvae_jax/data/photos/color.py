@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import struct
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,8 @@ _CICP_EXPONENTS = {1: 0.0, 2: 0.0, 4: 2.2, 5: 2.8, 6: 0.0, 7: 0.0, 8: 1.0, 13: 0
 
 _STRIP = 512
 """Rows."""
+_LARGEST_PROFILE = 16 * 2**20
+"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def color_statement(image: Image.Image, notes: list[str]) -> ColorStatement | No
     """Returns what the file states, or None for sRGB; appends a note for a statement that cannot be used.
 
     Raises:
-        BadPhotoError: the file states a high dynamic range, or unknown primaries.
+        BadPhotoError: the file states a high dynamic range, unknown primaries, or a profile in another file.
     """
     cicp = _cicp(image)
     if cicp and cicp != (2, 2):
@@ -62,7 +65,7 @@ def color_statement(image: Image.Image, notes: list[str]) -> ColorStatement | No
             )
         statement = ColorStatement("CICP", b"", _CICP_EXPONENTS[transfer], _CICP_PRIMARIES[primaries])
         return None if statement.is_srgb else statement
-    profile = image.info.get("icc_profile")
+    profile = image.info.get("icc_profile") or _bmp_profile(image)
     if profile:
         return ColorStatement("ICC", profile)
     if image.format == "PNG" and "srgb" not in image.info:
@@ -189,6 +192,55 @@ def _cicp(image: Image.Image) -> tuple[int, int] | None:
         return None
     finally:
         stream.seek(place)
+
+
+def _bmp_profile(image: Image.Image) -> bytes:
+    """Returns the ICC profile of a BMP of version 4 or 5, or b"" for sRGB; Pillow reads neither.
+
+    Raises:
+        BadPhotoError: its colors are calibrated by other numbers than sRGB's, or its profile is in another file.
+    """
+    stream = getattr(image, "fp", None) if image.format in ("BMP", "DIB") else None
+    if stream is None:
+        return b""
+    place = stream.tell()
+    try:
+        start = 14 if image.format == "BMP" else 0
+        stream.seek(start)
+        header = stream.read(124)
+        size = int.from_bytes(header[:4], "little")
+        if size < 108 or len(header) < 108:
+            return b""
+        kind = header[56:60]
+        if kind == b"KNIL":
+            raise BadPhotoError("BMP whose color profile is in another file: convert it to sRGB")
+        if kind == b"DEBM" and size >= 124:
+            at, length = struct.unpack("<II", header[112:120])
+            stream.seek(start + at)
+            return stream.read(min(length, _LARGEST_PROFILE)) or b"empty"
+        if kind == bytes(4):
+            numbers = struct.unpack("<9i3I", header[60:108])
+            if not any(numbers):
+                return b""
+            if not _is_srgb_of_bmp(numbers):
+                raise BadPhotoError("BMP calibrated by other numbers than those of sRGB: convert it to sRGB")
+        return b""
+    finally:
+        stream.seek(place)
+
+
+def _is_srgb_of_bmp(numbers: tuple[int, ...]) -> bool:
+    """Returns whether nine coordinates, 2.30 bits, and three exponents, 16.16 bits, are sRGB's to within rounding.
+
+    Writers store the primaries' x, y, z or their X, Y, Z; x and y follow from both.
+    """
+    ends = np.asarray(numbers[:9], np.float64).reshape(3, 3)
+    sums = ends.sum(axis=1, keepdims=True)
+    if not (sums > 0).all():
+        return False
+    exponents = np.asarray(numbers[9:]) / 65536
+    xy = (ends / sums)[:, :2].ravel()
+    return bool(np.abs(xy - SRGB[2:]).max() < 0.005 and (np.abs(exponents - 2.2) < 0.03).all())
 
 
 def _is_adobe(image: Image.Image) -> bool:

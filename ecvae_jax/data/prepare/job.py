@@ -123,7 +123,7 @@ def _limited(seconds: float) -> Iterator[None]:
     """Raises `BadPhotoError` in the block after that many seconds of this process's CPU time.
 
     CPU time, so that a busy machine gives the same records. A call into C is stopped when it returns; the limits on
-    bytes and megapixels bound each. A thread, as Beam's, has no signals: there only those limits hold.
+    bytes and megapixels bound each. Threads have no signals; Beam's give their photos to a process (`SoloWorker`).
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield

@@ -20,6 +20,11 @@ _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegvideo,mpegts,asf,
 _HDR = (16, 18)
 """Transfer curves PQ and HLG, ITU-T H.273."""
 _BT2020 = 9
+_BT2020_MATRICES = (9, 10)
+_UNSTATED = 2
+_MATRICES = (0, 1, _UNSTATED, 4, 5, 6, 7)
+"""Of Y'CbCr to RGB, ITU-T H.273, that libswscale applies; it takes any other one for BT.601."""
+_ASSUMED = {"BT.601": "ITU601", "BT.709": "ITU709"}
 _MOST_ASPECT = 4
 VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"))
 
@@ -45,6 +50,7 @@ def open_video(path: Path, frame_step: int) -> Source:
     photos: list[Photo] = []
     chosen: list[tuple[Path, list[int]]] = []
     facts: list[str] = []
+    assumed: dict[str, int] = {}
     for name, file in videos.items():
         damage: list[str] = []
         count = sum(until_damage(_packets(file), damage))
@@ -52,6 +58,10 @@ def open_video(path: Path, frame_step: int) -> Source:
             skipped.append((name, f"unreadable video: {damage[0]}" if damage else "the video has no frames"))
             continue
         facts += damage_fact(name, count, "frames", damage)
+        with open_container(file) as container:
+            matrix = assumed_matrix(container.streams.video[0].codec_context)
+        if matrix:
+            assumed[matrix] = assumed.get(matrix, 0) + 1
         person, stamp = os.path.splitext(name)[0], f"{file_stamp(file)} {frame_step}"
         numbers = list(range(0, count, frame_step))
         photos += [Photo(f"{name}#{n:06d}", person, person, {"frame": n}, stamp) for n in numbers]
@@ -61,7 +71,10 @@ def open_video(path: Path, frame_step: int) -> Source:
         raise DataError(f"source 'video:{path}': no readable frame{why}")
     fact = f"identities: {len(chosen)}, one per video; {len(photos)} frames, every {frame_step}th"
     label = f"video:{path.resolve().name}"
-    facts = [fact, *facts]
+    assumptions = [
+        f"{many} of {len(chosen)} videos: {assumed_fact(matrix)}" for matrix, many in sorted(assumed.items())
+    ]
+    facts = [fact, *assumptions, *facts]
     return Source(label, photos, lambda start: _load(chosen, start), None, sorted(skipped), facts, inputs=(path,))
 
 
@@ -87,9 +100,13 @@ def upright_frame(frame: Any, stream: Any) -> UInt8[np.ndarray, "h w 3"] | BadPh
 
     Phones store portraits sideways and state the turn; DV and DVD store pixels that are not square.
     """
-    if frame.color_trc in _HDR or frame.color_primaries == _BT2020:
+    if frame.color_trc in _HDR or frame.color_primaries == _BT2020 or frame.colorspace in _BT2020_MATRICES:
         return BadPhotoError("high dynamic range or BT.2020 video: convert it to BT.709")
-    pixels = frame.to_ndarray(format="rgb24")
+    if frame.colorspace not in _MATRICES:
+        return BadPhotoError(f"color matrix {int(frame.colorspace)} (ITU-T H.273) of the video: convert it to BT.709")
+    matrix = assumed_matrix(frame)
+    # libswscale takes BT.601 at any size
+    pixels = frame.to_ndarray(format="rgb24", **({"src_colorspace": _ASSUMED[matrix]} if matrix else {}))
     aspect = float(stream.sample_aspect_ratio or 1)
     if not 1 / _MOST_ASPECT <= aspect <= _MOST_ASPECT:
         return BadPhotoError(f"pixel aspect of {aspect:g}: must be between 1/{_MOST_ASPECT} and {_MOST_ASPECT}")
@@ -109,6 +126,21 @@ def upright_frame(frame: Any, stream: Any) -> UInt8[np.ndarray, "h w 3"] | BadPh
     else:
         return BadPhotoError("display matrix of the video turns by an odd angle: turn it by 0, 90, 180 or 270°")
     return np.ascontiguousarray(pixels[:: 1 if down > 0 else -1, :: 1 if across > 0 else -1])
+
+
+def assumed_matrix(stated: Any) -> str | None:
+    """Returns the color matrix taken for a frame or codec context that states none, or None where it states one.
+
+    The size decides, as in players: high definition has that of BT.709.
+    """
+    if stated.colorspace != _UNSTATED:
+        return None
+    return "BT.709" if stated.width >= 1280 or stated.height > 576 else "BT.601"
+
+
+def assumed_fact(matrix: str) -> str:
+    """Returns the message about that assumption."""
+    return f"no color matrix is stated, {matrix} is assumed by the size"
 
 
 def _packets(file: Path) -> Iterator[bool]:
