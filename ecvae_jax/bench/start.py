@@ -55,16 +55,9 @@ def _main() -> None:
     begin = time.perf_counter()
     config = Config.from_json(sys.stdin.read())
 
-    import numpy as np
+    from ecvae_jax.bench.workloads import Training, random_batch
 
-    from ecvae_jax.bench.workloads import Training
-
-    model, count, points = config.model, config.train.batch_size, config.data.points
-    rng = np.random.default_rng(0)
-    batch = {}
-    for prefix in ("source_", ""):
-        batch[f"{prefix}image"] = rng.integers(0, 256, (count, model.image_size, model.image_size, 3), np.uint8)
-        batch[f"{prefix}landmarks"] = rng.uniform(0.2, 0.8, (count, points, 2)).astype(np.float32)
+    batch = random_batch(config)
     training = Training(config, batch)
     training.run(batch).block_until_ready()
     first = time.perf_counter() - begin

@@ -86,6 +86,16 @@ def _random_frozen(config: Config, rng: np.random.Generator) -> Frozen:
     return Frozen(clusters, means, stddev, jnp.asarray(config.prior.stddev, jnp.float32), covariances)
 
 
+def random_batch(config: Config) -> dict[str, np.ndarray]:
+    """Returns a batch of noise in the form of `data.batches`, for processes that need no faces."""
+    model, count, points = config.model, config.train.batch_size, config.data.points
+    rng, batch = np.random.default_rng(0), {}
+    for prefix in ("source_", ""):
+        batch[f"{prefix}image"] = rng.integers(0, 256, (count, model.image_size, model.image_size, 3), np.uint8)
+        batch[f"{prefix}landmarks"] = rng.uniform(0.2, 0.8, (count, points, 2)).astype(np.float32)
+    return batch
+
+
 def compiled(jitted: Any, *arguments: Any) -> tuple[Any, Work]:
     """Returns the program compiled for the arguments, and its figures (a `Work` that must get its call)."""
     start = time.perf_counter()
@@ -109,14 +119,19 @@ class Training:
         self._hyper = jax.device_put(step.hyper, NamedSharding(mesh, PartitionSpec()))
         self._state, self.metrics = random_state(config), {}
         jitted = shard_step(step_function(step.program), mesh)
-        self._step, self.figures = compiled(jitted, self._state, self._placed(batch), self._hyper)
+        self._step, self.figures = compiled(jitted, self._state, self.place(batch), self._hyper)
 
     def run(self, batch: HostBatch) -> Array:
         """Dispatches one step, the host's transfer included, and returns its loss."""
-        self._state, self.metrics = self._step(self._state, self._placed(batch), self._hyper)
+        return self.run_placed(self.place(batch))
+
+    def run_placed(self, arrays: dict[str, Array]) -> Array:
+        """Dispatches one step with a batch on the devices and returns its loss."""
+        self._state, self.metrics = self._step(self._state, arrays, self._hyper)
         return self.metrics["loss"]
 
-    def _placed(self, batch: HostBatch) -> dict[str, Array]:
+    def place(self, batch: HostBatch) -> dict[str, Array]:
+        """Returns the batch on the devices, without what the step does not read."""
         read = read_by_step(self._config, batch)
         return {name: jax.make_array_from_process_local_data(self._spread, value) for name, value in read.items()}
 
