@@ -294,4 +294,6 @@ class Twin:
         self.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        torch._foreach_lerp_(self.ema, [value.detach() for value in values], 1.0 - optim.ema_decay)
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            self.ema, [value.detach() for value in values], 1.0 - optim.ema_decay
+        )
