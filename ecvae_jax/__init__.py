@@ -20,6 +20,7 @@ above it:
     comparison     priors and variants trained on equal terms, with intervals and a verdict
     figures        the paper's figures from a checkpoint, and its network
     plan           training step and synthesis compiled for an absent TPU: memory, work, predicted speed
+    bench          training, synthesis, input and start-up timed on the machine at hand
     video          a driver's face tracked, its motion given to a source, MP4 and GIF
     cli            the command `ecvae`
 

@@ -27,7 +27,7 @@ LAYERS = [
     {"data/batches", "data/portraits", "data/morph", "data/prepare", "checkpoints"},
     {"training", "synthesis", "export"},
     {"evaluation"},
-    {"comparison", "figures", "plan"},
+    {"comparison", "figures", "plan", "bench"},
     {"video"},
     {"cli/parsing", "cli/runtime", "cli/options", "cli/info", "cli/stopping", "cli/streams"},
     {"cli/commands"},

@@ -13,7 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ecvae_jax.cli.options.experiment import CompareOptions, MorphOptions, PlanOptions, PrepareOptions, TrainOptions
+from ecvae_jax.cli.options.experiment import (
+    BenchOptions,
+    CompareOptions,
+    MorphOptions,
+    PlanOptions,
+    PrepareOptions,
+    TrainOptions,
+)
 from ecvae_jax.cli.options.model import (
     EvaluateOptions,
     ExportOptions,
@@ -23,7 +30,7 @@ from ecvae_jax.cli.options.model import (
     TransferOptions,
 )
 from ecvae_jax.cli.parsing import names_config, say, verbose_flag, wrong_usage
-from ecvae_jax.config import Config
+from ecvae_jax.config import RENDERED, Config
 from ecvae_jax.files import check_output
 from ecvae_jax.training.supervisor import ALONE, TRY_AGAIN, is_supervised, supervise
 from ecvae_jax.video.options import is_video
@@ -223,6 +230,28 @@ def plan(options: PlanOptions, words: Sequence[str]) -> int:
     return 0
 
 
+def bench(options: BenchOptions, words: Sequence[str]) -> int:
+    """Runs `ecvae bench [CONFIG] --sizes 64 128`."""
+    if options.json is not None and names_config(words):
+        check_output(options.json, words[:1])
+    config = options.config
+    if options.checkpoint is not None:
+        if names_config(words):
+            return wrong_usage("--checkpoint stands for CONFIG; give one of them")
+        from ecvae_jax.checkpoints.load import load_model
+
+        stored = load_model(options.checkpoint).config
+        config = replace(stored, data=replace(stored.data, records=RENDERED))
+    from ecvae_jax.bench.report import measure, to_lines, write_json
+
+    report = measure(config, options.sizes, options.rounds, options.seconds, options.start)
+    if options.json is not None:
+        write_json(report, options.json)
+        say(f"written: {options.json}")
+    print("\n".join(to_lines(report)))
+    return 0
+
+
 def info(options: InfoOptions, words: Sequence[str]) -> int:
     """Runs `ecvae info PATH`."""
     from ecvae_jax.cli.info import describe
@@ -259,5 +288,6 @@ COMMANDS = {
     "figure": Command(FigureOptions, figure),
     "export": Command(ExportOptions, export, compiles=False),
     "plan": Command(PlanOptions, plan),
+    "bench": Command(BenchOptions, bench),
     "info": Command(InfoOptions, info, compiles=False),
 }

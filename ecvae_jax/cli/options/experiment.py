@@ -1,4 +1,4 @@
-"""Options of prepare and morph, which make records, and of train, compare and plan, which take `[CONFIG]`."""
+"""Options of prepare and morph, which make records, and of train, compare, plan and bench, which take `[CONFIG]`."""
 
 from __future__ import annotations
 
@@ -132,6 +132,43 @@ class PlanOptions:
             raise ValueError("largest_batch: is only for --what train")
         if not 0 < self.efficiency <= 1:
             raise ValueError(f"efficiency={self.efficiency}: must be above 0 and at most 1")
+        if self.json is not None and self.json.is_dir():
+            raise ValueError(f"json={str(self.json)!r}: is a folder; give a file name")
+        if self.json is not None:
+            check_output(self.json)
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Measures training, synthesis, input and start-up on this machine, as a table.
+
+    docs/measurements/speed.md explains the columns.
+    """
+
+    sizes: tuple[int, ...] = ()
+    """Image sizes in pixels, such as 64 128 256. Levels are added or dropped at the end of model.widths. Default: that
+    of the experiment."""
+    rounds: int = 5
+    """Alternating rounds; the table has their median."""
+    seconds: float = 0.5
+    """Least duration of one measurement."""
+    checkpoint: Path | None = None
+    """Working directory of a training, or a bundled model (face128, face256), instead of CONFIG. Only its settings are
+    read; its records are replaced by the embedded heads."""
+    start: bool = True
+    """Also measure the start-up of a process, with an empty compile cache and a filled one."""
+    json: Path | None = None
+    """JSON file to write."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+
+    def __post_init__(self) -> None:
+        for size in self.sizes:
+            if size not in (32, 64, 128, 256):
+                raise ValueError(f"sizes={size}: must be 32, 64, 128 or 256")
+        if self.rounds < 1:
+            raise ValueError(f"rounds={self.rounds}: must be at least 1")
+        if not 0 <= self.seconds <= 600:
+            raise ValueError(f"seconds={self.seconds}: must be between 0 and 600")
         if self.json is not None and self.json.is_dir():
             raise ValueError(f"json={str(self.json)!r}: is a folder; give a file name")
         if self.json is not None:

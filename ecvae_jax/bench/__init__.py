@@ -1,0 +1,1 @@
+"""`ecvae bench`: speed of a configuration on the machine at hand."""
