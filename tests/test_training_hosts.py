@@ -117,9 +117,7 @@ def test_a_checkpoint_of_two_hosts_resumes_in_one_process(
 
 
 # Seconds by which host 0 is late, and the timeout: in real time beyond the 30 s of JAX's connections and heartbeats.
-@pytest.mark.parametrize(
-    ("late", "end", "timeout"), [(1, 8, "6"), pytest.param(45, 35, "30", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("late", "end", "timeout"), [(1, 8, "6"), pytest.param(45, 35, "30", marks=pytest.mark.slow)])
 def test_a_signal_to_one_host_stops_both_and_both_resume_to_the_same_bits(
     config_file: Path, undisturbed: Path, tmp_path: Path, late: int, end: int, timeout: str
 ) -> None:
