@@ -4,8 +4,8 @@
 
 A training reads 12,000 images, a quarter of those of configs/demo.py, and takes one to two minutes where that one takes
 five. Scoring takes seconds with --metrics pixels. With all, dlib also measures 1,200 images of each training, at 0.1 s
-of one core each. A seed has 17 trainings, and the default is three seeds. --variants standard,mixture compares only the
-three priors.
+of one core each. A seed has 20 trainings, and the default is three seeds. --variants standard,mixture compares only the
+three priors; --variants covariance,covariance-clusters,covariance-shared the fitted ones with Eq. (4).
 """
 
 from ecvae_jax.config import Config, OptimConfig, TrainConfig

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int
 
-from ecvae_jax.config import PriorKind
+from ecvae_jax.config import PriorKind, PriorNoise
 from ecvae_jax.gaussian import DiagGaussian, SpikedGaussian, kl_divergence, spiked_kl_divergence
 
 _SMALLEST_VARIANCE = 1e-30
@@ -148,11 +148,11 @@ class Covariances(NamedTuple):
 
 
 class CovariancePrior(NamedTuple):
-    """The law of Σ c_k z_k with independent z_k of `Covariances`: one spiked Gaussian per face."""
+    """The law of Σ c_k z_k with z_k of `Covariances`: one spiked Gaussian per face."""
 
     gaussian: SpikedGaussian
     reference: DiagGaussian
-    """The isotropic prior of Eq. (4). Relative to the whole prior, the KL would not contain what is fitted."""
+    """The prior without offset and spikes. Relative to the whole prior, the KL would not contain what is fitted."""
 
     has_closed_kl = True
 
@@ -227,11 +227,12 @@ def covariance_prior(
     cluster_means: Float[Array, "k d"],
     cluster_stddev: Float[Array, " k"],
     covariances: Covariances,
+    noise: PriorNoise = "independent",
 ) -> CovariancePrior:
-    """Returns N(Σ c_k mu_k + offset, Σ c_k² Σ_k) with Σ_k = sigma_k² (I + U diag(spikes_k) Uᵀ).
+    """Returns the law of Σ c_k z_k with z_k ~ N(mu_k + offset, Σ_k) and Σ_k = sigma_k² (I + U diag(spikes_k) Uᵀ).
 
-    It is the law of the sum of c_k z_k with independent z_k ~ N(mu_k + offset, Σ_k), and Eq. (4) without offset and
-    spikes.
+    Its mean is Σ c_k (mu_k + offset). With independent z_k its covariance is Σ c_k² Σ_k: Eq. (4) without offset and
+    spikes. With one noise for all clusters, z_k = mu_k + offset + Σ_k^½ e and e ~ N(0, I), it is (Σ c_k Σ_k^½)².
 
     Deviation: the paper's clusters are isotropic. Over faces, the posteriors' means vary in few directions, there with
     many times the variance of Eq. (4), so that its draws miss them (docs/measurements/priors.md).
@@ -240,26 +241,44 @@ def covariance_prior(
         ValueError: the arrays disagree about the number of clusters.
     """
     base = equilibrium_prior(cluster_weights, cluster_means, cluster_stddev)
-    shares = jnp.square(cluster_weights * jnp.broadcast_to(cluster_stddev, cluster_weights.shape))
-    total = jnp.sum(shares, axis=-1, keepdims=True)
-    # Σ c_k² a_k / Σ c_k² sigma_k²; a face without a cluster has no spikes.
-    parts = shares / jnp.maximum(total, float(jnp.finfo(total.dtype).tiny))
+    parts = cluster_shares(cluster_weights, cluster_stddev, noise)
+    if noise == "shared":
+        deviation = _weighted_mean(cluster_weights, cluster_stddev[:, None])
+        base = GaussianPrior(base.mean, jnp.broadcast_to(2 * _log(deviation), base.mean.shape))
+        # (Σ p_k (1 + t_k)^½)² - 1 = w (w + 2) with w = Σ p_k ((1 + t_k)^½ - 1), which does not cancel for small t_k.
+        wider = covariances.spikes / (1.0 + jnp.sqrt(1.0 + covariances.spikes))
+        wider = jnp.matmul(parts, wider, precision=jax.lax.Precision.HIGHEST)
+        spikes = wider * (wider + 2.0)
+    else:
+        spikes = jnp.matmul(parts, covariances.spikes, precision=jax.lax.Precision.HIGHEST)
     gaussian = SpikedGaussian(
         base.mean
         + jnp.sum(cluster_weights, axis=-1, keepdims=True) * _over(covariances.offset[None], base.mean)[..., 0, :],
         base.logvar[..., :1],
         covariances.directions,
-        jnp.matmul(parts, covariances.spikes, precision=jax.lax.Precision.HIGHEST),
+        spikes,
     )
     return CovariancePrior(gaussian, DiagGaussian(base.mean, base.logvar))
 
 
-_PRIORS: dict[PriorKind, Callable[[Array, Array, Array, Covariances | None], Prior]] = {
-    "equilibrium": lambda weights, means, stddev, _: equilibrium_prior(weights, means, stddev),
-    "mixture": lambda weights, means, stddev, _: mixture_prior(weights, means, stddev),
-    "standard": lambda weights, means, stddev, _: standard_prior(weights, means.shape[-1]),
-    "covariance": lambda weights, means, stddev, covariances: covariance_prior(
-        weights, means, stddev, covariances or init_covariances(*means.shape, rank=1)
+def cluster_shares(
+    cluster_weights: Float[Array, "*b k"], cluster_stddev: Float[Array, " k"], noise: PriorNoise
+) -> Float[Array, "*b k"]:
+    """Returns each cluster's share of a face's noise, with sum 1; 0 for a face without a cluster.
+
+    Of the variance, c_k² sigma_k², for independent noise; of the deviation, c_k sigma_k, for shared noise.
+    """
+    parts = cluster_weights * jnp.broadcast_to(cluster_stddev, cluster_weights.shape)
+    parts = jnp.square(parts) if noise == "independent" else parts
+    return parts / jnp.maximum(jnp.sum(parts, axis=-1, keepdims=True), float(jnp.finfo(parts.dtype).tiny))
+
+
+_PRIORS: dict[PriorKind, Callable[[Array, Array, Array, Covariances | None, PriorNoise], Prior]] = {
+    "equilibrium": lambda weights, means, stddev, *_: equilibrium_prior(weights, means, stddev),
+    "mixture": lambda weights, means, stddev, *_: mixture_prior(weights, means, stddev),
+    "standard": lambda weights, means, *_: standard_prior(weights, means.shape[-1]),
+    "covariance": lambda weights, means, stddev, covariances, noise: covariance_prior(
+        weights, means, stddev, covariances or init_covariances(*means.shape, rank=1), noise
     ),
 }
 
@@ -270,11 +289,13 @@ def make_prior(
     cluster_means: Float[Array, "k d"],
     cluster_stddev: Float[Array, " k"],
     covariances: Covariances | None = None,
+    noise: PriorNoise = "independent",
 ) -> Prior:
     """Returns the prior of the given kind for the faces with these cluster weights.
 
     Args:
         covariances: of kind "covariance"; None: none are fitted yet.
+        noise: of the clusters of kind "covariance" (`config.PriorConfig.noise`).
 
     Raises:
         ValueError: the kind is unknown, or the arrays disagree about the number of clusters.
@@ -282,7 +303,7 @@ def make_prior(
     if kind not in _PRIORS:
         *names, last = map(repr, _PRIORS)
         raise ValueError(f"prior kind={kind!r}: must be {', '.join(names)} or {last}")
-    return _PRIORS[kind](cluster_weights, cluster_means, cluster_stddev, covariances)
+    return _PRIORS[kind](cluster_weights, cluster_means, cluster_stddev, covariances, noise)
 
 
 def mixture_kl_monte_carlo(

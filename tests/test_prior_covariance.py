@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,19 +18,26 @@ from support.training import assert_same, before_step, restored
 
 from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.comparison.variants import with_settings
-from ecvae_jax.config import Config, PriorConfig
+from ecvae_jax.config import AdaptConfig, Config, PriorConfig, PriorNoise
 from ecvae_jax.data.batches import load_faces
 from ecvae_jax.export.small import export_model
 from ecvae_jax.gaussian import DiagGaussian
 from ecvae_jax.model.model import condition_of
 from ecvae_jax.prior import CovariancePrior, Covariances, covariance_prior, equilibrium_prior, init_covariances
-from ecvae_jax.synthesis.batches import decode, encode, move, sample
+from ecvae_jax.synthesis.adapt import interpolate
+from ecvae_jax.synthesis.batches import decode, encode, move, reconstruct, sample, transfer_plain
 from ecvae_jax.training.covariance import add_moments, batch_moments, init_moments, principal_directions, refit
 from ecvae_jax.training.loop import train
 from ecvae_jax.training.parallel import make_mesh, shard_step
 from ecvae_jax.training.preview import device_views, first_examples
 from ecvae_jax.training.state import init_state
 from ecvae_jax.training.step import make_train_step, step_function
+
+
+class Face(NamedTuple):
+    images: np.ndarray
+    landmarks: np.ndarray
+
 
 stable = settings(deadline=None, derandomize=True, max_examples=30)
 K, D, R, FACES = 5, 6, 2, 4
@@ -64,6 +73,57 @@ def test_it_has_the_moments_of_the_weighted_sum_of_independent_draws(seed: int, 
         )
         for a, b in zip(jax.tree.leaves(prior), jax.tree.leaves(other), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+@stable
+@given(st.integers(0, 2**31))
+def test_shared_noise_gives_the_moments_of_the_weighted_sum_of_draws_with_one_noise(seed: int) -> None:
+    with jax.enable_x64(True):
+        weights, means, stddev, fitted = clusters(seed)
+        prior = covariance_prior(weights, means, stddev, fitted, noise="shared")
+        u, spikes = np.asarray(fitted.directions), np.asarray(fitted.spikes)
+        roots = np.eye(D) + np.einsum("jr,kr,ir->kji", u, np.sqrt(1 + spikes) - 1, u)
+        root = np.einsum("fk,kji->fji", np.asarray(weights), np.asarray(stddev)[:, None, None] * roots)
+        s, t = np.exp(prior.gaussian.logvar)[..., None], np.asarray(prior.gaussian.spikes)
+        ours = s * (np.eye(D) + np.einsum("jr,fr,ir->fji", u, t, u))
+        np.testing.assert_allclose(ours, root @ root, rtol=1e-10, atol=1e-12)
+        independent = covariance_prior(weights, means, stddev, fitted)
+        np.testing.assert_allclose(prior.center, independent.center, rtol=1e-10)
+        alone, one = (covariance_prior(jnp.eye(K), means, stddev, fitted, noise) for noise in ("shared", "independent"))
+        for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(one), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+        equal = covariance_prior(weights, means, jnp.full(K, 0.1), fitted, "shared")
+        np.testing.assert_allclose(equal.reference.stddev, 0.1, rtol=1e-10)
+
+
+@functools.partial(jax.jit, static_argnames=("steps", "noise"))
+def walk(arrays, key: jax.Array, steps: int, noise: PriorNoise):
+    """Returns z at `steps` structures from the first face's to the second's, its whitened places, and z moved back."""
+    weights, means, stddev, fitted = arrays
+    start = covariance_prior(jnp.repeat(weights[:1], steps, axis=0), means, stddev, fitted, noise)
+    along = jnp.linspace(0.0, 1.0, steps)[:, None]
+    path = covariance_prior((1 - along) * weights[:1] + along * weights[1:2], means, stddev, fitted, noise)
+    z = jnp.repeat(start.sample(key)[:1], steps, axis=0)
+    moved = start.transport(z, path)
+    return z, moved, start.gaussian.whiten(z), path.gaussian.whiten(moved), path.transport(moved, start)
+
+
+@pytest.mark.parametrize("noise", ["independent", "shared"])
+@settings(stable, max_examples=10)
+@given(seed=st.integers(0, 2**31))
+def test_z_moves_continuously_between_two_structures(noise: PriorNoise, seed: int) -> None:
+    with jax.enable_x64(True):
+        arrays, longest = clusters(seed), []
+        for steps in (65, 129):
+            z, moved, before, after, back = walk(arrays, jax.random.key(seed % 1000), steps, noise)
+            np.testing.assert_allclose(after, before, rtol=1e-8, atol=1e-10)
+            np.testing.assert_allclose(moved[0], z[0], rtol=1e-10)
+            np.testing.assert_allclose(back, z, rtol=1e-8, atol=1e-10)
+            longest.append(np.linalg.norm(np.diff(moved, axis=0), axis=1).max())
+            ends = covariance_prior(arrays[0][:2], *arrays[1:3], arrays[3], noise)
+            there = ends.gaussian.color(before[:1])[1]
+            np.testing.assert_allclose(moved[-1], there, rtol=1e-8, atol=1e-10)
+        assert longest[1] <= 0.75 * longest[0]  # a jump would stay
 
 
 def test_before_it_is_fitted_it_is_equation_4() -> None:
@@ -187,6 +247,21 @@ def test_a_stored_model_samples_moves_and_exports_with_them(config: Config, work
     )
     export_model(workdir, tmp_path / "small")
     assert_same(load_model(tmp_path / "small").frozen, model.frozen)
+
+
+@pytest.mark.slow
+def test_pictures_change_continuously_between_two_structures(config: Config, workdir: Path) -> None:
+    model, faces = load_model(workdir), load_faces(config.data.records, "test")
+    ends = [Face(faces.images([row], 32), faces.landmarks[[row]]) for row in (0, 20)]
+    drawn = interpolate(model, *ends, steps=17, adaptation=AdaptConfig(detail=0.0))[0].astype(int)
+    plain = transfer_plain(model, ends[0].images, ends[0].landmarks, ends[1].landmarks)[0]
+    own = reconstruct(model, *ends[0])[0]
+    assert np.abs(drawn[-1] - plain).max() <= 1
+    assert np.abs(drawn[0] - own).max() <= 1
+    changes = np.abs(np.diff(drawn, axis=0)).mean(axis=(1, 2, 3))
+    whole = np.abs(drawn[-1] - drawn[0]).mean()
+    assert whole > 1
+    assert changes.max() < 0.5 * whole
 
 
 def test_settings_that_cannot_be_are_refused(config: Config) -> None:

@@ -92,6 +92,8 @@ VARIANTS: dict[str, Variant] = {
         _variant("covariance", "Eq. 4 with one fitted covariance for all clusters", prior__kind="covariance"),
         _variant("covariance-clusters", "Eq. 4 with a fitted covariance for each cluster",
                  prior__kind="covariance", prior__pooling=100.0),
+        _variant("covariance-shared", "one fitted covariance, one noise for all clusters: the width is every face's",
+                 prior__kind="covariance", prior__noise="shared"),
         _variant("equilibrium-self", "equilibrium, self-reconstruction only (the paper's)",
                  prior__kind="equilibrium", data__pairs=0.0),
         _variant("mixture-self", "mixture, self-reconstruction only", prior__kind="mixture", data__pairs=0.0),
@@ -121,6 +123,7 @@ QUESTIONS = (
     Question("learned-plain", "equilibrium-plain", "with a plain posterior: does it help to train them?"),
     Question("covariance", REFERENCE, "do fitted covariances help?"),
     Question("covariance-clusters", "covariance", "do they help more if each cluster has its own?"),
+    Question("covariance-shared", "covariance", "do they help more if every face has the same width?"),
     Question("literal", "standard", "literal weights give nearly every face the same prior: is it the vanilla one?"),
 )  # fmt: skip
 

@@ -20,6 +20,7 @@ from ecvae_jax.config.sections import ObjectiveConfig as ObjectiveConfig
 from ecvae_jax.config.sections import OptimConfig as OptimConfig
 from ecvae_jax.config.sections import PriorConfig as PriorConfig
 from ecvae_jax.config.sections import PriorKind as PriorKind
+from ecvae_jax.config.sections import PriorNoise as PriorNoise
 from ecvae_jax.config.sections import SketchConfig as SketchConfig
 from ecvae_jax.config.sections import Span as Span
 from ecvae_jax.config.sections import TrainConfig as TrainConfig

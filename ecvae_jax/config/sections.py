@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from ecvae_jax.config.checks import check, check_range, check_types
 
 PriorKind = Literal["equilibrium", "mixture", "standard", "covariance"]
+PriorNoise = Literal["independent", "shared"]
 
 RENDERED = "rendered"
 """The value of `DataConfig.records` for the rendered heads embedded in the package."""
@@ -103,6 +104,9 @@ class PriorConfig:
     """Steps between two fits of "covariance" to the posteriors."""
     fit_decay: float = 0.999
     """Decay per step, in [0, 1), of the posteriors' moments that "covariance" is fitted to."""
+    noise: PriorNoise = "independent"
+    """Of the clusters' z_k of "covariance", whose sum with weights c_k is z. "independent", as in Eq. (4): the prior is
+    wider for a face of few clusters. "shared": one noise for all, so that every face has the same width."""
     pooling: float = 1e9
     """Faces by which a cluster's variances of "covariance" are drawn to those of all faces. Large: one covariance for
     all clusters. At least 1."""

@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.config import AdaptConfig
 from ecvae_jax.data.faces import Faces, load_faces
+from ecvae_jax.evaluation.aggregate import aggregated_posterior
 from ecvae_jax.evaluation.baselines import warp_to_landmarks
 from ecvae_jax.evaluation.faces import SAME_PERSON, MeasuredFaces
 from ecvae_jax.evaluation.likelihood import elbo_bits
@@ -95,6 +96,7 @@ def evaluate(
     sections = {
         **report.sections,
         "likelihood": elbo_bits(model, pairs.target, pairs.target_landmarks, seed),
+        **aggregated_posterior(model, pairs.target, pairs.target_landmarks),
         "samples": samples.numbers,
     }
     if model.density is not None:

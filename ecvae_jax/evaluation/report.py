@@ -31,7 +31,8 @@ _BREAKDOWNS = {
     "by_camera": "camera of the target",
 }
 
-_ROWS = ("true_images", "likelihood", "samples", "samples_from_posterior")  # sections that are one row of numbers
+# Sections that are one row of numbers.
+_ROWS = ("true_images", "likelihood", "kl_parts", "spectrum", "samples", "samples_from_posterior")
 
 _COLUMNS = 10  # pairs in the figure
 _FACE = 128  # px that small faces are enlarged to

@@ -32,7 +32,7 @@ from ecvae_jax.evaluation.statistics import Score, score
 from ecvae_jax.gaussian import LowRankGaussian
 from ecvae_jax.model.model import Model
 from ecvae_jax.structure.scheme import convert_landmarks
-from ecvae_jax.synthesis.batches import sample
+from ecvae_jax.synthesis.batches import sample, transfer_plain
 
 Values = dict[str, Float[np.ndarray, " n"]]
 """By metric, one value a pair or structure; NaN if it has none."""
@@ -160,6 +160,8 @@ def score_samples(model: Model, pairs: Pairs, measures: Measures, density: LowRa
         "structures": len(chosen),
         "samples_each": SAMPLES,
         "pixel_spread": pixel_spread(drawn),
+        "pixel_spread_faces": _spread_of_faces(model, pairs, chosen),
+        "pixel_spread_true": _spread_of_true_images(pairs),
         "sharpness": float(finite.mean()) if len(finite) else None,
     }
     if measures.faces is not None:
@@ -176,6 +178,27 @@ def score_samples(model: Model, pairs: Pairs, measures: Measures, density: LowRa
         true_vectors = measures.second.describe(pairs.target, np.asarray(convert_landmarks(pairs.target_landmarks, 68)))
         numbers |= set_distances("faceres", drawn_vectors, true_vectors, gamma=1.0)
     return Samples(values, [pairs.people[i] for i in chosen], numbers)
+
+
+def _spread_of_faces(model: Model, pairs: Pairs, structures: np.ndarray) -> float | None:
+    """Returns `pixel_spread` of other people's appearances under the structures, z moved there; None without 8."""
+    sources, targets = [], []
+    for structure in structures:
+        others = [index for index, person in enumerate(pairs.people) if person != pairs.people[structure]]
+        if len(others) < SAMPLES:
+            return None
+        sources += [others[each] for each in evenly_spaced(len(others), SAMPLES)]
+        targets += [structure] * SAMPLES
+    drawn = transfer_plain(
+        model, pairs.target[sources], pairs.target_landmarks[sources], pairs.target_landmarks[targets]
+    )
+    return pixel_spread(drawn.reshape(len(structures), SAMPLES, *drawn.shape[1:]))
+
+
+def _spread_of_true_images(pairs: Pairs) -> float | None:
+    """Returns the standard deviation of a pixel over the true images, the first of each person, in levels of 255."""
+    first = [pairs.people.index(person) for person in dict.fromkeys(pairs.people)]
+    return pixel_spread(pairs.target[first][None]) if len(first) > 1 else None
 
 
 def _second_vectors(

@@ -84,7 +84,9 @@ def init_frozen(key: Array, config: Config, landmarks: np.ndarray) -> Frozen:
         covariances = init_covariances(settings.count, z_dim, min(config.prior.rank, z_dim))
     frozen = Frozen(clusters, means, stddev, jnp.ones((), jnp.float32), covariances)
     weights = _weights(config.architecture, frozen, jnp.asarray(faces[:4096], jnp.float32))
-    prior = make_prior(config.prior.kind, weights, frozen.cluster_means, frozen.cluster_stddev)
+    prior = make_prior(
+        config.prior.kind, weights, frozen.cluster_means, frozen.cluster_stddev, noise=config.prior.noise
+    )
     return frozen._replace(z_scale=jnp.median(prior.reference.stddev).astype(jnp.float32))
 
 
@@ -130,7 +132,8 @@ def make_condition(
     )
     weights = _weights(architecture, frozen, landmarks)
     means = cluster_means(architecture, params, frozen)
-    prior = make_prior(architecture.prior.kind, weights, means, frozen.cluster_stddev, frozen.covariances)
+    settings = architecture.prior
+    prior = make_prior(settings.kind, weights, means, frozen.cluster_stddev, frozen.covariances, settings.noise)
     frame = make_frame(architecture.model, frozen.clusters.mean_shape, landmarks)
     return Condition(sketch, weights, prior, prior.reference, frame)
 

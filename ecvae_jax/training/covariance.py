@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ecvae_jax.config import PriorConfig
+from ecvae_jax.config import PriorConfig, PriorNoise
 from ecvae_jax.gaussian import DiagGaussian
 from ecvae_jax.model.conditioning import Frozen
-from ecvae_jax.prior import CovariancePrior, Covariances
+from ecvae_jax.prior import CovariancePrior, Covariances, cluster_shares
 
 _SWEEPS = 8
 """Over all pairs of columns. Jacobi's method converges quadratically: 5 or 6 suffice for 64 columns in any state."""
@@ -41,7 +41,7 @@ class Moments(NamedTuple):
     products: Float[Array, "d r"]
     """Of the second moment of u times the directions in use."""
     cluster_faces: Float[Array, " k"]
-    """Of the shares c_k² sigma_k² / Σ c_k² sigma_k²."""
+    """Of the clusters' shares of a face's noise (`prior.cluster_shares`)."""
     cluster_variances: Float[Array, "k r"]
     """Of the variances along the directions, times these shares."""
 
@@ -57,6 +57,7 @@ def batch_moments(
     prior: CovariancePrior,
     cluster_weights: Float[Array, "b k"],
     cluster_stddev: Float[Array, " k"],
+    noise: PriorNoise = "independent",
 ) -> Moments:
     """Returns the sums over the faces of one device's batch."""
     directions = prior.gaussian.directions
@@ -64,8 +65,7 @@ def batch_moments(
     u, variances = (posterior.mean - prior.center) / stddev, jnp.exp(posterior.logvar - prior.reference.logvar)
     along = jnp.matmul(u, directions, precision=_PRECISE)
     widths = jnp.matmul(variances, jnp.square(directions), precision=_PRECISE)
-    shares = jnp.square(cluster_weights * cluster_stddev[None])
-    shares /= jnp.maximum(jnp.sum(shares, axis=-1, keepdims=True), float(jnp.finfo(shares.dtype).tiny))
+    shares = cluster_shares(cluster_weights, cluster_stddev, noise)
     products = jnp.matmul(u.T, along, precision=_PRECISE) + jnp.sum(variances, axis=0)[:, None] * directions
     return Moments(
         jnp.asarray(len(u), jnp.float32),

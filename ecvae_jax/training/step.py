@@ -137,7 +137,8 @@ def step_function(program: StepProgram) -> StepFunction:
                 return jnp.mean(terms.loss), (terms, None)
             terms, _, posterior, source = loss_and_posterior(*given)
             assert isinstance(source.prior, CovariancePrior)
-            sums = batch_moments(posterior, source.prior, source.cluster_weights, state.frozen.cluster_stddev)
+            weights, stddev = source.cluster_weights, state.frozen.cluster_stddev
+            sums = batch_moments(posterior, source.prior, weights, stddev, architecture.prior.noise)
             return jnp.mean(terms.loss), (terms, sums)
 
         gradient, (terms, sums) = jax.grad(objective, has_aux=True)(state.params)
