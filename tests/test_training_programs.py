@@ -40,10 +40,10 @@ def test_other_seeds_lengths_rates_and_intervals_compile_nothing(
     assert [float(each["learning_rate"]) for each in metrics] == pytest.approx([0.0, 0.0, 0.0, 1e-4, 0.0])
 
 
-def test_the_trainings_of_compare_need_twelve_programs(tiny_config: Config) -> None:
+def test_the_trainings_of_compare_need_thirteen_programs(tiny_config: Config) -> None:
     trained = [variant for variant in VARIANTS.values() if not variant.trained_as]
     configs = [
         with_settings(tiny_config, {**variant.settings, "train.seed": seed}) for variant in trained for seed in range(3)
     ]
-    assert len(configs) == 57
-    assert len({StepProgram.of(config) for config in configs}) == 12
+    assert len(configs) == 60
+    assert len({StepProgram.of(config) for config in configs}) == 13
