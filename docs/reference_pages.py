@@ -93,7 +93,7 @@ def _type_name(hint: typing.Any) -> str:
 
 
 def _help(command: str) -> str:
-    """Returns what `ecvae COMMAND --help` prints; of compare and plan without the settings that train lists."""
+    """Returns what `ecvae COMMAND --help` prints; of bench, compare and plan without the settings that train lists."""
     printed = io.StringIO()
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = str(_WIDTH)
@@ -106,7 +106,7 @@ def _help(command: str) -> str:
             os.environ["COLUMNS"] = before
     text = re.sub(r"\x1b\[[0-9;]*m", "", printed.getvalue())
     text = "\n".join(line.rstrip() for line in text.splitlines())
-    if command in ("compare", "plan"):
+    if command in ("bench", "compare", "plan"):
         first = dataclasses.fields(Config)[0].name
         text = text.partition(f"\n {first} options\n")[0].rstrip() + "\n\nand the settings of `ecvae train`"
     lines = text.rstrip().splitlines()  # tyro wraps no description

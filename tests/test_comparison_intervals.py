@@ -112,11 +112,24 @@ def test_the_measures_come_from_the_table_of_metrics() -> None:
     assert claims == {
         "sharpness": ["transfer_sharpness", "transfer_detail", "reconstruction_sharpness", "sample_sharpness"],
         "diversity": ["sample_spread", "sample_identity_spread"],
-        "appearance": ["transfer_psnr", "transfer_ssim", "transfer_identity", "reconstruction_ssim"],
-        "realism": ["sample_frechet", "sample_kernel", "bits_per_dimension"],
+        "appearance": [
+            "transfer_psnr",
+            "transfer_ssim",
+            "transfer_identity",
+            "transfer_identity_faceres",
+            "reconstruction_ssim",
+        ],
+        "realism": [
+            "transfer_lpips",
+            "reconstruction_lpips",
+            "sample_frechet",
+            "sample_kernel",
+            "sample_frechet_faceres",
+            "bits_per_dimension",
+        ],
     }
     assert {measure.claim for measure in MEASURES} == {*claims, ""}
-    assert len(BY_KEY) == len(MEASURES) == 20
+    assert len(BY_KEY) == len(MEASURES) == 24
     for measure in MEASURES:
         assert [measure.key.startswith(beginnings) for beginnings in TABLES.values()].count(True) == 1, measure.key
     assert set(BY_KEY) >= {*BROKEN_DOWN, *report._FIGURE, *verdict._MAIN}

@@ -44,8 +44,8 @@ class StructureUNet(nn.Module):
 
         dense = nn.Dense(config.widths[-1], dtype=dtype, kernel_init=orthonormal, name="code")
         code = jax.nn.silu(apply_layer(dense, z))
-        times = len(z) // len(sketch)
-        if times > 1:
+        if z.shape[0] != sketch.shape[0]:  # not `len`: the batch of an export is a symbol
+            times = z.shape[0] // sketch.shape[0]
             maps, skips, frame = jax.tree.map(partial(_tile, times), (maps, skips, frame))
         decoder = frame.decoder(config, z, code)
         maps = decoder.enter(maps)
