@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.processes import LONG, environment
+from support.processes import LONG, QUICK_COMPILATION, environment
 
 from benchmarks.gpu import kind_of, variants
 from ecvae_jax.config import load_config
@@ -47,7 +47,13 @@ def test_the_script_runs_in_small(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--out", str(out)]
     shown = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=LONG, check=False
+        command,
+        cwd=ROOT,
+        env=environment(XLA_FLAGS=" ".join(QUICK_COMPILATION)),
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+        check=False,
     )
     assert not shown.returncode, shown.stderr
     found = json.loads(out.read_text())

@@ -48,7 +48,7 @@ def test_demo_trains_evaluates_and_draws(tmp_path: Path) -> None:
     )
     assert shown.returncode == 0, shown.stderr[-2000:]
     lines = [line.split()[0] for line in shown.stdout.splitlines()]
-    assert lines[:7] == ["reconstruction", "plain", "transfer", "copy", "warp", "likelihood", "samples"]
+    assert lines[:8] == ["reconstruction", "plain", "transfer", "copy", "warp", "likelihood", "kl", "samples"]
     assert (tmp_path / "transfer.png").is_file()
     assert (tmp_path / "sample.png").is_file()
 
