@@ -185,7 +185,7 @@ def test_evaluate_prints_and_writes(
     command = ["evaluate", "--checkpoint", str(workdir), "--data", str(tiny_records), "--out", str(out)]
     assert main([*command, "--metrics", "pixels"]) == 0
     lines = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert lines == ["reconstruction", "plain", "transfer", "copy", "warp", "likelihood", "samples"]
+    assert lines == ["reconstruction", "plain", "transfer", "copy", "warp", "likelihood", "kl", "samples"]
     stored = json.loads(out.read_text())
     assert stored["model"]["pairs"] == stored["copy"]["pairs"] == 48
     assert stored["model"]["identity"] is stored["warp"]["nme"] is stored["copy"]["face_found"] is None
