@@ -95,21 +95,6 @@ def loss_terms(
     beta: Float[Array, ""] | float,
     axis_name: str | None = None,
     perceptual: PerceptualWeights | None = None,
-) -> tuple[Terms, Float[Array, "b h w 3"]]:
-    """Returns the terms of the objective and the predicted images: `loss_and_posterior` without the posterior."""
-    return loss_and_posterior(architecture, params, frozen, views, noise, keys, beta, axis_name, perceptual)[:2]
-
-
-def loss_and_posterior(
-    architecture: Architecture,
-    params: PyTree,
-    frozen: Frozen,
-    views: Views,
-    noise: Float[Array, "b d"],
-    keys: Array,
-    beta: Float[Array, ""] | float,
-    axis_name: str | None = None,
-    perceptual: PerceptualWeights | None = None,
 ) -> tuple[Terms, Float[Array, "b h w 3"], DiagGaussian, Condition]:
     """Returns the terms of the objective, the predicted images, and the source's posterior and condition.
 
@@ -129,7 +114,7 @@ def loss_and_posterior(
     # Landmarks and the frozen part are data; only cluster means among the parameters are trained.
     fixed, faces, others = jax.lax.stop_gradient((frozen, views.source_landmarks, views.landmarks))
     source = make_condition(architecture, params, fixed, faces)
-    same = views.source_landmarks is views.landmarks
+    same = views.source_landmarks is views.landmarks  # one view (`training.step.to_views`): one sketch
     target = source if same else make_condition(architecture, params, fixed, others)
     posterior = encode(architecture, params, views.source_image, source)
     z = posterior.mean + posterior.stddev * noise

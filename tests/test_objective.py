@@ -90,7 +90,7 @@ def model(tiny_config: Config, tiny_batch: dict[str, np.ndarray]):
 @pytest.mark.parametrize("kind", ["equilibrium", "mixture", "standard"])
 def test_terms_add_up_for_every_prior(tiny_config: Config, model, kind: str) -> None:
     config = dataclasses.replace(tiny_config, prior=PriorConfig(kind=kind), objective=ObjectiveConfig(ssim_weight=0.0))
-    terms, image = loss_terms(config.architecture, *model, 0.25)
+    terms, image, *_ = loss_terms(config.architecture, *model, 0.25)
     assert isinstance(terms, Terms)
     assert image.shape == (8, 32, 32, 3)
     np.testing.assert_allclose(terms.loss, terms.recon_nll + 0.25 * terms.kl, rtol=1e-6)
@@ -102,15 +102,15 @@ def test_terms_add_up_for_every_prior(tiny_config: Config, model, kind: str) -> 
 def test_ssim_weight_adds_its_share(tiny_config: Config, model) -> None:
     without = dataclasses.replace(tiny_config, objective=ObjectiveConfig(ssim_weight=0.0, scale=0.5))
     with_it = dataclasses.replace(tiny_config, objective=ObjectiveConfig(ssim_weight=0.3, scale=0.5))
-    plain, _ = loss_terms(without.architecture, *model, 1.0)
-    terms, _ = loss_terms(with_it.architecture, *model, 1.0)
+    plain, *_ = loss_terms(without.architecture, *model, 1.0)
+    terms, *_ = loss_terms(with_it.architecture, *model, 1.0)
     np.testing.assert_allclose(terms.loss - plain.loss, 0.3 * 32 * 32 * 3 / 0.5 * (1 - terms.ssim), rtol=1e-3)
 
 
 def test_kl_and_image_follow_the_equations(tiny_config: Config, model) -> None:
     """z of the source under its own prior, moved under the target's, decoded with the target's sketch."""
     params, frozen, views, noise, keys = model
-    terms, image = loss_terms(tiny_config.architecture, params, frozen, views, noise, keys, 1.0)
+    terms, image, *_ = loss_terms(tiny_config.architecture, params, frozen, views, noise, keys, 1.0)
     source = make_condition(tiny_config.architecture, None, frozen, views.source_landmarks)
     target = make_condition(tiny_config.architecture, None, frozen, views.landmarks)
     posterior = encode(tiny_config.architecture, params, views.source_image, source)
@@ -128,7 +128,7 @@ def test_no_gradient_reaches_the_frozen_means_or_clusters_from_training(tiny_con
     def loss(frozen):
         # z_scale is a unit of the decoder's input and no part of the prior: it is held.
         frozen = frozen._replace(z_scale=jax.lax.stop_gradient(frozen.z_scale))
-        terms, _ = loss_terms(tiny_config.architecture, params, frozen, views, noise, keys, 1.0)
+        terms, *_ = loss_terms(tiny_config.architecture, params, frozen, views, noise, keys, 1.0)
         return terms.loss.mean()
 
     gradient = jax.grad(loss)(frozen)

@@ -178,8 +178,8 @@ def with_lpips(config: Config, **settings) -> Config:
 
 def test_the_weight_adds_lpips_in_units_of_the_scale_and_not_to_the_elbo(tiny_config: Config, model) -> None:
     config, weights = with_lpips(tiny_config), small_weights()
-    plain, prediction = loss_terms(config.architecture, *model, 1.0)
-    terms, same = loss_terms(config.architecture, *model, 1.0, perceptual=weights)
+    plain, prediction, *_ = loss_terms(config.architecture, *model, 1.0)
+    terms, same, *_ = loss_terms(config.architecture, *model, 1.0, perceptual=weights)
     np.testing.assert_array_equal(prediction, same)
     assert plain.perceptual is None
     expected = lpips("vgg16", TAPS, weights, prediction, model[2].image)
@@ -201,7 +201,7 @@ def test_a_term_in_every_third_step_is_three_times_as_large(tiny_config: Config,
 def test_a_lower_resolution_is_measured_on_resized_images(tiny_config: Config, model) -> None:
     weights = small_weights()
     config = with_lpips(tiny_config, perceptual_resolution=64)
-    terms, prediction = loss_terms(config.architecture, *model, 1.0, perceptual=weights)
+    terms, prediction, *_ = loss_terms(config.architecture, *model, 1.0, perceptual=weights)
     expected = lpips("vgg16", TAPS, weights, resize(prediction, 64), resize(model[2].image, 64))
     np.testing.assert_allclose(terms.perceptual, expected, rtol=1e-5)
 

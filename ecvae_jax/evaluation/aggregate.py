@@ -19,9 +19,6 @@ from ecvae_jax.synthesis.batches import in_batches
 
 Numbers = dict[str, float | int]
 
-_KEYS = jnp.zeros(0)
-"""A closed KL reads no keys."""
-
 
 def aggregated_posterior(
     model: Model, images: UInt8[np.ndarray, "n h w 3"], landmarks: Float[np.ndarray, "n p 2"]
@@ -37,7 +34,8 @@ def aggregated_posterior(
     The spectrum holds variances in units of the isotropic prior, by rank of the prior's direction: those of the faces'
     posteriors together, and the prior's. Images of other people than the training's show how far they agree.
     """
-    if model.config.prior.kind == "mixture":
+    condition = partial(make_condition, model.architecture)
+    if not jax.eval_shape(condition, model.params, model.frozen, landmarks[:1]).prior.has_closed_kl:
         return {}
     place, kl, *spectra = in_batches(
         partial(_places, model.architecture, model.params, model.frozen), images, landmarks
@@ -70,7 +68,7 @@ def _places(
     """Returns w and the KL of each face; with covariances also both variances along U, and the mean of those across."""
     condition = make_condition(architecture, params, frozen, landmarks)
     posterior, prior = cvae.encode(architecture, params, to_float(images), condition), condition.prior
-    kl, reference = prior.kl(_KEYS, posterior), prior.reference
+    kl, reference = prior.kl(jnp.zeros(0), posterior), prior.reference  # a closed KL reads no keys
     u = (posterior.mean - prior.center) / reference.stddev
     if not isinstance(prior, CovariancePrior):
         return u, kl

@@ -69,7 +69,7 @@ def _terms(
     level = jax.random.uniform(level_key, image.shape, minval=-LEVEL_WIDTH / 2, maxval=LEVEL_WIDTH / 2)
     noise = jax.random.normal(noise_key, (len(images), architecture.model.z_dim))
     views = Views(image, landmarks, image + level, landmarks)
-    terms, _ = loss_terms(
+    terms, *_ = loss_terms(
         architecture, params, frozen, views, noise, jax.random.split(component_key, len(images)), beta=jnp.float32(1.0)
     )
     return terms.recon_nll, terms.kl

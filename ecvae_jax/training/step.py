@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ecvae_jax.config import Architecture, Config
 from ecvae_jax.images import to_float
-from ecvae_jax.objective import Terms, Views, loss_and_posterior, loss_terms
+from ecvae_jax.objective import Terms, Views, loss_terms
 from ecvae_jax.prior import CovariancePrior
 from ecvae_jax.training.covariance import Moments, batch_moments, fit_step
 from ecvae_jax.training.state import (
@@ -131,14 +131,14 @@ def step_function(program: StepProgram) -> StepFunction:
             views = views._replace(source_image=jittered.source_image, image=jittered.image)
 
         def objective(params: PyTree) -> tuple[Float[Array, ""], tuple[Terms, Moments | None]]:
-            given = (architecture, params, state.frozen, views, noise, keys[:, 1], beta, AXIS, hyper.perceptual)
-            if state.moments is None:
-                terms, _ = loss_terms(*given)
-                return jnp.mean(terms.loss), (terms, None)
-            terms, _, posterior, source = loss_and_posterior(*given)
-            assert isinstance(source.prior, CovariancePrior)
-            weights, stddev = source.cluster_weights, state.frozen.cluster_stddev
-            sums = batch_moments(posterior, source.prior, weights, stddev, architecture.prior.noise)
+            terms, _, posterior, source = loss_terms(
+                architecture, params, state.frozen, views, noise, keys[:, 1], beta, AXIS, hyper.perceptual
+            )
+            sums = None
+            if state.moments is not None:
+                assert isinstance(source.prior, CovariancePrior)
+                weights, stddev = source.cluster_weights, state.frozen.cluster_stddev
+                sums = batch_moments(posterior, source.prior, weights, stddev, architecture.prior.noise)
             return jnp.mean(terms.loss), (terms, sums)
 
         gradient, (terms, sums) = jax.grad(objective, has_aux=True)(state.params)
