@@ -29,6 +29,8 @@ class Input:
     variables: dict[str, str] = field(default_factory=dict)
     prepare_process: Callable[[], object] = lambda: None
     """Runs in the child before the command."""
+    seconds: int = 30
+    """For the command; more would be a hang."""
 
 
 def files(user: Path, out: Path, rng: random.Random) -> Input:
@@ -153,7 +155,9 @@ def paths(user: Path, out: Path, rng: random.Random) -> Input:
             ["prepare", f"{user}/photos", f"{out}/records", "--landmarks", path],
         ]
     )  # fmt: skip
-    return Input(words, f"path {path[:60]!r}", prepare_process=lambda: os.chdir(user))
+    # The path may lead to the user's photos. Their evaluation is honest work: it compiles for half a minute.
+    seconds = 120 if words[0] == "evaluate" else 30
+    return Input(words, f"path {path[:60]!r}", prepare_process=lambda: os.chdir(user), seconds=seconds)
 
 
 def environments(user: Path, out: Path, rng: random.Random) -> Input:

@@ -28,7 +28,7 @@ needs_beam = pytest.mark.skipif(not importlib.util.find_spec("apache_beam"), rea
 
 
 @needs_beam
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_bytes_are_those_of_a_local_preparation(tmp_path: Path, processes: int):
     photos = tmp_path / "photos"
     rows = make_photos(photos, people=26, shots=4)
@@ -56,6 +56,7 @@ def test_a_photo_that_takes_too_long_is_rejected_by_beam_too(tmp_path: Path):
 
 
 @needs_beam
+@pytest.mark.slow  # Beam with processes
 @pytest.mark.skipif(not importlib.util.find_spec("dlib"), reason="needs extra dlib")
 def test_faces_are_detected_by_beam(tmp_path: Path):
     (tmp_path / "photos").mkdir()

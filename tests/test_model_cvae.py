@@ -91,6 +91,7 @@ def test_image_depends_on_every_dimension_of_z(tiny_config: Config, frozen, tiny
     params = init_params(jax.random.key(0), config.architecture)
     condition = make_condition(config.architecture, None, frozen, tiny_batch["landmarks"][:1])
 
+    @jax.jit
     def image(z: jax.Array) -> jax.Array:
         return decode(config.architecture, params, z, condition, frozen.z_scale)
 
@@ -165,16 +166,13 @@ def test_the_texture_moves_with_the_face(tiny_config: Config, frozen, tiny_batch
     cell = 1.0 / condition.frame.to_face.shape[1]
     here = jnp.broadcast_to(cell_centers(condition.frame.to_face.shape[1])[None], condition.frame.to_face.shape)
     z = frozen.z_scale * jax.random.normal(jax.random.key(1), condition.reference.mean.shape)
-    images = [
-        decode(
-            config.architecture,
-            params,
-            z,
-            condition._replace(frame=condition.frame._replace(to_face=places)),
-            frozen.z_scale,
-        )
-        for places in (here, here - jnp.array([[[[cell, 0.0]]]]))
-    ]
+
+    @jax.jit
+    def image(places: jax.Array) -> jax.Array:
+        moved = condition._replace(frame=condition.frame._replace(to_face=places))
+        return decode(config.architecture, params, z, moved, frozen.z_scale)
+
+    images = [image(places) for places in (here, here - jnp.array([[[[cell, 0.0]]]]))]
     pixels = config.model.patch
     np.testing.assert_allclose(images[1][:, :, 2 * pixels :], images[0][:, :, pixels:-pixels], atol=1e-4)
     assert float(jnp.abs(images[1] - images[0]).mean()) > 0.01

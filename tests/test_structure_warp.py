@@ -58,8 +58,9 @@ def test_the_map_back_inverts_the_map(frontal) -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 2**16), height=st.integers(1, 9), width=st.integers(1, 9))
-def test_resample_is_bilinear_and_keeps_the_edge_beyond_it(seed: int, height: int, width: int) -> None:
+@given(seed=st.integers(0, 2**16), size=st.sampled_from([(1, 1), (1, 7), (4, 1), (5, 9)]))
+def test_resample_is_bilinear_and_keeps_the_edge_beyond_it(seed: int, size: tuple[int, int]) -> None:
+    height, width = size  # few sizes: each is a program of its own
     rng = np.random.default_rng(seed)
     maps = rng.normal(size=(1, height, width, 2)).astype(np.float32)
     places = rng.uniform(-0.5, 1.5, (1, 4, 5, 2)).astype(np.float32)

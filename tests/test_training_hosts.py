@@ -45,32 +45,7 @@ def config_file(experiment: Config, tmp_path_factory: pytest.TempPathFactory) ->
 
 def of_two() -> dict[str, str]:
     """Returns the environment of one of two hosts, which have the devices of this process together."""
-    return environment(devices=jax.device_count() // 2, ECVAE_HOST_TIMEOUT="6")
-
-
-@pytest.fixture(scope="session")
-def undisturbed(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished training of two processes, started by the launch script."""
-    script = ROOT / "launch" / "local_multiprocess.sh"
-
-    def make(workdir: Path) -> None:
-        shown = subprocess.run(
-            ["bash", str(script), "2", str(jax.device_count() // 2), str(config_file), "--workdir", str(workdir)],
-            # The script sets the number of devices. Equal bits need equal flags of compilation.
-            env=environment(XLA_FLAGS=" ".join(QUICK_COMPILATION), ECVAE_READY_PYTHON=sys.executable),
-            capture_output=True,
-            text=True,
-            timeout=LONG,
-        )
-        assert shown.returncode == 0, shown.stderr[-3000:]
-        assert f"{jax.device_count()} cpu device(s) of 2 hosts" in shown.stderr
-
-    workdir = shared_folder(tmp_path_factory, "two_hosts", make)
-    log = (workdir / "host-1.log").read_text()
-    assert "step 4/" not in log  # host 0 alone writes
-    assert "trained to step 16" in log
-    assert len(list((workdir / "tensorboard").iterdir())) == 1
-    return workdir
+    return environment(devices=jax.device_count() // 2)
 
 
 def arguments_of_hosts(arguments: list[str]) -> list[list[str]]:
@@ -99,6 +74,42 @@ def end_with(hosts: list[Forked], expected: int) -> None:
     assert codes == [expected] * len(hosts), "\n".join(host.text()[-3000:] for host in hosts)
 
 
+@pytest.fixture(scope="session")
+def undisturbed(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished training of two processes."""
+
+    def make(workdir: Path) -> None:
+        hosts = fork_hosts([str(config_file), "--workdir", str(workdir)], tmp_path_factory.mktemp("logs"), "")
+        end_with(hosts, 0)
+        assert f"{jax.device_count()} cpu device(s) of 2 hosts" in hosts[0].text()
+        assert "step 4/" not in hosts[1].text()  # host 0 alone writes
+        assert "trained to step 16" in hosts[1].text()
+
+    workdir = shared_folder(tmp_path_factory, "two_hosts", make)
+    assert len(list((workdir / "tensorboard").iterdir())) == 1
+    return workdir
+
+
+@pytest.mark.slow
+def test_the_launch_script_trains_to_the_same_bits(config_file: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Its processes are those a user starts: new ones, each with its supervisor."""
+    script, workdir = ROOT / "launch" / "local_multiprocess.sh", tmp_path / "run"
+    shown = subprocess.run(
+        ["bash", str(script), "2", str(jax.device_count() // 2), str(config_file), "--workdir", str(workdir)],
+        # The script sets the number of devices. Equal bits need equal flags of compilation.
+        env=environment(XLA_FLAGS=" ".join(QUICK_COMPILATION), ECVAE_READY_PYTHON=sys.executable),
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+    )
+    assert shown.returncode == 0, shown.stderr[-3000:]
+    assert f"{jax.device_count()} cpu device(s) of 2 hosts" in shown.stderr
+    log = (workdir / "host-1.log").read_text()
+    assert "step 4/" not in log
+    assert "trained to step 16" in log
+    assert_same(load_model(workdir).params, load_model(undisturbed).params)
+
+
 @pytest.mark.slow
 def test_a_checkpoint_of_two_hosts_resumes_in_one_process(
     experiment: Config, undisturbed: Path, tmp_path: Path
@@ -121,7 +132,8 @@ def test_a_checkpoint_of_two_hosts_resumes_in_one_process(
 def test_a_signal_to_one_host_stops_both_and_both_resume_to_the_same_bits(
     config_file: Path, undisturbed: Path, tmp_path: Path, late: int, end: int, timeout: str
 ) -> None:
-    workdir = tmp_path / "run"
+    """In a workdir named like a pattern: Orbax merges the parts of the hosts by a glob that starts with the folder."""
+    workdir = tmp_path / "w[1]"
     arguments = [str(config_file), "--workdir", str(workdir)]
     # Host 0 reads the faces for longer than the others wait by default.
     slowly = (
@@ -184,35 +196,16 @@ def test_sigterm_between_joining_and_the_first_step_ends_both_to_be_tried_again(
         assert "Traceback" not in hosts[index].text()
 
 
-def test_two_hosts_save_and_resume_in_a_workdir_named_like_a_pattern(
-    config_file: Path, undisturbed: Path, tmp_path: Path
-) -> None:
-    """Orbax merges the parts of the hosts by a glob pattern that starts with the folder."""
-    workdir = tmp_path / "w[1]"
-    arguments = [str(config_file), "--workdir", str(workdir)]
-    end_with(fork_hosts([*arguments, "--train.steps", str(STORED)], tmp_path, ""), 0)
-    assert load_model(workdir).step == STORED
-    hosts = fork_hosts([*arguments, "--allow-change", "train.steps"], tmp_path, "")
-    end_with(hosts, 0)
-    assert f"step 4/{STEPS}" not in hosts[0].text()  # they began after step 8
-    assert f"step 12/{STEPS}" in hosts[0].text()
-    assert_same(load_model(workdir).params, load_model(undisturbed).params)
-
-
 def test_a_lost_host_stops_the_other_with_a_message(config_file: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """By pmap, whose numbers until then are those of shard_map; the processes are those a user starts."""
+    """By pmap, whose numbers until then are those of shard_map."""
     workdir = tmp_path / "run"
     arguments = [str(config_file), "--workdir", str(workdir), "--train.parallel", "pmap", "--train.steps", "100000",
                  "--train.keep-checkpoints", "100000"]  # fmt: skip
-    hosts = []
-    for index, words in enumerate(arguments_of_hosts(arguments)):
-        with (tmp_path / f"host-{index}.log").open("wb") as log:
-            command = [sys.executable, "-m", "ecvae_jax", *words]
-            hosts.append(subprocess.Popen(command, env=of_two(), stderr=log, stdout=log))
+    hosts = fork_hosts(arguments, tmp_path, "", ECVAE_HOST_TIMEOUT="6")
     wait_until((workdir / "checkpoints" / str(STORED)).is_dir, *hosts)
     hosts[1].kill()
-    assert hosts[0].wait(LONG) == TRY_AGAIN
-    last = (tmp_path / "host-0.log").read_text().strip().splitlines()[-1]
+    assert hosts[0].wait() == TRY_AGAIN
+    last = hosts[0].text().strip().splitlines()[-1]
     assert last.startswith("ecvae: error: another host of this training was lost")
     assert str(workdir) in last
     stored = Path("checkpoints") / str(STORED)
