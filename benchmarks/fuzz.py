@@ -5,7 +5,8 @@
 
 Kinds: files, archives, landmarks, records, checkpoints, configs, paths, environments. Each input is a command in a
 child forked from a process that has imported the libraries, with a folder of the user's files and a folder for what it
-writes. It must end within 30 s (an evaluation of photos: 120 s), without a signal or a traceback, below 4 GiB, and leave the user's files unchanged.
+writes. It must end within 30 s (an evaluation of photos: 120 s), without a signal or a traceback, below 4 GiB, and
+leave the user's files unchanged.
 Seed, kinds and number of an input make it again: `--only NUMBER` runs one and shows its output. `--cases` also takes
 every folder, archive, photo and video of a folder; experiment files there are not run.
 """

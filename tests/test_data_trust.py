@@ -244,6 +244,25 @@ def test_reads_of_any_size_give_the_same_records(
     assert most <= max(limits.get("_READ_RECORDS", 60), group_size)
 
 
+@pytest.mark.parametrize("wrong", ["its index does not name the chunks", "its end does not name its index"])
+def test_an_index_that_leads_into_a_chunk_is_refused(stranger: Path, wrong: str) -> None:
+    """No header on the way through the file names a chunk that is hidden inside another chunk's bytes."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    file = stranger / "hidden.array_record"
+    writer = ArrayRecordWriter(str(file), "group_size:1,uncompressed")
+    for size in range(1000, 1040):
+        writer.write(bytes(size))
+    writer.close()
+    assert chunks.plan_reads(file)[-1].stop == 40
+    data = bytearray(file.read_bytes())
+    named = [data.find(b"\x08\xd4\x08\x10"), data.find(b"\x08", len(data) - 2**16 + 68)]  # 0x454: the second chunk
+    data[named["end" in wrong] + 1] += 1
+    file.write_bytes(data)
+    with pytest.raises(DataError, match=wrong):
+        chunks.plan_reads(file)
+
+
 def test_landmarks_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="a landmark is NaN or infinite"):
         load_faces(records_with(tmp_path / "out", encoded("JPEG"), float("nan")), "train")

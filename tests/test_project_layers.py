@@ -19,7 +19,7 @@ LAYERS = [
     {"structure"},
     {"model"},
     {"objective"},
-    {"data/errors"},
+    {"data/errors", "data/chunk_index"},
     {"data/host_tf", "data/prepare/options"},
     {"data/manifest", "data/chunks"},
     {"data/photos", "data/detect", "data/shards", "data/feature_weights"},
@@ -52,6 +52,8 @@ DOORS = {
     "safetensors": {"export/tensors.py"},
     "skimage": {"evaluation"},
     "matplotlib": {"comparison/report.py", "figures"},
+    "brotli": {"data/chunk_index.py"},
+    "zstandard": {"data/chunk_index.py"},
     "tensorflow_datasets": {"data"},
     "tensorflow": {"data"},
 }

@@ -171,6 +171,19 @@ def test_metadata_is_bounded_also_where_a_checksum_covers_it(copy: Path) -> None
     assert find_damage(step) == "config/metadata has more than 67108864 bytes"
 
 
+def test_a_file_of_holes_is_not_hashed(copy: Path) -> None:
+    """A terabyte of zeros costs its maker no bytes, and its reader hours of hashing."""
+    step = copy / "checkpoints" / "10"
+    file = largest(step / "inference")
+    with file.open("r+b") as opened:
+        opened.truncate(2**40)
+    name = file.relative_to(step).as_posix()
+    listed = json.loads((step / MANIFEST).read_text())
+    listed["files"][name]["bytes"] = 2**40
+    (step / MANIFEST).write_text(json.dumps(listed))
+    assert find_damage(step) == f"{name} is mostly holes"
+
+
 @pytest.mark.parametrize("name", ["inference/manifest.ocdbt", "inference/array_metadatas/process_0", "inference/d"])
 def test_damage_under_matching_checksums_is_one_line(copy: Path, tmp_path: Path, name: str) -> None:
     """A stranger may write any checksums; Orbax's threads print tracebacks on such files."""

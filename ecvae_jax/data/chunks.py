@@ -3,7 +3,7 @@
 ArrayRecord files are Riegeli records files (riegeli's `records_file_format.md`): blocks of 64 KiB, each with a header
 of 24 bytes; between those, chunks, each with a header of 40 bytes that claims its sizes. A megabyte of compressed zeros
 claims gigabytes, which the library (array_record 0.8.3) would allocate. The last two chunks of records are the index
-and the postscript.
+and the postscript (`chunk_index`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ecvae_jax.data.chunk_index import check_index
 from ecvae_jax.data.errors import DataError
 
 _BLOCK, _BLOCK_HEADER, _HEADER = 2**16, 24, 40
@@ -52,12 +53,18 @@ def plan_reads(path: Path) -> list[range]:
     try:
         size = os.fstat(descriptor).st_size
         chunks = [chunk for chunk in _chunks(descriptor, size, path.name) if chunk.kind == _RECORDS]
+        if len(chunks) < 2 or chunks[-1].place != size - _BLOCK or chunks[-2].records != len(chunks) - 1:
+            raise DataError(f"{path.name} is damaged: it does not end with the index of its records")
+        index, postscript = (_read_stored(descriptor, chunk) for chunk in chunks[-2:])
     finally:
         os.close(descriptor)
-    if len(chunks) < 2 or chunks[-1].place != size - _BLOCK or chunks[-2].records != len(chunks) - 1:
-        raise DataError(f"{path.name} is damaged: it does not end with the index of its records")
     if sum(chunk.decoded for chunk in chunks) > _MOST_TIMES * size + _FREE:
         raise DataError(f"{path.name} claims to hold more than {_MOST_TIMES} times its {size} bytes")
+    named = [(chunk.place, chunk.decoded, chunk.records) for chunk in chunks[:-2]]
+    try:
+        check_index(index, postscript, chunks[-2].place, named, _LARGEST_CHUNK)
+    except ValueError as error:
+        raise DataError(f"{path.name} is damaged: {error}") from None
     ranges = [range(0)]
     decoded = 0
     for chunk in chunks[:-2]:
@@ -87,6 +94,20 @@ def _chunks(descriptor: int, size: int, name: str) -> Iterator[Chunk]:
         place += length + blocks * _BLOCK_HEADER
     if place != size:
         raise DataError(f"{name} is damaged: its last chunk ends at byte {place} of {size}")
+
+
+def _read_stored(descriptor: int, chunk: Chunk) -> bytes:
+    """Returns a chunk's bytes behind its header, without the headers of blocks."""
+    wanted = _HEADER + chunk.stored
+    data = os.pread(descriptor, wanted + (wanted // _USABLE + 2) * _BLOCK_HEADER, chunk.place)
+    parts, at = [], 0
+    while at < len(data):
+        into = (chunk.place + at) % _BLOCK
+        at += _BLOCK_HEADER - into if into < _BLOCK_HEADER else 0
+        end = at + _BLOCK - (chunk.place + at) % _BLOCK
+        parts.append(data[at:end])
+        at = end
+    return b"".join(parts)[_HEADER:wanted]
 
 
 def _read_header(descriptor: int, place: int, name: str) -> Chunk:
