@@ -169,7 +169,11 @@ def _png_statement(image: Image.Image, notes: list[str]) -> ColorStatement | Non
 
 
 def _cicp(image: Image.Image) -> tuple[int, int] | None:
-    """Returns the primaries and transfer of a PNG's cICP chunk or an AVIF's nclx box; Pillow reads neither."""
+    """Returns the primaries and transfer of a PNG's cICP chunk or an AVIF's nclx box; Pillow reads neither.
+
+    Raises:
+        BadPhotoError: a PNG's levels are of narrow range. An AVIF's decoder widens them.
+    """
     stream = getattr(image, "fp", None) if image.format in ("PNG", "AVIF") else None
     if stream is None:
         return None
@@ -184,8 +188,10 @@ def _cicp(image: Image.Image) -> tuple[int, int] | None:
             head = stream.read(8)
             length, kind = int.from_bytes(head[:4], "big"), head[4:]
             if kind == b"cICP":
-                content = stream.read(2)
-                return (content[0], content[1]) if len(content) == 2 else None
+                content = stream.read(4)
+                if content[3:] == b"\0":
+                    raise BadPhotoError("colors of narrow range (cICP, 16 to 235): convert it to sRGB")
+                return (content[0], content[1]) if len(content) == 4 else None
             if len(head) < 8 or kind == b"IDAT":
                 return None
             stream.seek(length + 4, io.SEEK_CUR)
