@@ -13,7 +13,9 @@ from test_data_prepare import FAST, report
 
 from ecvae_jax.data.errors import BadPhotoError, DataError
 from ecvae_jax.data.faces import load_faces
+from ecvae_jax.data.photos import face_shapes
 from ecvae_jax.data.photos.face_check import _PARTS, check_face
+from ecvae_jax.data.photos.face_shapes import fit_shapes, shape_error
 from ecvae_jax.data.prepare.prepare import prepare
 from ecvae_jax.structure.scheme import get_scheme
 
@@ -30,6 +32,14 @@ def unmarked(landmarks: np.ndarray, count: int, value: float) -> np.ndarray:
     return np.where(np.arange(len(landmarks))[:, None] < count, value, landmarks).astype(np.float32)
 
 
+def exchanged(landmarks: np.ndarray, first: str, second: str) -> np.ndarray:
+    parts = _PARTS[len(landmarks)]
+    changed = landmarks.copy()
+    changed[list(getattr(parts, first))] = landmarks[list(getattr(parts, second))]
+    changed[list(getattr(parts, second))] = landmarks[list(getattr(parts, first))]
+    return changed
+
+
 WRONG = {
     "x and y swapped": (lambda face: face[:, ::-1], "mirrored"),
     "y upwards": (lambda face: np.stack([face[:, 0], SIDE - face[:, 1]], axis=1), "mirrored"),
@@ -40,6 +50,9 @@ WRONG = {
     "one at zero": (lambda face: unmarked(face, 1, 0), "landmarks not marked: 1 of"),
     "not visible in .pts": (lambda face: unmarked(face, 9, -1.5), "landmarks not marked: 9 of"),
     "points in another order": (lambda face: np.roll(face, 20, axis=0), "landmarks are no face"),
+    "off by one place": (lambda face: np.roll(face, 1, axis=0), "from any face"),
+    "eyes exchanged": (lambda face: exchanged(face, "left_eye", "right_eye"), "from any face"),
+    "scattered": (lambda face: face + np.random.default_rng(0).normal(0, 0.1 * SIDE, face.shape), "from any face"),
     "half a list": (lambda face: face[np.arange(len(face)) // 2], "landmarks are no face"),
     "beside the photo": (lambda face: face + 400, "landmarks outside"),
     "infinite": (lambda face: face * np.inf, "landmarks are not all numbers"),
@@ -54,6 +67,17 @@ def test_landmarks_that_are_no_face_are_refused(kind: str, points: int) -> None:
     check_face(face, SIDE, SIDE, 1.7)
     with pytest.raises(BadPhotoError, match=reason):
         check_face(np.ascontiguousarray(change(face), np.float32), SIDE, SIDE, 1.7)
+
+
+@pytest.mark.parametrize("points", POINTS)
+def test_the_stored_shapes_are_those_of_the_embedded_heads(points: int) -> None:
+    heads = np.asarray(load_faces("rendered", "train").landmarks_as(points), np.float64)
+    directions = fit_shapes(heads)
+    stored = face_shapes._directions()[points]
+    np.testing.assert_allclose(stored.T @ stored, directions.T @ directions, atol=3e-4)
+    assert max(map(shape_error, heads[::7])) < 0.1
+    turned = heads[0] @ np.array([[0.6, -0.8], [0.8, 0.6]]) * 300 + 50
+    assert shape_error(turned) == pytest.approx(shape_error(heads[0]), abs=1e-3)
 
 
 @pytest.mark.parametrize("points", POINTS)

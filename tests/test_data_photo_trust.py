@@ -311,6 +311,8 @@ def test_cicp_is_applied_or_refused(reference: np.ndarray) -> None:
     for transfer in (16, 18, 99):
         with pytest.raises(BadPhotoError, match="high dynamic range or an unknown space"):
             read_photo(png(image, (b"cICP", bytes([9, transfer, 0, 1]))))
+    with pytest.raises(BadPhotoError, match="narrow range"):
+        read_photo(png(image, (b"cICP", bytes([1, 13, 0, 0]))))
 
 
 def test_display_p3_by_cicp_equals_display_p3_by_its_definition() -> None:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from ecvae_jax.data.errors import BadPhotoError
 from ecvae_jax.data.photos.crop import CropBox, crop_box, outside_fraction
+from ecvae_jax.data.photos.face_shapes import shape_error
 
 
 class _Parts(NamedTuple):
@@ -45,6 +46,8 @@ _UNMARKED = (-1.5, -1.0, -0.5, 0.0)
 """Both coordinates of points that sets mark as not visible: -1 or 0; a .pts file counts from 1."""
 _NARROWEST = 0.03
 """Mean distance from left to right points; the heads at 45° have 0.48 or more. In a full profile it nears 0."""
+_FARTHEST = 0.25
+"""Largest `shape_error`; twice that of the photos measured."""
 _SIDEWAYS, _UPSIDE_DOWN = 50.0, 120.0
 """Degrees of roll: beyond the first a note, or a refusal in a photo that EXIF turns; beyond the second a refusal."""
 
@@ -134,6 +137,12 @@ def _check_shape(landmarks: Float[np.ndarray, "p 2"], in_turned_photo: bool) -> 
     contour = (landmarks[list(parts.contour)] - eyes) @ across / unit
     if contour.min() > 0.6 or contour.max() < -0.6 or np.ptp(contour) < 0.3:
         raise BadPhotoError("landmarks are no face: the contour is not around eyes and mouth")
+    error = shape_error(landmarks)
+    if error > _FARTHEST:
+        raise BadPhotoError(
+            f"landmarks are no face: {error:.2f} from any face, at most {_FARTHEST}; are points in another order, or "
+            "parts exchanged?"
+        )
     roll = float(np.degrees(np.arctan2(-down[0], down[1])))
     if in_turned_photo and abs(roll) > _SIDEWAYS:
         raise BadPhotoError(
