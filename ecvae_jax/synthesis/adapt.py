@@ -187,7 +187,7 @@ def photo_weight(
     down, right = (jnp.asarray(jnp.gradient(places, 1 / _FIELD, axis=axis)) for axis in (1, 2))
     area = right[..., 0] * down[..., 1] - right[..., 1] * down[..., 0]
     usual = jnp.abs(jnp.median(area, axis=(1, 2), keepdims=True)) + 1e-6
-    here = jnp.broadcast_to(cell_centers(size)[None], (len(drawn), size, size, 2))
+    here = jnp.broadcast_to(cell_centers(size)[None], (drawn.shape[0], size, size, 2))
     trust = resample(jnp.clip(area / usual, 0.0, 1.0)[..., None], here)
     fine = finer(places, size)
     inside = jnp.min(jnp.minimum(fine, 1.0 - fine), axis=-1, keepdims=True)
