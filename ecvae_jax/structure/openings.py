@@ -28,6 +28,7 @@ def inner_openings(scheme: Scheme) -> list[tuple[list[int], list[int]]]:
 
 
 def face_down(face: Float[np.ndarray, "p 2"], scheme: Scheme) -> Float[np.ndarray, " 2"]:
+    """Returns the unit vector from the line of the eyes to the chin."""
     left, right = (face[list(eye)].mean(axis=0) for eye in scheme.eyes)
     across = (right - left) / (np.linalg.norm(right - left) + 1e-9)
     return np.array([-across[1], across[0]])
