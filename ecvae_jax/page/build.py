@@ -16,7 +16,7 @@ from ecvae_jax.data.portraits import DEFAULT_MARGIN
 from ecvae_jax.export.formats import ABOUT, ExportError, describe, publishable
 from ecvae_jax.files import UnsafePathError, irregular, temporary_folder
 from ecvae_jax.model.model import Model
-from ecvae_jax.page.functions import page_functions
+from ecvae_jax.page.functions import fine_size, page_functions
 from ecvae_jax.page.sliders import expression_facts, slider_facts
 from ecvae_jax.structure.openings import inner_openings
 from ecvae_jax.structure.scheme import get_scheme
@@ -131,6 +131,7 @@ def _index(model: Model, half: bool, examples: list[str]) -> dict[str, Any]:
         "version": __version__,
         "half": half,
         "compute": False,
+        "fine_size": fine_size(model),
         "margin": float(model.records.get("margin", DEFAULT_MARGIN)),
         "eyes": [list(eye) for eye in scheme.eyes],
         "openings": inner_openings(scheme),

@@ -11,25 +11,29 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Array, Float, PyTree, UInt8
 
 from ecvae_jax.checkpoints.load import load_model
-from ecvae_jax.config import AdaptConfig
-from ecvae_jax.data.errors import BadPhotoError, DataError
+from ecvae_jax.config import AdaptConfig, Architecture
+from ecvae_jax.data.errors import BadPhotoError, DataError, one_line
 from ecvae_jax.data.photos.crop import CropBox, cut_crop
 from ecvae_jax.data.photos.photo import read_photo
 from ecvae_jax.export.formats import publishable
 from ecvae_jax.files import check_output
 from ecvae_jax.images import enlarge as enlarged
-from ecvae_jax.images import save_png
+from ecvae_jax.images import save_png, to_float, to_uint8
+from ecvae_jax.model import cvae
+from ecvae_jax.model.conditioning import Frozen, make_condition
 from ecvae_jax.model.model import Model
-from ecvae_jax.synthesis.adapt import transfer_adapted
+from ecvae_jax.page.functions import fine_size
+from ecvae_jax.synthesis.adapt import lay_photo_over, transfer_adapted
 from ecvae_jax.synthesis.batches import decode, move
 
 _KIND, _FORMAT = "ecvae-replay", 1
@@ -47,10 +51,12 @@ class Replay:
     model: dict[str, Any]
     """`config_sha256`, `step` and `half` of the page's model."""
     landmarks: Float[np.ndarray, "p 2"]
-    target: Float[np.ndarray, "p 2"]
+    target: Float[np.ndarray, "q 2"]
     detail: float
     image: UInt8[np.ndarray, "h w 3"] | None
-    """The crop, as the page cut it."""
+    """The crop at the model's size, as the page cut it."""
+    fine: UInt8[np.ndarray, "a b 3"] | None
+    """The crop whose own pixels are laid over, at the picture's size; None: `image`."""
     z: Float[np.ndarray, " d"] | None
     """Of a sampled or blended person, at `landmarks`; None: the mean of the image's posterior."""
     photo_sha256: str | None
@@ -76,15 +82,13 @@ def read_replay(path: Path) -> Replay:
         return _parsed(content)
     except BadPhotoError as error:
         raise DataError(f"{path}: image: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: is no replay of format {_FORMAT}: {error}; save it again on the page") from None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        reason = one_line(error)
+        raise DataError(f"{path}: is no replay of format {_FORMAT}: {reason}; save it again on the page") from None
 
 
-def draw_replay(model: Model, replay: Replay, image: UInt8[np.ndarray, "h w 3"] | None = None) -> np.ndarray:
-    """Returns the replay's picture, h w 3, uint8.
-
-    Args:
-        image: the crop to use instead of the replay's own.
+def draw_replay(model: Model, replay: Replay) -> UInt8[np.ndarray, "side side 3"]:
+    """Returns the replay's picture: at the size of `fine` if it has one, else at the model's.
 
     Raises:
         DataError: the replay was made with another model, or its arrays do not fit the model.
@@ -104,11 +108,37 @@ def draw_replay(model: Model, replay: Replay, image: UInt8[np.ndarray, "h w 3"] 
         if replay.z.shape != (model.config.model.z_dim,):
             raise DataError(f"z has {replay.z.size} numbers; the model has {model.config.model.z_dim}")
         return decode(model, move(model, replay.z[None], landmarks, target), target)[0]
-    image = replay.image if image is None else image
-    if image is None or image.shape != (size, size, 3):
-        raise DataError(f"the replay's crop is {None if image is None else image.shape}; the model reads {size}×{size}")
-    adaptation = AdaptConfig(detail=replay.detail)
-    return transfer_adapted(model, image[None], landmarks, target, True, adaptation)[0]
+    if replay.image is None or replay.image.shape != (size, size, 3):
+        found = None if replay.image is None else replay.image.shape
+        raise DataError(f"the replay's crop is {found}; the model reads {size}×{size}")
+    image = replay.image[None]
+    if replay.fine is None or not replay.detail:
+        return transfer_adapted(model, image, landmarks, target, True, AdaptConfig(detail=replay.detail))[0]
+    if replay.fine.shape != (fine_size(model), fine_size(model), 3):
+        raise DataError(f"the replay's fine crop is {replay.fine.shape}; must be {fine_size(model)} px")
+    share, fine = jnp.float32(replay.detail), replay.fine[None]
+    drawn = _draw_fine(model.architecture, model.params, model.frozen, share, image, fine, landmarks, target)
+    return to_uint8(np.asarray(drawn))[0]
+
+
+@partial(jax.jit, static_argnums=0)
+def _draw_fine(
+    architecture: Architecture,
+    params: PyTree,
+    frozen: Frozen,
+    share: Array,
+    image: Array,
+    fine: Array,
+    landmarks: Array,
+    target_landmarks: Array,
+) -> Float[Array, "1 side side 3"]:
+    own, target = (make_condition(architecture, params, frozen, face) for face in (landmarks, target_landmarks))
+    z = cvae.encode(architecture, params, to_float(image), own).mean
+    drawn = cvae.decode(architecture, params, own.prior.transport(z, target.prior), target, frozen.z_scale)
+    reconstruction = cvae.decode(architecture, params, z, own, frozen.z_scale)
+    # clipped, as the page's images are
+    drawn, reconstruction = (jnp.clip(each, -1.0, 1.0) for each in (drawn, reconstruction))
+    return lay_photo_over(to_float(fine), reconstruction, drawn, landmarks, target_landmarks, share)
 
 
 def write_replay(checkpoint: Path | None, path: Path, photo: Path | None, out: Path, factor: int) -> list[str]:
@@ -128,12 +158,14 @@ def write_replay(checkpoint: Path | None, path: Path, photo: Path | None, out: P
     check_output(out, [path, *([photo] if photo else [])])
     replay = read_replay(path)
     model = load_model(checkpoint or "face128")
-    crop = None if photo is None else _crop_of(photo, replay, model.config.model.image_size)
-    save_png(enlarged(draw_replay(model, replay, crop), factor), out)
+    if photo is not None:
+        replay = _with_photo(replay, photo, model)
+    save_png(enlarged(draw_replay(model, replay), factor), out)
     return [f"replayed {path}: {out}"]
 
 
-def _crop_of(photo: Path, replay: Replay, size: int) -> UInt8[np.ndarray, "h w 3"]:
+def _with_photo(replay: Replay, photo: Path, model: Model) -> Replay:
+    """Returns the replay with crops cut from its photo."""
     if replay.photo_sha256 is None or replay.crop is None:
         raise DataError(f"{photo}: the replay names no photo; remove --source")
     try:
@@ -151,7 +183,9 @@ def _crop_of(photo: Path, replay: Replay, size: int) -> UInt8[np.ndarray, "h w 3
         )
     if not 1 <= replay.crop.side <= 4 * max(pixels.shape):
         raise DataError(f"{photo}: a crop of {replay.crop.side:g} px; must be between 1 and 4 times the photo")
-    return cut_crop(pixels, replay.crop, size)
+    image = cut_crop(pixels, replay.crop, model.config.model.image_size)
+    fine = None if replay.fine is None else cut_crop(pixels, replay.crop, fine_size(model))
+    return dataclasses.replace(replay, image=image, fine=fine)
 
 
 def _parsed(content: Any) -> Replay:
@@ -160,7 +194,7 @@ def _parsed(content: Any) -> Replay:
     detail = float(content["detail"])
     if not 0 <= detail <= 1:
         raise ValueError(f"detail={detail}: must be between 0 and 1")
-    photo, crop, image, z = (content.get(name) for name in ("photo", "crop", "image", "z"))
+    photo, crop, z = (content.get(name) for name in ("photo", "crop", "z"))
     sha256 = None if photo is None else photo.get("sha256")
     if sha256 is not None and (not isinstance(sha256, str) or len(sha256) != 64):
         raise ValueError("photo.sha256: must have 64 digits")
@@ -172,11 +206,16 @@ def _parsed(content: Any) -> Replay:
         landmarks=_points(content["landmarks"], "landmarks"),
         target=_points(content["target_landmarks"], "target_landmarks"),
         detail=detail,
-        image=None if image is None else read_photo(base64.b64decode(image, validate=True), max_megapixels=1.0)[0],
+        image=_picture(content.get("image")),
+        fine=_picture(content.get("fine")),
         z=None if z is None else _latent(z),
         photo_sha256=sha256,
         crop=box,
     )
+
+
+def _picture(text: str | None) -> UInt8[np.ndarray, "h w 3"] | None:
+    return None if text is None else read_photo(base64.b64decode(text, validate=True), max_megapixels=1.0)[0]
 
 
 def _points(value: Any, name: str) -> Float[np.ndarray, "p 2"]:

@@ -24,7 +24,7 @@ export class Editor {
     const names = pointNames(about.boundaries);
     this.points = Array.from({ length: about.points }, (_, k) => {
       const label = `${names[k] ?? "pupil"}, point ${k + 1} of ${about.points}`;
-      const point = make("circle", { class: "point", r: 0.008, tabindex: k ? -1 : 0, role: "button", "aria-label": label });
+      const point = make("circle", { class: "point", r: 0.0065, tabindex: k ? -1 : 0, role: "button", "aria-label": label });
       point.addEventListener("focus", () => this.activate(k));
       svg.append(point);
       return point;

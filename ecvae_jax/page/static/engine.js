@@ -1,7 +1,9 @@
 // What computes the faces: this browser (worker.js), or the server of `ecvae serve --compute`. Both have one interface:
-//   encode(image, landmarks) → z         draw({z, own, landmarks, image, key, detail}) → RGB bytes
+//   encode(image, landmarks) → z         draw({z, own, landmarks, image, photo, key, detail}) → RGB bytes
 //   move(z, landmarks, target) → z       sample(landmarks, seed) → z
-// Images are RGB bytes of the crop, landmarks flat x y in crop units, z Float32Array. `find` always runs here.
+// `image` holds RGB bytes of the crop at the model's size, `photo` at the page's `fine_size`; landmarks are flat x y in crop
+// units, z is a Float32Array. What is drawn is a square: of fine_size with a photo, else of the model's size. `find` always
+// runs here.
 
 import { base64, bytesOf, pngOf } from "./encode.js";
 
@@ -50,7 +52,7 @@ export class LocalEngine {
   }
 
   async draw(face) {
-    return toBytes((await this.ask("draw", face)).drawn);
+    return (await this.ask("draw", face)).drawn;
   }
 
   async sample(landmarks, seed) {
@@ -115,5 +117,3 @@ export class ComputeEngine {
 
 /** Returns [[x, y], …] of flat landmarks. */
 export const pairs = (landmarks) => Array.from({ length: landmarks.length / 2 }, (_, k) => [landmarks[2 * k], landmarks[2 * k + 1]]);
-
-const toBytes = (floats) => Uint8Array.from(floats, (value) => Math.round(255 * Math.min(1, Math.max(0, value))));

@@ -79,7 +79,7 @@ async function* attempts(photo, run) {
 async function inPart(network, photo, [x0, y0, x1, y1], run) {
   const side = Math.max(x1 - x0, y1 - y0);
   const left = (x0 + x1 - side) / 2, top = (y0 + y1 - side) / 2;
-  const pixels = Float32Array.from(square(photo, left, top, side, network.side).data, (v) => v / 127.5 - 1);
+  const pixels = new Float32Array(square(photo, left, top, side, network.side).data).map((v) => v / 127.5 - 1);
   const [rows, logits] = await run(network.name, pixels, network.side);
   const found = [];
   let at = 0;
@@ -141,7 +141,7 @@ async function meshOf(photo, { box, eyes }, run) {
   let points, logit;
   for (let pass = 0; pass < 2; pass++) {
     if (around.side < 4) return null;
-    const pixels = Float32Array.from(upright(photo, around, MESH.side), (v) => v / 255);
+    const pixels = new Float32Array(upright(photo, around, MESH.side)).map((v) => v / 255);
     const [raw, certainty] = await run(MESH.name, pixels, MESH.side);
     logit = certainty[0];
     if (logit < MIN_LOGIT) return null;

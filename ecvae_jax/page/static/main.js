@@ -10,9 +10,10 @@ import { applySliders, borrow, fault, placeOn, withoutCrossing } from "./shape.j
 
 const $ = (id) => document.getElementById(id);
 let about, index, editor, local, engine;
+let examples; // name → Blob: fetched once, so that the page works when the network is cut
 
 const state = {
-  face: null, // {photo, box, image, landmarks, z}: whose appearance is drawn
+  face: null, // {photo, box, image, fine, landmarks, z}: whose appearance is drawn
   second: null, // {z}: of the second person, moved to the face's landmarks
   base: null, // landmarks before sliders and drags: the face's own, or a borrowed expression
   amounts: {},
@@ -30,10 +31,10 @@ async function start() {
   [index, about] = await Promise.all(["page.json", "model.json"].map(async (name) => (await fetch(name)).json()));
   Object.assign(about, { eyes: index.eyes, openings: index.openings, sliders: index.sliders, expressions: index.expressions });
   Object.assign(index.mesh, { boundaries: about.boundaries, eyes: index.eyes });
-  for (const canvas of [$("after"), $("before")]) canvas.width = canvas.height = about.image_size;
   editor = new Editor($("points"), about, { start: remember, move: moved });
   $("points").classList.add("shown");
   editor.show(Float32Array.from(about.mean_face.flat()));
+  examples = new Map(await Promise.all(index.examples.map(async (name) => [name, await (await fetch(name)).blob()])));
   makeSliders();
   makeThumbs();
   makePresets();
@@ -86,7 +87,7 @@ function makeThumbs() {
   const fill = (place, names, use) => {
     for (const name of names) {
       const button = document.createElement("button"), image = document.createElement("img");
-      Object.assign(image, { src: name, alt: name.replace(/^examples\/|\.jpg$/g, "").replace(/(\d)/, " $1") });
+      Object.assign(image, { src: URL.createObjectURL(examples.get(name)), alt: name.replace(/^examples\/|\.jpg$/g, "").replace(/(\d)/, " $1") });
       button.dataset.name = name;
       button.setAttribute("aria-pressed", "false");
       button.append(image);
@@ -113,10 +114,7 @@ function makePresets() {
 
 // Faces ----------------------------------------------------------------------------------------------------------------
 
-async function example(name) {
-  const answer = await fetch(name);
-  return readPhoto(await answer.blob(), name.split("/").pop());
-}
+const example = (name) => readPhoto(examples.get(name), name.split("/").pop());
 
 /** Returns the face of a photo: its crop, landmarks and z. */
 async function faceOf(photo) {
@@ -126,8 +124,9 @@ async function faceOf(photo) {
   if (reason) throw new Error(`${photo.name}: ${reason}.`);
   const box = cropBox(found.landmarks, index.margin);
   const image = cutCrop(photo.picture, box, about.image_size).data;
+  const fine = cutCrop(photo.picture, box, index.fine_size).data;
   const landmarks = toCropUnits(found.landmarks, box);
-  return { key: ++faces, photo, box, image, landmarks, z: await engine.encode(image, landmarks), notes: notesOf(found, photo, box) };
+  return { key: ++faces, photo, box, image, fine, landmarks, z: await engine.encode(image, landmarks), notes: notesOf(found, photo, box) };
 }
 
 function notesOf(found, photo, box) {
@@ -144,7 +143,7 @@ async function usePhoto(photo, name = null) {
   Object.assign(state, { face, second: null, mix: 0 });
   press("people", name);
   press("seconds", null);
-  showBefore(face.image);
+  paint($("before"), face.fine);
   resetShape();
   say(`${photo.name}: face found. ${face.notes}`);
   await redraw();
@@ -183,7 +182,7 @@ async function newPerson() {
   const landmarks = state.face?.landmarks ?? Float32Array.from(about.mean_face.flat());
   const z = await engine.sample(landmarks, seed);
   remember();
-  Object.assign(state, { face: { key: ++faces, photo: null, box: null, image: null, landmarks, z }, second: null, mix: 0 });
+  Object.assign(state, { face: { key: ++faces, photo: null, box: null, image: null, fine: null, landmarks, z }, second: null, mix: 0 });
   if (!state.base) resetShape();
   press("people", null);
   press("seconds", null);
@@ -223,7 +222,7 @@ function remember() {
 function undo() {
   if (!history.length) return;
   Object.assign(state, history.pop());
-  if (state.face.image) showBefore(state.face.image);
+  if (state.face.fine) paint($("before"), state.face.fine);
   redraw();
 }
 
@@ -237,6 +236,7 @@ function redraw(event = null) {
   if (event && !cause) cause = event.timeStamp;
   if (drawing) again = true;
   else drawing = drawAll();
+  showBusy();
   return drawing;
 }
 
@@ -247,7 +247,7 @@ async function drawAll() {
       const since = cause;
       cause = 0;
       painted = await engine.draw(request());
-      $("after").getContext("2d").putImageData(imageDataOf(painted, about.image_size), 0, 0);
+      paint($("after"), painted);
       if (since) requestAnimationFrame(() => setTimeout(() => performance.measure("drag", { start: since, end: performance.now() })));
     } while (again);
     hideError();
@@ -255,8 +255,11 @@ async function drawAll() {
     fail(error);
   } finally {
     drawing = null;
+    showBusy();
   }
 }
+
+const showBusy = () => ($("main").dataset.drawing = String(Boolean(drawing || working)));
 
 const isPhoto = () => Boolean(state.face.image) && !(state.second && state.mix);
 
@@ -268,11 +271,16 @@ function latent() {
 
 function request() {
   const { face } = state;
-  return { z: latent(), own: face.landmarks, landmarks: target(), image: isPhoto() ? face.image : null, key: face.key, detail: state.detail };
+  const [image, photo] = isPhoto() ? [face.image, face.fine] : [null, null];
+  return { z: latent(), own: face.landmarks, landmarks: target(), image, photo, key: face.key, detail: state.detail };
 }
 
-function showBefore(image) {
-  $("before").getContext("2d").putImageData(imageDataOf(image, about.image_size), 0, 0);
+const sideOf = (rgb) => Math.sqrt(rgb.length / 3);
+
+function paint(canvas, rgb) {
+  const side = sideOf(rgb);
+  if (canvas.width !== side) canvas.width = canvas.height = side;
+  canvas.getContext("2d").putImageData(imageDataOf(rgb, side), 0, 0);
 }
 
 function showControls() {
@@ -314,12 +322,19 @@ function fail(error) {
 
 const hideError = () => ($("error").hidden = true);
 
+let working = 0;
+
 async function attempt(text, work) {
   try {
+    working++;
+    showBusy();
     say(`${text} …`);
     await work();
   } catch (error) {
     fail(error);
+  } finally {
+    working--;
+    showBusy();
   }
 }
 
@@ -410,7 +425,7 @@ const baseName = () => (state.face?.photo?.name ?? "person").replace(/\.[^.]*$/,
 async function savePng() {
   await drawing;
   if (!painted) throw new Error("Nothing is drawn yet: choose a face first.");
-  download(`${baseName()}-moved.png`, "image/png", await pngOf(painted, about.image_size));
+  download(`${baseName()}-moved.png`, "image/png", await pngOf(painted, sideOf(painted)));
   say(`Saved: ${baseName()}-moved.png.`);
 }
 

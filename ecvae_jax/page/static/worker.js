@@ -3,19 +3,20 @@
 
 import * as ort from "./vendor/ort.wasm.min.mjs";
 import { NETWORKS, findFace } from "./face.js";
+import { layOver } from "./overlay.js";
 
 let about, index;
 const sessions = new Map();
-let photo = null; // {key, image, landmarks, reconstruction} of the person whose own pixels are laid over
+let kept = null; // {key, image}: the reconstruction of the photo whose own pixels are laid over
 
-const calls = { load, find, encode, move, draw, sample };
+const calls = { load, find, encode, move, draw, drawFloats, sample };
 let queue = Promise.resolve(); // onnxruntime runs one session at a time
 
 self.onmessage = ({ data: { id, call, args } }) => {
   queue = queue.then(async () => {
     try {
       const result = await calls[call](args);
-      const buffers = Object.values(result ?? {}).filter(ArrayBuffer.isView).map((view) => view.buffer);
+      const buffers = [result?.z, result?.drawn].filter(Boolean).map((array) => array.buffer);
       self.postMessage({ id, result }, buffers);
     } catch (error) {
       self.postMessage({ id, error: error.message || String(error) });
@@ -83,7 +84,7 @@ async function bytes(name, size, count) {
   return data;
 }
 
-const tensor = (data, ...dims) => new ort.Tensor("float32", Float32Array.from(data), [1, ...dims]);
+const tensor = (data, ...dims) => new ort.Tensor("float32", data instanceof Float32Array ? data : new Float32Array(data), [1, ...dims]);
 const faceTensor = (landmarks) => tensor(landmarks, about.points, 2);
 const pictureTensor = (data) => tensor(data, about.image_size, about.image_size, 3);
 const latent = (z) => tensor(z, about.z_dim);
@@ -105,7 +106,7 @@ async function find({ picture, mesh }) {
 
 /** Returns z of a face, the mean of its posterior. */
 async function encode({ image, landmarks }) {
-  const inputs = { image: pictureTensor(Float32Array.from(image, (v) => v / 255)), landmarks: faceTensor(landmarks) };
+  const inputs = { image: pictureTensor(new Float32Array(image).map((v) => v / 255)), landmarks: faceTensor(landmarks) };
   return { z: await output("encode", inputs) };
 }
 
@@ -114,20 +115,28 @@ async function move({ z, landmarks, target }) {
   return { z: await output("move", { z: latent(z), landmarks: faceTensor(landmarks), target_landmarks: faceTensor(target) }) };
 }
 
-/** Returns z of `own` drawn under `landmarks`, with the image's own pixels at weight `detail`: floats in [0, 1]. */
-async function draw({ z, own, landmarks, image, key, detail }) {
+/** Returns z of `own` drawn under `landmarks`, RGB bytes; with a photo's crop, its own pixels at weight `detail`. */
+async function draw(face) {
+  return { drawn: toBytes((await drawFloats(face)).drawn) };
+}
+
+/** Returns the same in floats from 0 to 1. */
+async function drawFloats({ z, own, landmarks, photo, key, detail }) {
   const { z: moved } = await move({ z, landmarks: own, target: landmarks });
   const drawn = await output("draw", { z: latent(moved), landmarks: faceTensor(landmarks) });
-  if (!image || !detail) return { drawn };
-  if (photo?.key !== key) {
-    const reconstruction = await output("draw", { z: latent(z), landmarks: faceTensor(own) });
-    photo = { key, image: Float32Array.from(image, (v) => v / 255), reconstruction };
-  }
-  const laid = await output("overlay", {
-    image: pictureTensor(photo.image), reconstruction: pictureTensor(photo.reconstruction), drawn: pictureTensor(drawn),
+  if (!photo || !detail) return { drawn };
+  if (kept?.key !== key) kept = { key, image: await output("draw", { z: latent(z), landmarks: faceTensor(own) }) };
+  const { places, weight } = await sessions.get("overlay").run({
+    reconstruction: pictureTensor(kept.image), drawn: pictureTensor(drawn),
     landmarks: faceTensor(own), target_landmarks: faceTensor(landmarks), detail: tensor([detail], 1),
   });
-  return { drawn: laid };
+  return { drawn: layOver(photo, index.fine_size, drawn, weight.data, about.image_size, places.data, places.dims[1]) };
+}
+
+function toBytes(floats) {
+  const bytes = new Uint8ClampedArray(floats.length); // rounds, and clips to 0 … 255
+  for (let k = 0; k < floats.length; k++) bytes[k] = 255 * floats[k];
+  return bytes;
 }
 
 /** Returns z of another person for the landmarks, from the model's density or prior. */
