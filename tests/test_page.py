@@ -330,8 +330,9 @@ def test_strange_values_are_refused_in_one_line(
     key: str, value: Any, stored: Model, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = saved(tmp_path_factory.getbasetemp(), {**content(stored), key: value})
+    refusal = ""
     try:
         read_replay(path)
     except DataError as error:
-        assert "\n" not in str(error)
-        assert str(path) in str(error)
+        refusal = str(error)
+    assert not refusal or (str(path) in refusal and "\n" not in refusal)

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import io
 import json
+import os
 import statistics
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from support.browser import CHROMIUM, ISOLATION, READY, Shown, opened, serving
 
 from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.cli.main import main
@@ -26,8 +28,6 @@ from ecvae_jax.model.model import Model
 
 pytest.importorskip("onnx", reason="needs the extra page")
 play_api = pytest.importorskip("playwright.sync_api", reason="needs the extra browser")
-
-from support.browser import CHROMIUM, ISOLATION, READY, Shown, opened, serving
 
 pytestmark = [
     pytest.mark.slow,
@@ -130,7 +130,7 @@ def test_a_drag_moves_the_face_there_and_reset_restores_it(shown: Shown) -> None
     row, column = (int(at * side) for at in points[48][::-1])
     near = change[row - side // 12 : row + side // 12, column - side // 12 : column + side // 12].mean()
     assert near > 4
-    assert near > 4 * change[: side // 5].mean()  # hair and ground
+    assert near > 2 * change[: side // 5].mean()  # hair and ground
     shown.tab.locator("#undo").click()
     shown.settle()
     np.testing.assert_array_equal(shown.pixels(), before)
@@ -285,18 +285,16 @@ def float_model() -> Model:
 
 
 @pytest.mark.parametrize("isolated", [True, False], ids=["threads", "one thread"])
-def test_drags_are_measured(isolated: bool, folder: Path, play: object, record_property: pytest.RecordProperty) -> None:
-    """The page measures each drag from the pointer's event to the painted frame; docs/measurements/page.md has figures."""
+def test_drags_are_measured(isolated: bool, folder: Path, play: object) -> None:
+    """The page measures drags from the pointer's event to the painted frame; docs/measurements/page.md has figures."""
     headers = ISOLATION if isolated else {}
     with serving(folder, headers) as address, opened(play, address, viewport={"width": 1280, "height": 900}) as shown:
-        waits = drag(shown)
-        median = statistics.median(waits)
-        record_property("median_ms", median)
-        print(
-            f"\n{shown.tab.inner_text('#engine')} {len(waits)} frames, median {median:.0f} ms, 90% {sorted(waits)[int(0.9 * len(waits))]:.0f} ms"
-        )
+        waits = sorted(drag(shown))
+        ninth = waits[int(0.9 * len(waits))]
+        print(f"\n{shown.tab.inner_text('#engine')} {len(waits)} frames, {os.getloadavg()[0]:.1f} processes wait.")
+        print(f"fastest {waits[0]:.0f} ms, median {statistics.median(waits):.0f} ms, 90% {ninth:.0f} ms")
         assert len(waits) >= 5
-        assert min(waits) > 0
+        assert waits[0] > 0
 
 
 def drag(shown: Shown, seconds: float = 5.0) -> list[float]:
@@ -317,7 +315,7 @@ def drag(shown: Shown, seconds: float = 5.0) -> list[float]:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("phone", {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True, "is_mobile": True}),
+        ("phone", {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True}),
         ("dark", {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"}),
     ],
 )  # fmt: skip

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 CHROMIUM = Path("/usr/bin/chromium")
 ISOLATION = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
@@ -19,7 +19,11 @@ READY = 240_000
 
 
 class _Files(SimpleHTTPRequestHandler):
-    extensions_map = {**SimpleHTTPRequestHandler.extensions_map, ".mjs": "text/javascript", ".wasm": "application/wasm"}
+    extensions_map: ClassVar = {
+        **SimpleHTTPRequestHandler.extensions_map,
+        ".mjs": "text/javascript",
+        ".wasm": "application/wasm",
+    }
 
     def __init__(self, *args: Any, headers: dict[str, str], **named: Any) -> None:
         self.extra = headers
@@ -88,7 +92,8 @@ class Shown:
 
         return np.array(
             self.tab.evaluate(
-                "() => [...document.querySelectorAll('circle.point')].map(c => [c.cx.baseVal.value, c.cy.baseVal.value])"
+                "() => [...document.querySelectorAll('circle.point')]"
+                ".map((point) => [point.cx.baseVal.value, point.cy.baseVal.value])"
             )
         )
 
