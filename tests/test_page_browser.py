@@ -199,7 +199,7 @@ def test_another_photos_expression_keeps_this_face(shown: Shown) -> None:
     shown.tab.locator("#keep").check()
     assert abs(jaw(kept) - jaw(points)) < abs(jaw(whole) - jaw(points))
     shown.tab.locator("#presets button").nth(3).click()
-    shown.status("Cluster center 4")
+    shown.status("Cluster center")
     assert np.abs(shown.points() - kept).max() > 0.01
 
 
