@@ -27,6 +27,7 @@ from ecvae_jax.cli.options.model import (
     FigureOptions,
     InfoOptions,
     SampleOptions,
+    ServeOptions,
     TransferOptions,
 )
 from ecvae_jax.cli.parsing import names_config, say, verbose_flag, wrong_usage
@@ -208,6 +209,29 @@ def export(options: ExportOptions, words: Sequence[str]) -> int:
     return 0
 
 
+def serve(options: ServeOptions, words: Sequence[str]) -> int:
+    """Runs `ecvae serve [FOLDER]` until Ctrl-C or SIGTERM."""
+    try:
+        from ecvae_jax.serve.serving import serve as run_server
+
+        run_server(
+            options.folder,
+            options.checkpoint,
+            options.host,
+            options.port,
+            options.compute,
+            ready=lambda url: print(url, flush=True),
+            say=say,
+        )
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in ("starlette", "uvicorn", "h11", "pydantic"):
+            raise
+        say(f"error: {package} is not installed: pip install 'ecvae-jax[serve]'")
+        return 1
+    return 0
+
+
 def plan(options: PlanOptions, words: Sequence[str]) -> int:
     """Runs `ecvae plan [CONFIG] --topology v5e:4x4`."""
     if options.topology is None:
@@ -287,6 +311,7 @@ COMMANDS = {
     "compare": Command(CompareOptions, compare),
     "figure": Command(FigureOptions, figure),
     "export": Command(ExportOptions, export, compiles=False),
+    "serve": Command(ServeOptions, serve),
     "plan": Command(PlanOptions, plan),
     "bench": Command(BenchOptions, bench),
     "info": Command(InfoOptions, info, compiles=False),
