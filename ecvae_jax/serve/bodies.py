@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ecvae_jax.data.errors import BadPhotoError
 from ecvae_jax.data.photos.photo import read_photo
@@ -26,6 +26,7 @@ _MOST_SCANS = 64
 """Of a JPEG: cameras write at most a dozen. Each pass over the photo costs time, and a few bytes of the file."""
 _LARGEST_Z = 1e3
 """Of a number of z, whose prior has a deviation below 1: beyond, float32 overflows in the network."""
+_LEAST_SHARE = 1e-6
 
 Coordinate = Annotated[float, Field(ge=-1.0, le=2.0, allow_inf_nan=False)]
 Points = Annotated[
@@ -39,7 +40,11 @@ Points = Annotated[
 ]
 Crop = Annotated[str, Field(description="Base64 of a PNG or JPEG: the crop, as large as the model's images.")]
 Latent = Annotated[str, Field(description="Base64 of z_dim numbers, float32, little endian.")]
-Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Share = Annotated[
+    float,
+    Field(ge=0.0, le=1.0, allow_inf_nan=False),
+    AfterValidator(lambda share: share if share > _LEAST_SHARE else 0.0),  # a config refuses the smallest floats
+]
 
 
 class Body(BaseModel):

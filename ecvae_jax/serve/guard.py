@@ -24,7 +24,7 @@ HEADERS: Mapping[str, str] = {
             "img-src 'self' blob: data:",
             "media-src 'self' blob:",
             "connect-src 'self'",
-            "worker-src 'self' blob:",
+            "worker-src 'self'",
             "manifest-src 'self'",
             "base-uri 'none'",
             "form-action 'none'",
