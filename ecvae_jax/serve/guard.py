@@ -88,9 +88,7 @@ def check_request(headers: Headers, method: str, bound: str) -> None:
     """
     hosts = headers.getlist("host")
     if len(hosts) != 1 or not is_own_name(_name(hosts[0]), bound):
-        raise RefusedError(
-            403, "Host header: is no name of this server; open the address that ecvae serve printed"
-        )
+        raise RefusedError(403, "Host header: is no name of this server; open the address that ecvae serve printed")
     for origin in headers.getlist("origin"):
         parts = urlsplit(origin) if origin.startswith(("http://", "https://")) else None
         if parts is None or parts.netloc.lower() != hosts[0].lower():

@@ -13,6 +13,9 @@ from ecvae_jax.serve.guard import Guard
 from ecvae_jax.serve.listen import listen, run, url_of
 from ecvae_jax.serve.static import Files
 
+_BROWSER_MODEL = "face128"
+"""Default of a page that the browser computes; on a server with a GPU the default is larger."""
+
 if TYPE_CHECKING:  # late: a folder is served without JAX
     from ecvae_jax.model.model import Model
 
@@ -50,7 +53,7 @@ def serve(
             if compute or page is None:
                 from ecvae_jax.checkpoints.load import load_model
 
-                model = load_model(checkpoint)
+                model = load_model(checkpoint if compute else checkpoint or _BROWSER_MODEL)
                 page = page or stack.enter_context(_built(model, say))
                 app = _computing(Files(page), model, host, say) if compute else None
             ready(url_of(found, host))
