@@ -100,6 +100,6 @@ def check_points(page: Path, points: int) -> None:
         return  # no page of ours
     if theirs != points:
         raise ValueError(
-            f"folder {str(page)!r}: its page has {theirs} landmarks, and the model reads {points}; leave FOLDER out, or "
-            "give the --checkpoint of the page"
+            f"folder {str(page)!r}: its page has {theirs} landmarks, and the model reads {points}; leave FOLDER out, "
+            "or give the --checkpoint of the page"
         )
