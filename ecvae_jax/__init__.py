@@ -22,6 +22,7 @@ above it:
     plan           training step and synthesis compiled for an absent TPU: memory, work, predicted speed
     bench          training, synthesis, input and start-up timed on the machine at hand
     video          a driver's face tracked, its motion given to a source, MP4 and GIF
+    serve          a page on this machine's port; the model behind an HTTP interface
     cli            the command `ecvae`
 
 The names below are imported on first use: `import ecvae_jax` loads neither JAX nor TensorFlow.

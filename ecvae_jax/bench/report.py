@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,7 +15,6 @@ from ecvae_jax.bench.timing import Spread, alternate, products
 from ecvae_jax.bench.workloads import at_size, workloads
 from ecvae_jax.config import Config
 from ecvae_jax.data.batches import load_faces
-from ecvae_jax.files import write_text
 from ecvae_jax.training.monitor import peak_memory
 from ecvae_jax.training.parallel import check_batch_size
 
@@ -206,15 +203,6 @@ def to_json(report: Report) -> dict[str, Any]:
         sizes[str(size)] = {"rows": rows, "input_stall_percent": stall, "skipped": found.skipped, "start": starts}
     flat = {field.name: getattr(report, field.name) for field in dataclasses.fields(report)}
     return {**flat, "sizes": sizes}
-
-
-def write_json(report: Report, path: Path) -> None:
-    """Writes `to_json` to `path`, atomically.
-
-    Raises:
-        OSError: the folder cannot be created or written.
-    """
-    write_text(path, json.dumps(to_json(report), indent=2, allow_nan=False) + "\n")
 
 
 def _number(value: float | None) -> str:

@@ -9,6 +9,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from ecvae_jax import __version__
 from ecvae_jax.checkpoints.integrity import MARK, CheckpointError
 from ecvae_jax.checkpoints.resume import unknown_settings
 from ecvae_jax.config import Config, rename_old
@@ -32,6 +34,7 @@ DENSITY_FILE = "density.npz"
 """File in the folder of a step: a density of z, if one is stored."""
 
 _FORMAT = 1
+_LIBRARIES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "numpy")
 
 
 def metadata_to_store(config: Config, records: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,8 +44,15 @@ def metadata_to_store(config: Config, records: Mapping[str, Any]) -> dict[str, A
         "config": json.loads(config.to_json()),
         "records": dict(records),
         "scheme": _scheme(config),
+        "versions": versions(),
         MARK: True,
     }
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python, this package and the libraries that compute and store, by name."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    return {"Python": python, "ecvae_jax": __version__, **{name: version(name) for name in _LIBRARIES}}
 
 
 def read_metadata(manager: ocp.CheckpointManager, step: int, root: Path) -> dict[str, Any]:

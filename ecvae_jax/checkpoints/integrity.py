@@ -36,10 +36,10 @@ _HOLLOW_FROM = 2**28  # bytes: hashing fewer takes a second
 # Orbax writes these last, during the final rename; they hold nothing that is read.
 _NOT_LISTED = ("_CHECKPOINT_METADATA", "commit_success.txt", MANIFEST)
 
-_METADATA = Path("config", "metadata")  # where Orbax puts the item `config`
+METADATA = Path("config", "metadata")  # where Orbax puts the item `config`
 
 # Read whole, also where a checksum covers them: a stranger lists what he likes.
-_READ_WHOLE = (*_NOT_LISTED, str(_METADATA), "*/_METADATA", "*/_sharding", "*/array_metadatas/*")
+_READ_WHOLE = (*_NOT_LISTED, str(METADATA), "*/_METADATA", "*/_sharding", "*/array_metadatas/*")
 
 
 class CheckpointError(ValueError):
@@ -228,9 +228,9 @@ def _checksum(file: Path) -> str:
 def _damage_without_manifest(folder: Path) -> str | None:
     """Returns the damage of a checkpoint without checksums, or None if an older version wrote it."""
     try:
-        if (folder / _METADATA).stat().st_size > _MOST_BYTES:
-            return f"{_METADATA.as_posix()} has more than {_MOST_BYTES} bytes"
-        metadata = json.loads((folder / _METADATA).read_text())
+        if (folder / METADATA).stat().st_size > _MOST_BYTES:
+            return f"{METADATA.as_posix()} has more than {_MOST_BYTES} bytes"
+        metadata = json.loads((folder / METADATA).read_text())
     except (OSError, ValueError):
-        return f"{MANIFEST} is missing, and {_METADATA.as_posix()} is missing or unreadable"
+        return f"{MANIFEST} is missing, and {METADATA.as_posix()} is missing or unreadable"
     return f"{MANIFEST} is missing" if isinstance(metadata, dict) and metadata.get(MARK) else None

@@ -22,6 +22,7 @@ from ecvae_jax.checkpoints.format import (
 )
 from ecvae_jax.checkpoints.integrity import (
     MANIFEST,
+    METADATA,
     CheckpointError,
     check_readable,
     choose_checkpoint,
@@ -73,6 +74,19 @@ def load_model(checkpoint: Path | str | None = None) -> Model:
     inference = items["inference"]
     frozen = read_frozen(inference["frozen"])
     return Model(config, inference["ema_params"], frozen, step, metadata["records"], density)
+
+
+def stored_versions(checkpoint: Path | str | None = None) -> dict[str, str]:
+    """Returns the versions of the program that wrote a checkpoint, by name; empty where an older one wrote it.
+
+    Raises:
+        CheckpointError: no complete checkpoint exists, or it cannot be read.
+    """
+    root, step = _find(Path(checkpoint or default_model()))
+    check_readable(root)
+    with readable(root / str(step)):
+        stored = json.loads((root / str(step) / METADATA).read_text()).get("versions", {})
+        return {str(name): str(number) for name, number in stored.items()}
 
 
 def default_model() -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ecvae_jax.cli.options.completion import CompletionOptions
 from ecvae_jax.cli.options.experiment import (
     BenchOptions,
     CompareOptions,
@@ -21,6 +22,7 @@ from ecvae_jax.cli.options.experiment import (
     PrepareOptions,
     TrainOptions,
 )
+from ecvae_jax.cli.options.kinds import STDOUT, check_json
 from ecvae_jax.cli.options.model import (
     EvaluateOptions,
     ExportOptions,
@@ -30,9 +32,10 @@ from ecvae_jax.cli.options.model import (
     TransferOptions,
 )
 from ecvae_jax.cli.options.page import PageOptions
+from ecvae_jax.cli.options.serve import ServeOptions
 from ecvae_jax.cli.parsing import names_config, say, verbose_flag, wrong_usage
+from ecvae_jax.cli.results import show
 from ecvae_jax.config import RENDERED, Config
-from ecvae_jax.files import check_output
 from ecvae_jax.training.supervisor import ALONE, TRY_AGAIN, is_supervised, supervise
 from ecvae_jax.video.options import is_video
 
@@ -43,7 +46,10 @@ def prepare(options: PrepareOptions, words: Sequence[str]) -> int:
     """Runs `ecvae prepare SOURCE OUT`."""
     from ecvae_jax.data.prepare.prepare import prepare as run_preparation
 
-    say(str(run_preparation(options.source, options.out, options.options)))
+    summary = run_preparation(options.source, options.out, options.options)
+    say(str(summary))
+    if options.json is not None:
+        show(lambda: [], summary.to_dict, options.json)
     return 0
 
 
@@ -147,8 +153,9 @@ def evaluate(options: EvaluateOptions, words: Sequence[str]) -> int:
     named = {"pairs": o.pairs, "source_view": o.source_view, "metrics": o.metrics, "features": o.features}
     report = evaluate_checkpoint(o.checkpoint, o.data, o.split, o.limit, o.seed, o.transport, adapt=o.adapt, **named)
     # Files first: standard output may be closed or full.
-    written = report.write(options.out, options.markdown, options.figure, options.save_images)
-    print("\n".join(report.to_lines()))
+    printed = options.out == STDOUT
+    written = report.write(None if printed else options.out, options.markdown, options.figure, options.save_images)
+    show(report.to_lines, report.to_dict, STDOUT if printed else None)
     say(*report.notes, *written)
     return 0
 
@@ -157,10 +164,8 @@ def _evaluate_video(video: Path, driver: Path, out: Path | None) -> int:
     from ecvae_jax.video.measure import measure_video
 
     report = measure_video(video, driver)
-    if out is not None:
-        report.save(out)
-    print("\n".join(report.to_lines()))
-    say(*report.notes, *([f"written: {out}"] if out else []))
+    show(report.to_lines, report.to_dict, out)
+    say(*report.notes)
     return 0
 
 
@@ -168,6 +173,7 @@ def compare(options: CompareOptions, words: Sequence[str]) -> int:
     """Runs `ecvae compare [CONFIG] --workdir DIR`."""
     if options.workdir is None:
         return wrong_usage("--workdir is required: the folder for the trainings and the table")
+    from ecvae_jax.comparison.results import to_dict
     from ecvae_jax.comparison.runs import InterruptedComparisonError
     from ecvae_jax.comparison.runs import compare as run_comparison
     from ecvae_jax.comparison.verdict import verdict_lines
@@ -180,7 +186,7 @@ def compare(options: CompareOptions, words: Sequence[str]) -> int:
     except InterruptedComparisonError as stop:
         say(str(stop))
         return 1 if stop.stopped_by == signal.SIGINT else TRY_AGAIN
-    print("\n".join(verdict_lines(results)))
+    show(lambda: verdict_lines(results), lambda: to_dict(results), options.json)
     say(*results.facts["notes"], f"written: comparison.md, comparison.json, comparison.png in {options.workdir}")
     return 0
 
@@ -223,7 +229,30 @@ def page(options: PageOptions, words: Sequence[str]) -> int:
     check_page_replaceable(options.out, options.overwrite)
     model = load_model(options.checkpoint or "face128")
     size = write_page(model, options.out, options.half, options.overwrite)
-    say(f"{options.out}: {size / 1e6:.1f} MB; show it with `python -m http.server --directory {options.out}`")
+    say(f"{options.out}: {size / 1e6:.1f} MB; show it with `ecvae serve {options.out}`")
+    return 0
+
+
+def serve(options: ServeOptions, words: Sequence[str]) -> int:
+    """Runs `ecvae serve [FOLDER]` until Ctrl-C or SIGTERM."""
+    try:
+        from ecvae_jax.serve.serving import serve as run_server
+
+        run_server(
+            options.folder,
+            options.checkpoint,
+            options.host,
+            options.port,
+            options.compute,
+            ready=lambda url: print(url, flush=True),
+            say=say,
+        )
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in ("starlette", "uvicorn", "h11", "pydantic"):
+            raise
+        say(f"error: {package} is not installed: pip install 'ecvae-jax[serve]'")
+        return 1
     return 0
 
 
@@ -233,26 +262,23 @@ def plan(options: PlanOptions, words: Sequence[str]) -> int:
         return wrong_usage("--topology is required: GENERATION:SHAPE, such as v5e:4x4")
     from ecvae_jax.plan.chips import Topology, use_compiler_only
 
-    if options.json is not None and names_config(words):
-        check_output(options.json, words[:1])
+    if names_config(words):
+        check_json(options.json, words[:1])
     topology = Topology.parse(options.topology)
     use_compiler_only(topology.chip)
-    from ecvae_jax.plan.planning import make_plan, to_lines, write_json
+    from ecvae_jax.plan.planning import make_plan, to_json, to_lines
 
     made = make_plan(
         options.config, topology, options.what, options.batch_per_chip, options.largest_batch, options.efficiency
     )
-    if options.json is not None:
-        write_json(made, options.json)
-        say(f"written: {options.json}")
-    print("\n".join(to_lines(made)))
+    show(lambda: to_lines(made), lambda: to_json(made), options.json)
     return 0
 
 
 def bench(options: BenchOptions, words: Sequence[str]) -> int:
     """Runs `ecvae bench [CONFIG] --sizes 64 128`."""
-    if options.json is not None and names_config(words):
-        check_output(options.json, words[:1])
+    if names_config(words):
+        check_json(options.json, words[:1])
     config = options.config
     if options.checkpoint is not None:
         if names_config(words):
@@ -261,22 +287,31 @@ def bench(options: BenchOptions, words: Sequence[str]) -> int:
 
         stored = load_model(options.checkpoint).config
         config = replace(stored, data=replace(stored.data, records=RENDERED))
-    from ecvae_jax.bench.report import measure, to_lines, write_json
+    from ecvae_jax.bench.report import measure, to_json, to_lines
 
     report = measure(config, options.sizes, options.rounds, options.seconds, options.start)
-    if options.json is not None:
-        write_json(report, options.json)
-        say(f"written: {options.json}")
-    print("\n".join(to_lines(report)))
+    show(lambda: to_lines(report), lambda: to_json(report), options.json)
     return 0
 
 
 def info(options: InfoOptions, words: Sequence[str]) -> int:
     """Runs `ecvae info PATH`."""
-    from ecvae_jax.cli.info import describe
+    from ecvae_jax.cli.info import describe, facts_of
 
-    print("\n".join(describe(options.path)))
+    show(lambda: describe(options.path), lambda: facts_of(options.path), options.json)
     return 0
+
+
+def completion(options: CompletionOptions, words: Sequence[str]) -> int:
+    """Runs `ecvae completion bash|zsh|fish`."""
+    from ecvae_jax.cli.completion import completion as script
+
+    print(script(options.shell, {name: command.options for name, command in COMMANDS.items()}), end="")
+    return 0
+
+
+FACES, TRAINING, MODEL, OTHERS = "faces", "training", "a trained model", "this command"
+"""Groups of commands in `ecvae --help`, in this order."""
 
 
 @dataclass(frozen=True)
@@ -289,6 +324,8 @@ class Command:
     """Takes the options, and the arguments as typed; returns the exit code."""
     compiles: bool = True
     """Whether it compiles programs, so that the compilation cache pays."""
+    group: str = MODEL
+    """Its group in `ecvae --help`."""
 
     @property
     def summary(self) -> str:
@@ -297,17 +334,19 @@ class Command:
 
 
 COMMANDS = {
-    "prepare": Command(PrepareOptions, prepare, compiles=False),
-    "morph": Command(MorphOptions, morph, compiles=False),
-    "train": Command(TrainOptions, train),
+    "prepare": Command(PrepareOptions, prepare, compiles=False, group=FACES),
+    "morph": Command(MorphOptions, morph, compiles=False, group=FACES),
+    "train": Command(TrainOptions, train, group=TRAINING),
     "transfer": Command(TransferOptions, transfer),
     "sample": Command(SampleOptions, sample),
     "evaluate": Command(EvaluateOptions, evaluate),
-    "compare": Command(CompareOptions, compare),
+    "compare": Command(CompareOptions, compare, group=TRAINING),
     "figure": Command(FigureOptions, figure),
     "export": Command(ExportOptions, export, compiles=False),
     "page": Command(PageOptions, page, compiles=False),
-    "plan": Command(PlanOptions, plan),
-    "bench": Command(BenchOptions, bench),
-    "info": Command(InfoOptions, info, compiles=False),
+    "serve": Command(ServeOptions, serve),
+    "plan": Command(PlanOptions, plan, group=TRAINING),
+    "bench": Command(BenchOptions, bench, group=TRAINING),
+    "info": Command(InfoOptions, info, compiles=False, group=OTHERS),
+    "completion": Command(CompletionOptions, completion, compiles=False, group=OTHERS),
 }

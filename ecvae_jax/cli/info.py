@@ -1,7 +1,8 @@
-"""The lines of `ecvae info` about a checkpoint or a records folder."""
+"""The lines and the JSON of `ecvae info` about a checkpoint or a records folder."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,61 @@ def describe(path: Path) -> list[str]:
         CheckpointError: the path is neither, or the checkpoint cannot be read.
         DataError: the records cannot be read.
     """
-    if str(path) == RENDERED or (path / "dataset_info.json").is_file():
-        return _describe_records(path)
-    return _describe_checkpoint(path)
+    return _describe_records(path) if _is_records(path) else _describe_checkpoint(path)
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """Returns the facts of `describe` as JSON values; `kind` is "records" or "checkpoint".
+
+    Raises:
+        CheckpointError: the path is neither, or the checkpoint cannot be read.
+        DataError: the records cannot be read.
+    """
+    return _records_facts(path) if _is_records(path) else _checkpoint_facts(path)
+
+
+def _is_records(path: Path) -> bool:
+    return str(path) == RENDERED or (path / "dataset_info.json").is_file()
+
+
+def _records_facts(path: Path) -> dict[str, Any]:
+    from ecvae_jax.data.faces import load_faces, record_splits
+    from ecvae_jax.data.manifest import find_records
+
+    folder = find_records(path)
+    splits = {split: load_faces(folder, split) for split in record_splits(folder)}
+    counts = {
+        split: {"faces": len(faces), "identities": len(set(faces.identities)), "groups": len(set(faces.groups))}
+        for split, faces in splits.items()
+    }
+    metadata = next(iter(splits.values())).metadata
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    return {"kind": "records", "path": str(folder), "bytes": size, "splits": counts, "metadata": metadata}
+
+
+def _checkpoint_facts(path: Path) -> dict[str, Any]:
+    from ecvae_jax.checkpoints.load import load_model, stored_versions
+
+    model = load_model(path)
+    config = json.loads(model.config.to_json())
+    return {
+        "kind": "checkpoint",
+        "path": str(path),
+        "step": model.step,
+        "steps": model.config.train.steps,
+        "parameters": _count_params(model.params),
+        "density_rank": None if model.density is None else len(model.density.axes),
+        "versions": stored_versions(path),
+        "records": dict(model.records),
+        "config": config,
+    }
+
+
+def _count_params(params: Any) -> int:
+    """Returns the number of numbers in a tree of arrays."""
+    import jax
+
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def _describe_records(path: Path) -> list[str]:
@@ -109,9 +162,8 @@ def _cluster_sizes(aligned: np.ndarray, centers: np.ndarray) -> np.ndarray:
 
 
 def _describe_checkpoint(path: Path) -> list[str]:
-    from ecvae_jax.checkpoints.load import load_model
+    from ecvae_jax.checkpoints.load import load_model, stored_versions
     from ecvae_jax.model.conditioning import cluster_means
-    from ecvae_jax.training.state import count_params
 
     model = load_model(path)
     config, frozen = model.config, model.frozen
@@ -119,7 +171,7 @@ def _describe_checkpoint(path: Path) -> list[str]:
     length = float(np.linalg.norm(cluster_means(model.architecture, model.params, frozen), axis=-1).mean())
     lines = [
         f"checkpoint {path}, step {model.step} of {config.train.steps}",
-        _row("network", f"{config.model.image_size} px, {count_params(model.params):,} parameters"),
+        _row("network", f"{config.model.image_size} px, {_count_params(model.params):,} parameters"),
         _row("z", f"{config.model.z_dim} dimensions, {config.model.posterior} posterior"),
         _row("structure", f"{config.data.points} landmarks, {config.clusters.count} clusters"),
         _row("clusters", f"{config.clusters.mode}, temperature {config.clusters.temperature}"),
@@ -128,6 +180,9 @@ def _describe_checkpoint(path: Path) -> list[str]:
     ]
     if model.density is not None:
         lines.append(_row("density", f"fitted to the training faces' appearances, rank {len(model.density.axes)}"))
+    written = stored_versions(path)
+    if written:
+        lines.append(_row("written by", ", ".join(f"{name} {number}" for name, number in written.items())))
     folders = Counter(config.data.records.split("+"))
     lines += ["records"]
     lines += [f"  {folder}" + (f", {times} times" if times > 1 else "") for folder, times in folders.items()]

@@ -170,11 +170,19 @@ def _closed_pipes() -> list[int]:
 
 
 def _help() -> str:
-    from ecvae_jax.cli.commands import COMMANDS
+    from ecvae_jax.cli.commands import COMMANDS, FACES, MODEL, OTHERS, TRAINING
 
-    lines = ["usage: ecvae COMMAND [options]   (ecvae COMMAND --help lists the options; -v prints tracebacks)", ""]
-    lines += [f"  {name:<10} {command.summary}" for name, command in COMMANDS.items()]
-    return "\n".join(lines)
+    lines = ["usage: ecvae COMMAND [options]   (ecvae COMMAND --help lists the options; -v prints tracebacks)"]
+    for group in (FACES, TRAINING, MODEL, OTHERS):
+        lines += ["", f"{group}:"]
+        lines += [f"  {name:<10} {command.summary}" for name, command in COMMANDS.items() if command.group == group]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "  ecvae --version prints the version. Results are on standard output, messages on standard error.",
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import io
+import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +19,8 @@ from ecvae_jax.config import Config, load_config
 
 VERBOSE = ("-v", "--verbose")
 """The flags, anywhere in a command, that ask for tracebacks."""
+
+_CONFIG = "CONFIG: an experiment, before all options: a .py file with a variable `config`, or JSON. docs/training.md"
 
 _T = TypeVar("_T")
 
@@ -35,9 +40,10 @@ def parse(kind: type[_T], command: str, words: Sequence[str]) -> _T:
     if takes_config:
         config = load_config(Path(rest.pop(0))) if names_config(words) else Config()
         program, extra = f"{program} [CONFIG]", {"default": kind(config=config)}  # type: ignore[call-arg]
+        extra["description"] = f"{inspect.getdoc(kind)}\n\n{_CONFIG}"
     printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(printed):
+        with contextlib.redirect_stderr(printed), _without_color():
             return tyro.cli(kind, prog=program, args=rest, **extra)
     except ValueError as error:  # the options' own checks
         raise SystemExit(wrong_usage(str(error))) from None
@@ -50,15 +56,31 @@ def parse(kind: type[_T], command: str, words: Sequence[str]) -> _T:
         raise
 
 
+@contextlib.contextmanager
+def _without_color() -> Iterator[None]:
+    """Makes tyro print plain text inside the block if NO_COLOR is set (https://no-color.org), which it ignores."""
+    before = os.environ.get("TERM")
+    if os.environ.get("NO_COLOR"):
+        os.environ["TERM"] = "dumb"
+    try:
+        yield
+    finally:
+        if os.environ.get("NO_COLOR"):
+            os.environ.pop("TERM")
+            if before is not None:
+                os.environ["TERM"] = before
+
+
 def names_config(words: Sequence[str]) -> bool:
     """Returns whether the arguments begin with an experiment's file."""
     return bool(words) and not words[0].startswith("-")
 
 
 def _unboxed(text: str) -> str:
-    """Returns tyro's message, a box of several lines, as one line."""
+    """Returns tyro's message, a box of several lines, as one line without the name of our class."""
     lines = [line.strip(" │╭╮╰╯─") for line in text.splitlines()]
-    return " ".join(line for line in lines[1:] if line and not line.startswith("For full helptext")).rstrip(".")
+    lines = [line for line in lines[1:] if line.strip("-") and not line.startswith("For full helptext")]
+    return re.sub(r"^Error parsing \w+: ", "", " ".join(lines).rstrip("."))
 
 
 def verbose_flag() -> list[str]:

@@ -157,25 +157,40 @@ class PortraitReader:
             DataError: the file is not an image, or the detector has fewer landmarks than the scheme.
             MissingExtraError: the detector is not installed.
         """
-        detector = self.detector
+        _ = self.detector
         try:
             photo, notes = read_photo(path, *_LARGEST)
         except BadPhotoError as reason:
             raise DataError(f"{path}: {_without_option(str(reason))}") from None
+        return self.find_in(photo, str(path), [note for note in notes if note != TURNED])
+
+    def find_in(self, photo: UInt8[np.ndarray, "h w 3"], name: str, notes: Sequence[str] = ()) -> FoundPortrait:
+        """Returns an upright photo with the place of its largest face.
+
+        Args:
+            name: of the photo, for messages.
+            notes: on its conversion, which precede those on the face.
+
+        Raises:
+            NoFaceError: the detector finds none, or the face is upside down.
+            DataError: the detector has fewer landmarks than the scheme.
+            MissingExtraError: the detector is not installed.
+        """
+        detector = self.detector
         found = detector.detect(photo)
         if not found:
             raise NoFaceError(
-                f"{path}: {detector.name} found no face; give a photo with an upright face of 80 px or more"
+                f"{name}: {detector.name} found no face; give a photo with an upright face of 80 px or more"
             )
         try:
             box, face_notes = check_face(found[0].landmarks, photo.shape[0], photo.shape[1], self.margin)
         except BadPhotoError as reason:
-            raise NoFaceError(f"{path}: {reason}") from None
-        notes = [note for note in notes if note != TURNED] + face_notes
+            raise NoFaceError(f"{name}: {reason}") from None
+        lines = [*notes, *face_notes]
         if len(found) > 1:
-            notes.insert(0, f"{len(found)} faces, using the largest")
-        notes = [f"{path}: {note}" for note in notes]
-        return FoundPortrait(photo, box, self.in_scheme(to_crop_units(found[0].landmarks, box)), notes)
+            lines.insert(0, f"{len(found)} faces, using the largest")
+        lines = [f"{name}: {line}" for line in lines]
+        return FoundPortrait(photo, box, self.in_scheme(to_crop_units(found[0].landmarks, box)), lines)
 
     def in_scheme(self, landmarks: Float[np.ndarray, "*b q 2"]) -> Float[np.ndarray, "*b p 2"]:
         """Returns the detector's landmarks in the model's scheme."""

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ecvae_jax import __version__
+from ecvae_jax.checkpoints.format import versions
 from ecvae_jax.export.functions import Function, exported_functions
 from ecvae_jax.files import UnsafePathError, irregular, temporary_folder
 from ecvae_jax.model.frames import FACE_SCALE
@@ -112,6 +113,7 @@ def describe(model: Model, kind: Format, functions: list[Function]) -> dict[str,
         "kind": _KIND,
         "format": kind,
         "version": __version__,
+        "versions": versions(),
         "license": "Apache-2.0; the weights are under the license of their training data",
         "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "step": model.step,

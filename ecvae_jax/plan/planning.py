@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Literal
 
 from ecvae_jax.config import Config
-from ecvae_jax.files import write_text
 from ecvae_jax.plan.chips import Topology
 from ecvae_jax.plan.compile import Program, compile_step, compile_synthesis, state_bytes
 from ecvae_jax.plan.hlo import Collective
@@ -148,15 +145,6 @@ def to_json(plan: Plan) -> dict[str, Any]:
         },
         "largest_batch": dataclasses.asdict(plan.largest) if plan.largest else None,
     }
-
-
-def write_json(plan: Plan, path: Path) -> None:
-    """Writes `to_json` to `path`, atomically.
-
-    Raises:
-        OSError: the folder cannot be created or written.
-    """
-    write_text(path, json.dumps(to_json(plan), indent=2, allow_nan=False) + "\n")
 
 
 def _memory(plan: Plan) -> list[str]:

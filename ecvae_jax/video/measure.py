@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,13 +46,17 @@ class VideoReport:
             f"audio: {'yes' if self.audio else 'no'}, the driver's {'yes' if self.driver_audio else 'no'}",
         ]
 
-    def save(self, path: Path) -> None:
-        """Writes the numbers as JSON; NaN becomes null."""
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the numbers for JSON; NaN becomes None."""
         motion = {**self.motion._asdict(), "ratio": self.motion.ratio}
         numbers = {**asdict(self), "motion": {k: None if np.isnan(v) else v for k, v in motion.items()}}
         if np.isnan(self.flicker):
             numbers["flicker"] = None
-        write_text(path, json.dumps(numbers, indent=2) + "\n")
+        return numbers
+
+    def save(self, path: Path) -> None:
+        """Writes `to_dict` as JSON."""
+        write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
 
 def measure_video(video: Path, driver: Path, detector: str = "dlib-68", find: Find | None = None) -> VideoReport:

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 import tyro
 
 from ecvae_jax.checkpoints.resume import check_allowed
+from ecvae_jax.cli.options.kinds import OUT, RECORDS, SOURCE, OptionalCount, OptionalPath, OptionalText, check_json
 from ecvae_jax.config import Config, Span
 from ecvae_jax.data.prepare.options import PrepareConfig
-from ecvae_jax.files import check_output
 from ecvae_jax.training.supervisor import check_hosts
 
 
@@ -19,20 +19,25 @@ from ecvae_jax.training.supervisor import check_hosts
 class PrepareOptions:
     """Makes records from photos, and report.csv with the outcome of every file."""
 
-    source: Annotated[str, tyro.conf.Positional]
+    source: Annotated[str, tyro.conf.Positional, SOURCE]
     """A folder of photos, a list of them (.txt), a zip or tar archive, multipie:DIR, tfds:NAME or video:FILE."""
-    out: Annotated[Path, tyro.conf.Positional]
+    out: Annotated[Path, tyro.conf.Positional, OUT]
     """Folder to write."""
     options: Annotated[PrepareConfig, tyro.conf.arg(name="")] = field(default_factory=PrepareConfig)
+    json: OptionalPath = None
+    """JSON file to write with the summary: files by outcome and reason, faces by split; - prints it."""
+
+    def __post_init__(self) -> None:
+        check_json(self.json, [self.source])
 
 
 @dataclass(frozen=True)
 class MorphOptions:
     """Makes new people for training: blends of two people of a records folder, in every view that both have."""
 
-    records: Annotated[str, tyro.conf.Positional]
+    records: Annotated[str, tyro.conf.Positional, RECORDS]
     """Records folder that `ecvae prepare` wrote."""
-    out: Annotated[Path, tyro.conf.Positional]
+    out: Annotated[Path, tyro.conf.Positional, OUT]
     """Folder to write. Train on both folders with --data.records records/mine+records/morphs."""
     people: int = 100
     """Number of new people."""
@@ -50,13 +55,13 @@ class MorphOptions:
 class TrainOptions:
     """Trains a model. An interrupted training resumes when the same command runs again."""
 
-    workdir: Path | None = None
+    workdir: OptionalPath = None
     """Folder for checkpoints, metrics.jsonl, TensorBoard files and first_batch.png. The default, runs/rendered, serves
     only the embedded heads without CONFIG. All hosts must share the folder."""
     hosts: str = "one"
     """How this process finds the other hosts, which all run the same command. one: there are none. auto: Cloud TPU,
     GKE, Slurm or Open MPI names them. INDEX/COUNT@ADDRESS:PORT: the address is that of host 0."""
-    profile: str | None = None
+    profile: OptionalText = None
     """A:B writes an XLA trace of steps A to B to WORKDIR/profile."""
     allow_change: str = ""
     """Comma-separated settings that may differ from those of the stored training: train.steps,optim.learning_rate.
@@ -84,7 +89,7 @@ class CompareOptions:
     Finished trainings are kept. After Ctrl-C, or with more seeds or variants, the same command resumes.
     """
 
-    workdir: Path | None = None
+    workdir: OptionalPath = None
     """Folder for runs/VARIANT-seedS, comparison.json, comparison.md and comparison.png."""
     variants: str = ""
     """Comma-separated names: standard,mixture. Empty: all. The equilibrium prior is always trained."""
@@ -96,12 +101,15 @@ class CompareOptions:
     """Split of the records to score. Its people should not be training people."""
     metrics: Literal["all", "pixels"] = "all"
     """pixels: skip identity and structure by dlib, which take most of the time of scoring."""
+    json: OptionalPath = None
+    """Another file for comparison.json; - prints it in place of the verdict."""
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
     def __post_init__(self) -> None:
         for name in ("seeds", "limit"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        check_json(self.json)
 
 
 @dataclass(frozen=True)
@@ -111,18 +119,18 @@ class PlanOptions:
     docs/plan.md explains the output.
     """
 
-    topology: str | None = None
+    topology: OptionalText = None
     """Required: GENERATION:SHAPE of a v4, v5e, v5p or v6e, such as v5e:4x4 or v5p:2x2x2."""
     what: Literal["train", "synthesis"] = "train"
     """train: the training step over all chips. synthesis: what `ecvae transfer` computes, on one chip."""
-    batch_per_chip: int | None = None
+    batch_per_chip: OptionalCount = None
     """Images per chip. Default: train.batch_size over all chips, or the batch of synthesis."""
     largest_batch: bool = False
     """Also search the largest batch that fits, by some more compilations (seven for the paper's network)."""
     efficiency: float = 0.5
     """Assumed fraction of peak and bandwidth that a chip reaches on its own work."""
-    json: Path | None = None
-    """JSON file to write."""
+    json: OptionalPath = None
+    """JSON file to write; - prints it in place of the table."""
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
     def __post_init__(self) -> None:
@@ -132,10 +140,7 @@ class PlanOptions:
             raise ValueError("largest_batch: is only for --what train")
         if not 0 < self.efficiency <= 1:
             raise ValueError(f"efficiency={self.efficiency}: must be above 0 and at most 1")
-        if self.json is not None and self.json.is_dir():
-            raise ValueError(f"json={str(self.json)!r}: is a folder; give a file name")
-        if self.json is not None:
-            check_output(self.json)
+        check_json(self.json)
 
 
 @dataclass(frozen=True)
@@ -152,13 +157,13 @@ class BenchOptions:
     """Alternating rounds; the table has their median."""
     seconds: float = 0.5
     """Least duration of one measurement."""
-    checkpoint: Path | None = None
+    checkpoint: OptionalPath = None
     """Working directory of a training, or a bundled model (face128, face256), instead of CONFIG. Only its settings are
     read; its records are replaced by the embedded heads."""
     start: bool = True
     """Also measure the start-up of a process, with an empty compile cache and a filled one."""
-    json: Path | None = None
-    """JSON file to write."""
+    json: OptionalPath = None
+    """JSON file to write; - prints it in place of the table."""
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
     def __post_init__(self) -> None:
@@ -169,7 +174,4 @@ class BenchOptions:
             raise ValueError(f"rounds={self.rounds}: must be at least 1")
         if not 0 <= self.seconds <= 600:
             raise ValueError(f"seconds={self.seconds}: must be between 0 and 600")
-        if self.json is not None and self.json.is_dir():
-            raise ValueError(f"json={str(self.json)!r}: is a folder; give a file name")
-        if self.json is not None:
-            check_output(self.json)
+        check_json(self.json)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ecvae_jax.cli.options.kinds import STDOUT, OptionalPath, OptionalText, check_json
 from ecvae_jax.config import AdaptConfig
 from ecvae_jax.files import check_output, lies_in
 from ecvae_jax.video.options import OUT_SUFFIXES, VideoConfig, is_video
@@ -51,9 +52,9 @@ class TransferOptions:
     """Appearances: photos, or faces of records as RECORDS:SPLIT:INDICES (rendered:test:0,24)."""
     target: tuple[str, ...] = ()
     """Structures: photos or faces of records, as above; for a video, one driver video."""
-    checkpoint: Path | None = None
-    """Working directory of a training, the folder of one step in it, or a bundled model (face128, face256). Default:
-    face256 on a GPU or TPU, else face128."""
+    checkpoint: OptionalPath = None
+    """Working directory of a training, the folder of one step in it, or a bundled model.
+    Default: the bundled face256 on a GPU or TPU, else face128."""
     out: Path = Path("transfer.png")
     """PNG to write: targets and their sketches at the top, sources and their sketches at the left. Or a video."""
     video: Annotated[VideoConfig, tyro.conf.arg(name="")] = field(default_factory=VideoConfig)
@@ -121,9 +122,9 @@ class SampleOptions:
 
     structure: tuple[str, ...]
     """Structures: photos, or faces of records as RECORDS:SPLIT:INDICES."""
-    checkpoint: Path | None = None
-    """Working directory of a training, the folder of one step in it, or a bundled model (face128, face256). Default:
-    face256 on a GPU or TPU, else face128."""
+    checkpoint: OptionalPath = None
+    """Working directory of a training, the folder of one step in it, or a bundled model.
+    Default: the bundled face256 on a GPU or TPU, else face128."""
     n: int = 8
     """Samples per structure."""
     seed: int = 0
@@ -131,7 +132,7 @@ class SampleOptions:
     source: Annotated[Literal["prior", "posterior"], tyro.conf.arg(name="from")] = "prior"
     """prior: as in the paper. posterior: a density fitted to the posteriors of the training faces after training
     (Ghosh et al. 2020); its samples resemble the training people and are far more often faces."""
-    data: str | None = None
+    data: OptionalText = None
     """Records to fit the density on (split train). Default: the density stored with the model, or one fitted on the
     records of the training."""
     temperature: float = 1.0
@@ -163,17 +164,17 @@ class EvaluateOptions:
     `..._ci`, the 95% interval over people. docs/evaluation.md explains them.
     """
 
-    checkpoint: Path | None = None
-    """Working directory of a training, the folder of one step in it, or a bundled model (face128, face256). Default:
-    face256 on a GPU or TPU, else face128."""
+    checkpoint: OptionalPath = None
+    """Working directory of a training, the folder of one step in it, or a bundled model.
+    Default: the bundled face256 on a GPU or TPU, else face128."""
     data: str = "rendered"
     """Records folder, or "rendered"."""
     split: str = "test"
     """Split of the records. Its people should not be training people."""
-    pairs: tuple[Path, Path] | None = None
-    """Two folders of photos instead of records, SOURCES TARGETS. Files of the same name show the same person."""
-    video: tuple[Path, Path] | None = None
-    """A video and its driver, VIDEO DRIVER, instead of pairs: jitter at rest, lost or shifted frames, flicker, audio.
+    pairs: Annotated[tuple[Path, Path] | None, tyro.conf.arg(metavar="SOURCES TARGETS", help_behavior_hint="")] = None
+    """Two folders of photos instead of records. Files of the same name show the same person."""
+    video: Annotated[tuple[Path, Path] | None, tyro.conf.arg(metavar="VIDEO DRIVER", help_behavior_hint="")] = None
+    """A video and its driver, instead of pairs: jitter at rest, lost or shifted frames, flicker, audio.
     --out writes them as JSON."""
     limit: int = 500
     """Largest number of pairs. A pair is two views of one person, in one sitting (light, background) where the records
@@ -187,16 +188,16 @@ class EvaluateOptions:
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     metrics: Literal["all", "pixels"] = "all"
     """pixels: only PSNR, SSIM, sharpness and fine detail, which need no dlib and take seconds."""
-    features: str | None = None
+    features: OptionalText = None
     """MODULE:FUNCTION from uint8 "n h w 3" to "n d": a network (Inception, LPIPS) for the Fréchet and kernel distances.
     Default: dlib's 128-d vectors."""
-    out: Path | None = None
-    """JSON report to write."""
-    markdown: Path | None = None
+    out: Annotated[OptionalPath, tyro.conf.arg(aliases=("--json",))] = None
+    """JSON report to write; - prints it in place of the lines."""
+    markdown: OptionalPath = None
     """Markdown table to write."""
-    figure: Path | None = None
+    figure: OptionalPath = None
     """PNG to write: ten pairs with the output of each method."""
-    save_images: Path | None = None
+    save_images: OptionalPath = None
     """Folder for every image: FOLDER/model/NAME.png, and the same under source, target, copy, warp, reconstruction."""
 
     def __post_init__(self) -> None:
@@ -209,7 +210,7 @@ class EvaluateOptions:
             raise ValueError(f"source_view={self.source_view!r}: is only for records; --pairs names the sources itself")
         for name in ("out", "markdown", "figure"):
             path = getattr(self, name)
-            if path is not None and path.is_dir():
+            if path is not None and path != STDOUT and path.is_dir():
                 raise ValueError(f"{name}={str(path)!r}: is a folder; give a file name")
         if self.figure is not None:
             _check_picture(self.figure, 1, "figure")
@@ -229,7 +230,7 @@ class EvaluateOptions:
 
         photos = list(self.pairs or ())
         inputs = _inputs(self.checkpoint, None if photos else self.data, *map(str, self.video or ()))
-        outputs = [path for path in (self.out, self.markdown, self.figure) if path is not None]
+        outputs = [path for path in (self.out, self.markdown, self.figure) if path not in (None, STDOUT)]
         if len({path.resolve() for path in outputs}) < len(outputs):
             raise ValueError("out, markdown and figure: two of them are one file; give three names")
         for path in outputs:
@@ -252,10 +253,10 @@ class FigureOptions:
 
     which: Annotated[Literal["2", "3a", "3b", "model"], tyro.conf.Positional]
     """Number of the figure in the paper, or model: the network of the checkpoint."""
-    checkpoint: Path | None = None
-    """Working directory of a training, the folder of one step in it, or a bundled model (face128, face256). Default:
-    face256 on a GPU or TPU, else face128."""
-    out: Path | None = None
+    checkpoint: OptionalPath = None
+    """Working directory of a training, the folder of one step in it, or a bundled model.
+    Default: the bundled face256 on a GPU or TPU, else face128."""
+    out: OptionalPath = None
     """PNG to write. Default: figure2.png, figure3a.png, figure3b.png or figuremodel.png."""
     data: str = "rendered"
     """Records folder, or "rendered". The tags yaw and expression choose the faces."""
@@ -289,7 +290,7 @@ class ExportOptions:
     density: int = 0
     """Rank of a density to fit to the training faces' appearances and store with the model (64). `ecvae sample --from
     posterior` then needs no records. 0: keep the stored density, if any."""
-    data: str | None = None
+    data: OptionalText = None
     """Records to fit the density on. Default: those of the training."""
 
     def __post_init__(self) -> None:
@@ -320,3 +321,8 @@ class InfoOptions:
 
     path: Annotated[Path, tyro.conf.Positional]
     """Working directory of a training, one step's folder in its `checkpoints`, or a records folder."""
+    json: OptionalPath = None
+    """JSON file to write; - prints it in place of the lines."""
+
+    def __post_init__(self) -> None:
+        check_json(self.json)

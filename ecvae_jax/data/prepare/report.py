@@ -6,7 +6,7 @@ import csv
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,6 +73,10 @@ class PrepareSummary:
         lines.append(f"{self.identities} identities; faces: {parts}")
         lines.append(f"{self.images_per_second:.1f} images/s ({self.seconds:.1f} s)")
         return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields for JSON."""
+        return {**asdict(self), "out": str(self.out)}
 
 
 def write_report(path: Path, rows: Iterable[ReportRow]) -> None:
