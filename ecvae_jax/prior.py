@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int
 
@@ -137,14 +138,16 @@ class GaussianMixture(NamedTuple):
 
 
 class Covariances(NamedTuple):
-    """What Eq. (4) lacks: z_k ~ N(mu_k + offset, sigma_k² (I + U diag(spikes_k) Uᵀ)), fitted while training."""
+    """What Eq. (4) lacks: z_k ~ N(mu_k + offset, f sigma_k² (I + U diag(spikes_k) Uᵀ)), fitted while training."""
 
     offset: Float[Array, " d"]
     """Common to all clusters: the mean of the faces' z around Σ c_k mu_k."""
     directions: Float[Array, "d r"]
     """U, orthonormal columns, shared by all clusters; the one of most variance first."""
     spikes: Float[Array, "k r"]
-    """Variance along the directions beyond sigma_k², in units of it, at least 0."""
+    """Variance along the directions beyond f sigma_k², in units of it, at least 0."""
+    floor: Float[Array | np.ndarray, ""] = np.ones((), np.float32)
+    """f: variance across the directions in units of sigma_k², above 0 and at most 1. Faces fill less than Eq. (4)."""
 
 
 class CovariancePrior(NamedTuple):
@@ -152,7 +155,7 @@ class CovariancePrior(NamedTuple):
 
     gaussian: SpikedGaussian
     reference: DiagGaussian
-    """The prior without offset and spikes. Relative to the whole prior, the KL would not contain what is fitted."""
+    """The prior before the fit, Eq. (4). Relative to the whole prior, the KL would not contain what is fitted."""
 
     has_closed_kl = True
 
@@ -219,7 +222,7 @@ def equilibrium_prior(
 
 def init_covariances(clusters: int, z_dim: int, rank: int) -> Covariances:
     """Returns those of Eq. (4): no offset and no spikes, along the first coordinates."""
-    return Covariances(jnp.zeros(z_dim), jnp.eye(z_dim, rank), jnp.zeros((clusters, rank)))
+    return Covariances(jnp.zeros(z_dim), jnp.eye(z_dim, rank), jnp.zeros((clusters, rank)), jnp.ones(()))
 
 
 def covariance_prior(
@@ -229,7 +232,7 @@ def covariance_prior(
     covariances: Covariances,
     noise: PriorNoise = "independent",
 ) -> CovariancePrior:
-    """Returns the law of Σ c_k z_k with z_k ~ N(mu_k + offset, Σ_k) and Σ_k = sigma_k² (I + U diag(spikes_k) Uᵀ).
+    """Returns the law of Σ c_k z_k with z_k ~ N(mu_k + offset, Σ_k) and Σ_k = f sigma_k² (I + U diag(spikes_k) Uᵀ).
 
     Its mean is Σ c_k (mu_k + offset). With independent z_k its covariance is Σ c_k² Σ_k: Eq. (4) without offset and
     spikes. With one noise for all clusters, z_k = mu_k + offset + Σ_k^½ e and e ~ N(0, I), it is (Σ c_k Σ_k^½)².
@@ -254,7 +257,7 @@ def covariance_prior(
     gaussian = SpikedGaussian(
         base.mean
         + jnp.sum(cluster_weights, axis=-1, keepdims=True) * _over(covariances.offset[None], base.mean)[..., 0, :],
-        base.logvar[..., :1],
+        base.logvar[..., :1] + jnp.log(covariances.floor),
         covariances.directions,
         spikes,
     )

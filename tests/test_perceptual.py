@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import pickle
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from ecvae_jax.checkpoints.format import CheckpointError
+from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.config import Config, ObjectiveConfig
 from ecvae_jax.data import feature_weights
 from ecvae_jax.data.batches import load_faces
@@ -281,3 +283,26 @@ def test_a_resumed_training_has_lpips_in_the_same_steps_and_the_same_bits(
     other = dataclasses.replace(config, objective=dataclasses.replace(config.objective, perceptual_weight=0.1))
     with pytest.raises(CheckpointError, match="perceptual_weight"):
         train(other, tmp_path / "parts")
+
+
+@pytest.mark.slow
+def test_a_training_takes_up_the_term_later_if_its_user_allows_it(
+    tiny_config: Config, tiny_workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_module, "load_lpips", lambda net, taps: small_weights(net, taps))
+    copy = shutil.copytree(tiny_workdir, tmp_path / "run")
+    longer = dataclasses.replace(tiny_config.train, steps=13, log_every=2, checkpoint_every=3)
+    term = {"perceptual_weight": 0.5, "perceptual_taps": TAPS, "perceptual_every": 2}
+    config = dataclasses.replace(
+        tiny_config, train=longer, objective=dataclasses.replace(tiny_config.objective, **term)
+    )
+    changed = ["train.steps", "objective.perceptual_weight", "objective.perceptual_taps", "objective.perceptual_every"]
+    with pytest.raises(CheckpointError, match="other settings") as caught:
+        train(config, copy, allowed=changed[:1])
+    assert "objective.perceptual_weight: 0.0 -> 0.5" in caught.value.__notes__
+    assert "--allow-change" in str(caught.value)
+    seen: dict[int, bool] = {}
+    train(config, copy, allowed=changed, on_step=lambda step, metrics: seen.update({step: "perceptual" in metrics}))
+    assert seen == {11: True, 12: False, 13: True}
+    assert load_model(copy).config.objective.perceptual_weight == 0.5
+    assert train(config, copy).finished  # the stored config has the term now

@@ -104,6 +104,9 @@ class PriorConfig:
     """Steps between two fits of "covariance" to the posteriors."""
     fit_decay: float = 0.999
     """Decay per step, in [0, 1), of the posteriors' moments that "covariance" is fitted to."""
+    least_floor: float = 0.01
+    """Least variance of "covariance" across its directions, in units of Eq. (4)'s, which is the largest. 1: not
+    fitted."""
     noise: PriorNoise = "independent"
     """Of the clusters' z_k of "covariance", whose sum with weights c_k is z. "independent", as in Eq. (4): the prior is
     wider for a face of few clusters. "shared": one noise for all, so that every face has the same width."""
@@ -119,6 +122,7 @@ class PriorConfig:
         check_range("prior", self, "fit_every", 1, _MOST_STEPS)
         check(0 <= self.fit_decay < 1, "prior.fit_decay", self.fit_decay, "must be in [0, 1)")
         check_range("prior", self, "pooling", 1, 1e12)
+        check_range("prior", self, "least_floor", 1e-6, 1)
 
 
 @dataclass(frozen=True)
@@ -253,6 +257,9 @@ class TrainConfig:
     """Global batch size, over all devices and hosts; a multiple of the number of devices."""
     seed: int = 0
     """Seed of parameters, clusters, data order and sampling."""
+    init_from: str = ""
+    """Checkpoint whose averaged parameters, clusters and cluster means begin the training: the workdir of a training or
+    a bundled model (face128, face256). Empty: random parameters. Read once, at step 0."""
     parallel: Literal["shard_map", "pmap"] = "shard_map"
     """Transformation that maps the per-device step over devices."""
     log_every: int = 50

@@ -78,5 +78,6 @@ def _places(
     along = jnp.square(product(u, directions)) + product(widths, jnp.square(directions))
     total = jnp.sum(jnp.square(u) + widths, axis=-1, keepdims=True)
     across = (total - jnp.sum(along, axis=-1, keepdims=True)) / max(1, u.shape[-1] - along.shape[-1])
-    variances = jnp.pad(1.0 + spikes, ((0, 0), (0, 1)), constant_values=1.0)
+    floor = jnp.exp(prior.gaussian.logvar - reference.logvar[..., :1])
+    variances = floor * jnp.pad(1.0 + spikes, ((0, 0), (0, 1)), constant_values=1.0)
     return prior.gaussian.whiten(posterior.mean), kl, jnp.concatenate([along, across], axis=-1), variances

@@ -72,22 +72,37 @@ def init_frozen(key: Array, config: Config, landmarks: np.ndarray) -> Frozen:
     Raises:
         ValueError: fewer faces than clusters, or landmarks that are not finite.
     """
-    scheme = get_scheme(config.data.points)
-    faces = landmarks[np.linspace(0, len(landmarks) - 1, min(len(landmarks), MAX_FITTED_FACES)).astype(int)]
-    settings = config.clusters
+    scheme, settings = get_scheme(config.data.points), config.clusters
+    faces = _some(landmarks)
     clusters = fit_clusters(faces, scheme, settings.count, settings.remove_roll, config.train.seed)
     means = init_cluster_means(key, settings.count, config.model.z_dim, config.prior.mean_norm)
-    stddev = jnp.full((settings.count,), config.prior.stddev, jnp.float32)
+    return begin_frozen(config, clusters, means, landmarks)
+
+
+def begin_frozen(
+    config: Config, clusters: Clusters, cluster_means: Float[Array, "k d"], landmarks: np.ndarray
+) -> Frozen:
+    """Returns the frozen part around clusters and their means: widths, scale of z, covariances fitted to no face.
+
+    Args:
+        landmarks: n p 2, crop units, the training faces.
+    """
+    stddev = jnp.full((config.clusters.count,), config.prior.stddev, jnp.float32)
     covariances = None
     if config.prior.kind == "covariance":
         z_dim = config.model.z_dim
-        covariances = init_covariances(settings.count, z_dim, min(config.prior.rank, z_dim))
-    frozen = Frozen(clusters, means, stddev, jnp.ones((), jnp.float32), covariances)
-    weights = _weights(config.architecture, frozen, jnp.asarray(faces[:4096], jnp.float32))
+        covariances = init_covariances(config.clusters.count, z_dim, min(config.prior.rank, z_dim))
+    frozen = Frozen(clusters, cluster_means, stddev, jnp.ones((), jnp.float32), covariances)
+    weights = _weights(config.architecture, frozen, jnp.asarray(_some(landmarks)[:4096], jnp.float32))
     prior = make_prior(
         config.prior.kind, weights, frozen.cluster_means, frozen.cluster_stddev, noise=config.prior.noise
     )
     return frozen._replace(z_scale=jnp.median(prior.reference.stddev).astype(jnp.float32))
+
+
+def _some(landmarks: np.ndarray) -> np.ndarray:
+    """Returns at most `MAX_FITTED_FACES` faces, evenly over the records."""
+    return landmarks[np.linspace(0, len(landmarks) - 1, min(len(landmarks), MAX_FITTED_FACES)).astype(int)]
 
 
 def add_learned_means(config: Config, params: PyTree, frozen: Frozen) -> PyTree:
@@ -153,7 +168,7 @@ def abstract_frozen(architecture: Architecture) -> Frozen:
     z_dim = architecture.model.z_dim
     rank = min(architecture.prior.rank, z_dim)
     fitted = architecture.prior.kind == "covariance"
-    covariances = Covariances(shape(z_dim), shape(z_dim, rank), shape(count, rank)) if fitted else None
+    covariances = Covariances(shape(z_dim), shape(z_dim, rank), shape(count, rank), shape()) if fitted else None
     return Frozen(clusters, shape(count, z_dim), shape(count), shape(), covariances)
 
 

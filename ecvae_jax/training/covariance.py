@@ -44,12 +44,14 @@ class Moments(NamedTuple):
     """Of the clusters' shares of a face's noise (`prior.cluster_shares`)."""
     cluster_variances: Float[Array, "k r"]
     """Of the variances along the directions, times these shares."""
+    total: Float[Array, ""]
+    """Of the variances along all d coordinates."""
 
 
 def init_moments(covariances: Covariances) -> Moments:
     """Returns the sums over no face."""
     zeros = [jnp.zeros(array.shape) for array in covariances]
-    return Moments(jnp.zeros(()), zeros[0], zeros[1], jnp.zeros(len(zeros[2])), zeros[2])
+    return Moments(jnp.zeros(()), zeros[0], zeros[1], jnp.zeros(len(zeros[2])), zeros[2], jnp.zeros(()))
 
 
 def batch_moments(
@@ -73,6 +75,7 @@ def batch_moments(
         products,
         jnp.sum(shares, axis=0),
         jnp.matmul(shares.T, jnp.square(along) + widths, precision=_PRECISE),
+        jnp.sum(jnp.square(u)) + jnp.sum(variances),
     )
 
 
@@ -86,6 +89,9 @@ def refit(settings: PriorConfig, covariances: Covariances, moments: Moments) -> 
 
     A cluster's variance is drawn to that of all faces as if it had `settings.pooling` more of them: a cluster of few
     faces has no variance of its own. Its sums are turned to new directions as if it had no correlations along the old.
+
+    The floor is the mean variance across the directions, the maximum of the likelihood (probabilistic PCA, Tipping &
+    Bishop 1999), from `settings.least_floor` to 1. The upper end holds the scale of z, which the KL then leaves free.
     """
     faces = jnp.maximum(moments.faces, 1.0)
     offset = moments.offsets / faces
@@ -95,10 +101,13 @@ def refit(settings: PriorConfig, covariances: Covariances, moments: Moments) -> 
     cluster_variances = jnp.matmul(moments.cluster_variances, turned, precision=_PRECISE)
     pooled = jnp.maximum(variances - _RIDGE, 0.0)
     drawn = cluster_variances + settings.pooling * pooled[None]
-    spikes = jnp.maximum(drawn / (moments.cluster_faces[:, None] + settings.pooling) - 1.0, 0.0)
+    across = covariances.directions.shape[0] - covariances.directions.shape[1]
+    rest = (moments.total / faces - jnp.sum(pooled)) / across if across else jnp.ones(())
+    floor = jnp.clip(rest, settings.least_floor, 1.0)
+    spikes = jnp.maximum(drawn / (moments.cluster_faces[:, None] + settings.pooling) / floor - 1.0, 0.0)
     products = directions * (faces * pooled)[None]
     return (
-        Covariances(offset, directions, spikes),
+        Covariances(offset, directions, spikes, floor),
         moments._replace(products=products, cluster_variances=cluster_variances),
     )
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ecvae_jax.agreement import check_agreement, run_on_every_host
+from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.checkpoints.store import Checkpoints, placed
 from ecvae_jax.config import Config, Span
 from ecvae_jax.data.batches import Faces, load_faces, training_batches
@@ -36,6 +37,7 @@ from ecvae_jax.training.parallel import (
 from ecvae_jax.training.preview import device_views, draw_views, first_examples, save_bad_batch
 from ecvae_jax.training.state import TrainState, abstract_state, count_params, init_state, stored_part
 from ecvae_jax.training.step import Metrics, make_train_step, read_by_step
+from ecvae_jax.training.warm_start import warm_state
 from ecvae_jax.training.workdir import lock_workdir
 
 
@@ -80,7 +82,7 @@ def train(
         DataError: the records cannot be used.
         DisagreementError: the hosts differ in what must be equal (`training.facts`).
         CheckpointError: `workdir` belongs to another experiment, none of its checkpoints is intact, a new one cannot be
-            read back, or the folder was moved or deleted meanwhile.
+            read back, or the folder was moved or deleted meanwhile; or the weights of `train.init_from` do not fit.
         WorkdirError: another training uses `workdir`, or it cannot be written.
         ValueError: the devices cannot share the batch evenly, the first batch cannot initialize the network, or the
             training resumes after the steps of `profile`.
@@ -99,11 +101,15 @@ def train(
         latest = checkpoints.latest_step
         if latest is not None and latest >= config.train.steps:
             return Outcome(latest, True, {}, 0.0)
+        totals = {}
         if latest is not None:
             state, totals = restore_state(checkpoints, config)
+        elif config.train.init_from:
+            state, line = run_on_every_host(lambda: warm_state(config, load_model(config.train.init_from), faces))
+            state = replicate(state)
+            checkpoints.notes.append(line)
         else:
             state = replicate(init_state(config, landmarks, device_views(first_examples(config, faces))))
-            totals = {}
         return _run(config, workdir, faces, checkpoints, state, MetricAverages(totals), profile, on_step, signals)
 
 

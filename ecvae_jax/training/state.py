@@ -143,7 +143,11 @@ def init_state(config: Config, landmarks: np.ndarray, first: Views) -> TrainStat
     params = init_params(params_key, architecture)
     condition = compiled_condition(architecture, None, frozen, first.landmarks)
     params = init_unit_variance(architecture, params, first.image, condition, frozen.z_scale)
-    params = add_learned_means(config, params, frozen)
+    return begin_state(config, add_learned_means(config, params, frozen), frozen)
+
+
+def begin_state(config: Config, params: PyTree, frozen: Frozen) -> TrainState:
+    """Returns the state of step 0 with these parameters, which are also their average, and a new optimizer."""
 
     @jax.jit  # a copy of the parameters: the step donates its input, and a buffer may be donated only once
     def start(params: PyTree) -> tuple[Array, PyTree, optax.OptState]:

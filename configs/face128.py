@@ -1,0 +1,25 @@
+"""face128 trained further from its own weights: LPIPS in the objective, and a prior from which faces can be drawn.
+
+    ecvae train configs/face128.py --workdir runs/face128
+
+The records are those of configs/shipped.py, which names the commands that prepare them. Needs the extra lpips.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from ecvae_jax.config import OptimConfig, PriorConfig, TrainConfig, load_config
+
+first = load_config(Path(__file__).with_name("shipped.py"))
+config = dataclasses.replace(
+    first,
+    # Independent noise: the widths are those that face128 knows, so the first step starts with its own pictures.
+    prior=PriorConfig(kind="covariance", noise="independent", fit_every=20),
+    objective=dataclasses.replace(
+        first.objective, perceptual_weight=0.5, perceptual_resolution=64, perceptual_every=4, beta_ramp=0.0
+    ),
+    optim=OptimConfig(learning_rate=5e-4, warmup_steps=50, ema_decay=0.995),
+    train=TrainConfig(
+        steps=1500, batch_size=8, log_every=100, images_every=1000, checkpoint_every=500, init_from="face128"
+    ),
+)
