@@ -17,7 +17,7 @@ class PageOptions:
     """
 
     out: Annotated[Path, tyro.conf.Positional]
-    """Folder to write; open it over HTTP (python -m http.server --directory OUT)."""
+    """Folder to write; show it with `ecvae serve OUT`."""
     checkpoint: Path | None = None
     """Working directory of a training, the folder of one step in it, or a bundled model. Default: face128, the model
     that a browser draws at once."""
