@@ -3,7 +3,7 @@
 # Without arguments two workers share the tests, their folders and their compiled programs. Types are checked meanwhile.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. launch/environment.sh dev,dlib,mediapipe,lpips,render,video,beam,onnx,safetensors,serve,tpu
+. launch/environment.sh dev,dlib,mediapipe,lpips,render,video,beam,onnx,page,browser,safetensors,serve,tpu
 
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .

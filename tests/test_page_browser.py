@@ -163,6 +163,7 @@ def test_every_slider_moves_its_part(name: str, value: float, shown: Shown) -> N
 def test_the_picture_and_the_steps_are_saved_and_the_command_replays_them(shown: Shown, tmp_path: Path) -> None:
     shown.slide("slider-smile", 0.8)
     shown.slide("slider-turn", -9)
+    shown.slide("slider-eyes", 0.6)
     for detail in (1, 0.4, 0):
         shown.slide("detail", detail)
         check_replay(shown, tmp_path)
