@@ -45,7 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     rng = random.Random(options.seed)
     config = Config(
-        data=DataConfig(cache=False),
+        data=DataConfig(cache="off"),
         clusters=ClusterConfig(count=6),
         model=ModelConfig(image_size=32, widths=(16, 16), z_dim=32, z_grid=4),
         train=TrainConfig(steps=2, batch_size=8),

@@ -55,7 +55,7 @@ def small_experiment(folder: Path, steps: int, every: int) -> tuple[Config, Path
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     config = Config(
-        data=DataConfig(cache=False),  # a start must not decode every face
+        data=DataConfig(cache="off"),  # a start must not decode every face
         clusters=ClusterConfig(count=6),
         model=ModelConfig(image_size=32, widths=(16, 16), z_dim=32, z_grid=4),
         optim=OptimConfig(warmup_steps=2),

@@ -57,7 +57,7 @@ def main() -> None:
     options = parser.parse_args()
     first = make_config("off", options.size, options.batch)
     faces = load_faces("rendered", "train")
-    uncached = dataclasses.replace(first.data, cache=False)
+    uncached = dataclasses.replace(first.data, cache="off")
     batch = next(training_batches(faces, uncached, options.size, options.batch, 0))
     start = jax.device_get(init_state(first, faces.landmarks_as(first.data.points), device_views(batch)))
     steps, seconds = {}, {name: [] for name in VARIANTS}

@@ -74,7 +74,7 @@ def bench_pipeline(rounds: int, side: int) -> None:
         write_records(Path(work) / "records", {"train": few}, {**heads.metadata, "image_size": side})
         faces = load_faces(Path(work) / "records", "train")
         jpegs = faces.encoded(range(len(faces)))
-        batches = training_batches(faces, DataConfig(cache=False, pairs=0.0), side, 32, 0)
+        batches = training_batches(faces, DataConfig(cache="off", pairs=0.0), side, 32, 0)
         next(batches)
 
         @tf.function
@@ -95,7 +95,7 @@ def bench_pipeline(rounds: int, side: int) -> None:
 
 def bench_epochs(epochs: int) -> None:
     faces = load_faces("rendered", "train")
-    batches = training_batches(faces, DataConfig(cache=False), SIDE, 32, 0)
+    batches = training_batches(faces, DataConfig(cache="off"), SIDE, 32, 0)
     for epoch in range(epochs):
         for _ in range(len(faces) // 32):
             next(batches)
@@ -118,7 +118,7 @@ def bench_start(records: Path) -> None:
     before, begin, cpu = resident(), time.perf_counter(), time.process_time()
     faces = load_faces(records, "train")
     opened, opened_cpu = time.perf_counter() - begin, time.process_time() - cpu
-    batches = training_batches(faces, DataConfig(cache=False), SIDE, 32, 0)
+    batches = training_batches(faces, DataConfig(cache="off"), SIDE, 32, 0)
     next(batches)
     first, first_cpu = time.perf_counter() - begin, time.process_time() - cpu
     more = resident() - before
@@ -147,7 +147,7 @@ def bench_train(records: Path, steps: int) -> None:
 
     loop.training_batches = watched
     config = Config(
-        data=DataConfig(records=str(records), cache=False, pairs=0.0),
+        data=DataConfig(records=str(records), cache="off", pairs=0.0),
         model=ModelConfig(image_size=32, widths=(8, 16), z_dim=64, z_grid=8),
         train=TrainConfig(steps=steps, batch_size=64, log_every=every, images_every=steps, checkpoint_every=steps),
     )

@@ -45,7 +45,7 @@ def for_twin(config: Config, size: int | None, batch: int | None) -> Config:
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, frame="picture", dtype="float32"),
-        data=dataclasses.replace(config.data, color_jitter=0.0, records="rendered", points=98, cache=False),
+        data=dataclasses.replace(config.data, color_jitter=0.0, records="rendered", points=98, cache="off"),
         train=dataclasses.replace(config.train, batch_size=batch or config.train.batch_size),
     )
 

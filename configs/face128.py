@@ -16,10 +16,10 @@ config = dataclasses.replace(
     # Independent noise: the widths are those that face128 knows, so the first step starts with its own pictures.
     prior=PriorConfig(kind="covariance", noise="independent", fit_every=20),
     objective=dataclasses.replace(
-        first.objective, perceptual_weight=0.5, perceptual_resolution=64, perceptual_every=4, beta_ramp=0.0
+        first.objective, perceptual_weight=0.5, perceptual_resolution=64, perceptual_every=4, beta=0.5, beta_ramp=0.0
     ),
-    optim=OptimConfig(learning_rate=5e-4, warmup_steps=50, ema_decay=0.995),
+    optim=OptimConfig(learning_rate=3e-4, warmup_steps=50, ema_decay=0.995),
     train=TrainConfig(
-        steps=1500, batch_size=8, log_every=100, images_every=1000, checkpoint_every=500, init_from="face128"
+        steps=1800, batch_size=8, log_every=100, images_every=1000, checkpoint_every=500, init_from="face128"
     ),
 )

@@ -138,10 +138,11 @@ class GaussianMixture(NamedTuple):
 
 
 class Covariances(NamedTuple):
-    """What Eq. (4) lacks: z_k ~ N(mu_k + offset, f sigma_k² (I + U diag(spikes_k) Uᵀ)), fitted while training."""
+    """What Eq. (4) lacks: z_k ~ N(mu_k, f sigma_k² (I + U diag(spikes_k) Uᵀ)) and an offset, fitted while training."""
 
     offset: Float[Array, " d"]
-    """Common to all clusters: the mean of the faces' z around Σ c_k mu_k."""
+    """Mean of the faces' z around Σ c_k mu_k in units of Eq. (4)'s deviation, so that transport between two structures
+    scales it as it scales all else."""
     directions: Float[Array, "d r"]
     """U, orthonormal columns, shared by all clusters; the one of most variance first."""
     spikes: Float[Array, "k r"]
@@ -232,10 +233,11 @@ def covariance_prior(
     covariances: Covariances,
     noise: PriorNoise = "independent",
 ) -> CovariancePrior:
-    """Returns the law of Σ c_k z_k with z_k ~ N(mu_k + offset, Σ_k) and Σ_k = f sigma_k² (I + U diag(spikes_k) Uᵀ).
+    """Returns the law of Σ c_k z_k with z_k ~ N(mu_k, Σ_k) and Σ_k = f sigma_k² (I + U diag(spikes_k) Uᵀ), offset.
 
-    Its mean is Σ c_k (mu_k + offset). With independent z_k its covariance is Σ c_k² Σ_k: Eq. (4) without offset and
-    spikes. With one noise for all clusters, z_k = mu_k + offset + Σ_k^½ e and e ~ N(0, I), it is (Σ c_k Σ_k^½)².
+    With independent z_k its covariance is Σ c_k² Σ_k: Eq. (4) without offset and spikes. With one noise for all
+    clusters, z_k = mu_k + Σ_k^½ e and e ~ N(0, I), it is (Σ c_k Σ_k^½)². Its mean is Σ c_k mu_k + sigma(c) · offset
+    with the deviation sigma(c) of the law without spikes and floor.
 
     Deviation: the paper's clusters are isotropic. Over faces, the posteriors' means vary in few directions, there with
     many times the variance of Eq. (4), so that its draws miss them (docs/measurements/priors.md).
@@ -255,8 +257,7 @@ def covariance_prior(
     else:
         spikes = jnp.matmul(parts, covariances.spikes, precision=jax.lax.Precision.HIGHEST)
     gaussian = SpikedGaussian(
-        base.mean
-        + jnp.sum(cluster_weights, axis=-1, keepdims=True) * _over(covariances.offset[None], base.mean)[..., 0, :],
+        base.mean + base.stddev * _over(covariances.offset[None], base.mean)[..., 0, :],
         base.logvar[..., :1] + jnp.log(covariances.floor),
         covariances.directions,
         spikes,

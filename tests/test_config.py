@@ -102,7 +102,7 @@ def test_upper_ends_name_their_rule(make: Any, words: str) -> None:
         (lambda: DataConfig(points=70), "data.points=70"),
         (lambda: TrainConfig(steps="5"), "train.steps='5': must be int"),
         (lambda: TrainConfig(steps=True), "train.steps=True: must be int"),
-        (lambda: DataConfig(cache="yes"), "data.cache='yes': must be bool"),
+        (lambda: DataConfig(cache="yes"), r"data.cache='yes': must be one of \['host', 'device', 'off'\]"),
         (lambda: ObjectiveConfig(scale="1"), "objective.scale='1'"),
         (lambda: ModelConfig(widths=[32, 64]), "model.widths"),
         (lambda: ModelConfig(widths=(32.0, 64.0)), "model.widths"),

@@ -85,7 +85,7 @@ def test_hosts_share_the_batch_of_one_host(faces: Faces, hosts: int):
 @pytest.mark.parametrize("size", [16, 32, 64])
 @pytest.mark.parametrize("pairs", [0.0, 0.75])
 def test_with_and_without_cache_the_batches_are_the_same(faces: Faces, size: int, pairs: float):
-    cached, read = (DataConfig(points=68, pairs=pairs, cache=cache) for cache in (True, False))
+    cached, read = (DataConfig(points=68, pairs=pairs, cache=cache) for cache in ("host", "off"))
     assert same(take(faces, cached, 4, size=size), take(faces, read, 4, size=size))
 
 
@@ -93,7 +93,7 @@ def test_too_large_a_cache_is_not_filled(
     faces: Faces, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     expected = take(faces, PLAIN, 2)
-    monkeypatch.setattr("ecvae_jax.data.batches._available_memory", lambda: 10_000.0)
+    monkeypatch.setattr("ecvae_jax.data.batches.available_memory", lambda: 10_000.0)
     assert same(take(faces, PLAIN, 2), expected)
     assert "decoding them on demand" in caplog.text
 
@@ -179,7 +179,7 @@ def test_pairing_and_mirroring_are_independent(faces: Faces):
 def test_memory_of_the_page_cache_counts_as_available():
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     available = 1024 * int(lines["MemAvailable"].split()[0])
-    assert pipeline._available_memory() == pytest.approx(available, rel=0.2)
+    assert pipeline.available_memory() == pytest.approx(available, rel=0.2)
 
 
 def test_joined_records_are_one_set(tiny_records: Path, tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_joined_records_are_one_set(tiny_records: Path, tmp_path: Path) -> None:
     assert set(joined.groups[: len(half)]).isdisjoint(joined.groups[len(half) :])
     assert len(set(joined.names)) == len(joined)
     assert joined.fingerprint not in (half.fingerprint, rendered.fingerprint)
-    batch = next(training_batches(joined, DataConfig(cache=False), 32, 8, seed=0))
+    batch = next(training_batches(joined, DataConfig(cache="off"), 32, 8, seed=0))
     assert batch["image"].shape == (8, 32, 32, 3)
 
 

@@ -49,7 +49,7 @@ def clusters(seed: int):
     u = np.linalg.qr(rng.normal(size=(D, R)))[0]
     arrays = (rng.dirichlet(np.full(K, 0.7), size=FACES), rng.normal(size=(K, D)), rng.uniform(0.1, 1.5, K))
     return *map(jnp.asarray, arrays), Covariances(
-        *map(jnp.asarray, (rng.normal(size=D), u, rng.uniform(0, 50, (K, R))))
+        *map(jnp.asarray, (rng.normal(size=D), u, rng.uniform(0, 50, (K, R)), rng.uniform(0.05, 1)))
     )
 
 
@@ -60,12 +60,14 @@ def test_it_has_the_moments_of_the_weighted_sum_of_independent_draws(seed: int, 
         weights, means, stddev, fitted = clusters(seed)
         prior = covariance_prior(weights, means, stddev, fitted)
         u, spikes = np.asarray(fitted.directions), np.asarray(fitted.spikes)
-        each = np.asarray(stddev)[:, None, None] ** 2 * (np.eye(D) + np.einsum("jr,kr,ir->kji", u, spikes, u))
+        each = np.eye(D) + np.einsum("jr,kr,ir->kji", u, spikes, u)
+        each = float(fitted.floor) * np.asarray(stddev)[:, None, None] ** 2 * each
         wanted = np.einsum("fk,kji->fji", np.asarray(weights) ** 2, each)
         s, t = np.exp(prior.gaussian.logvar)[..., None], np.asarray(prior.gaussian.spikes)
         ours = s * (np.eye(D) + np.einsum("jr,fr,ir->fji", u, t, u))
         np.testing.assert_allclose(ours, wanted, rtol=1e-10, atol=1e-12)
-        mean = np.asarray(weights) @ (np.asarray(means) + np.asarray(fitted.offset))
+        deviation = np.sqrt(np.asarray(weights) ** 2 @ np.asarray(stddev) ** 2)[:, None]
+        mean = np.asarray(weights) @ np.asarray(means) + deviation * np.asarray(fitted.offset)
         np.testing.assert_allclose(prior.center, mean, rtol=1e-10, atol=1e-12)
         index = np.array(order)
         other = covariance_prior(
@@ -83,12 +85,14 @@ def test_shared_noise_gives_the_moments_of_the_weighted_sum_of_draws_with_one_no
         prior = covariance_prior(weights, means, stddev, fitted, noise="shared")
         u, spikes = np.asarray(fitted.directions), np.asarray(fitted.spikes)
         roots = np.eye(D) + np.einsum("jr,kr,ir->kji", u, np.sqrt(1 + spikes) - 1, u)
+        roots *= float(fitted.floor) ** 0.5
         root = np.einsum("fk,kji->fji", np.asarray(weights), np.asarray(stddev)[:, None, None] * roots)
         s, t = np.exp(prior.gaussian.logvar)[..., None], np.asarray(prior.gaussian.spikes)
         ours = s * (np.eye(D) + np.einsum("jr,fr,ir->fji", u, t, u))
         np.testing.assert_allclose(ours, root @ root, rtol=1e-10, atol=1e-12)
-        independent = covariance_prior(weights, means, stddev, fitted)
-        np.testing.assert_allclose(prior.center, independent.center, rtol=1e-10)
+        deviation = (np.asarray(weights) @ np.asarray(stddev))[:, None]
+        mean = np.asarray(weights) @ np.asarray(means) + deviation * np.asarray(fitted.offset)
+        np.testing.assert_allclose(prior.center, mean, rtol=1e-10)
         alone, one = (covariance_prior(jnp.eye(K), means, stddev, fitted, noise) for noise in ("shared", "independent"))
         for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(one), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
@@ -147,7 +151,7 @@ def test_principal_directions_are_those_of_lapack(rows: int, count: int) -> None
 
 
 def test_the_fit_finds_offset_directions_and_variances_of_the_faces() -> None:
-    """Faces of N(b, I + U diag(a) Uᵀ) in the prior's units; the second half of the clusters has twice the spikes."""
+    """Faces of N(10 b, I + U diag(a) Uᵀ) in the prior's units; the second half of the clusters has twice the spikes."""
     rng = np.random.default_rng(0)
     weights, means, stddev, _ = clusters(2)
     chosen = rng.integers(0, K, 4000)
@@ -166,12 +170,44 @@ def test_the_fit_finds_offset_directions_and_variances_of_the_faces() -> None:
         stddev), 0.5)))  # fmt: skip
     for _ in range(12):
         fitted, moments = once(fitted, moments)
-    np.testing.assert_allclose(fitted.offset, b, atol=0.06)
+    np.testing.assert_allclose(fitted.offset, 10 * b, atol=0.6)
     np.testing.assert_allclose(np.abs(u.T @ np.asarray(fitted.directions)), np.eye(R), atol=0.03)
     np.testing.assert_allclose(fitted.spikes, spikes, rtol=0.15)
     pooled, _ = refit(PriorConfig(kind="covariance", rank=R), fitted, moments)
     np.testing.assert_allclose(pooled.spikes, np.broadcast_to(pooled.spikes[:1], (K, R)), rtol=1e-3)
     np.testing.assert_allclose(pooled.spikes[0], spikes[chosen].mean(axis=0), rtol=0.15)
+
+
+def test_the_floor_is_the_variance_across_the_directions_between_its_least_and_equation_4() -> None:
+    """Faces of N(0, f (I + U diag(a) Uᵀ)) in the prior's units: narrower than Eq. (4) but for two directions."""
+    rng, d, count, true = np.random.default_rng(3), 12, 3000, 0.2
+    u = np.linalg.qr(rng.normal(size=(d, R)))[0]
+    z = rng.normal(size=(count, d)) + rng.normal(size=(count, R)) * [9.0, 5.0] @ u.T
+    z = jnp.asarray(0.1 * (true - 0.05) ** 0.5 * z, jnp.float32)
+    posterior = DiagGaussian(z, jnp.full((count, d), np.log(0.05 * 0.01), jnp.float32))  # its width counts too
+    weights, means, stddev = jnp.ones((count, 1)), jnp.zeros((1, d)), jnp.full(1, 0.1)
+    keys, kl = jax.random.split(jax.random.key(0), count), {}
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def fit(settings: PriorConfig, fitted: Covariances) -> Covariances:
+        prior = covariance_prior(weights, means, stddev, fitted)
+        return refit(settings, fitted, batch_moments(posterior, prior, weights, stddev))[0]
+
+    for least, wanted in ((0.01, true), (0.5, 0.5)):
+        fitted = init_covariances(1, d, R)
+        assert float(fitted.floor) == 1.0
+        for _ in range(8):
+            fitted = fit(PriorConfig(kind="covariance", rank=R, least_floor=least), fitted)
+        np.testing.assert_allclose(fitted.floor, wanted, rtol=0.03)
+        along = fitted.floor * (1 + fitted.spikes[0])
+        np.testing.assert_allclose(along, 0.05 + (true - 0.05) * (1 + np.array([81.0, 25.0])), rtol=0.1)
+        kl[least] = float(covariance_prior(weights, means, stddev, fitted).kl(keys, posterior).mean())
+    assert kl[0.01] < kl[0.5]
+    full = init_covariances(1, 2, 2)  # no direction is left across
+    both = DiagGaussian(z[:, :2], posterior.logvar[:, :2])
+    prior = covariance_prior(weights, means[:, :2], stddev, full)
+    fitted, _ = refit(PriorConfig(kind="covariance"), full, batch_moments(both, prior, weights, stddev))
+    assert float(fitted.floor) == 1.0
 
 
 @pytest.fixture(scope="module")

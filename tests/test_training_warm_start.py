@@ -65,7 +65,7 @@ def test_another_prior_keeps_what_the_network_reads_and_starts_its_fit_fresh(
     assert shapes[0] == shapes[1]
     assert_same(warm_state(config, model, faces)[0], state)
 
-    # As the prior of these faces it fits better than Eq. (4), and its moments begin with them.
+    # As the prior of these faces it fits better than Eq. (4), and further moments are added to theirs.
     images, landmarks = faces.images(range(32), 32), faces.landmarks[:32]
     kl = []
     for frozen in (state.frozen, state.frozen._replace(covariances=None)):

@@ -27,7 +27,11 @@ from ecvae_jax.config.sections import (
 
 _OLD_NAMES = {("data", "colour_jitter"): "color_jitter"}
 """Old names of fields in stored configs."""
-_OLD_VALUES = {("clusters", "mode", "centred"): "centered"}
+_OLD_VALUES = {
+    ("clusters", "mode", "centred"): "centered",
+    ("data", "cache", True): "host",
+    ("data", "cache", False): "off",
+}
 """Old names of values in stored configs."""
 _MOST_JSON = 2**20  # bytes: a config may come from a stranger
 
@@ -113,7 +117,7 @@ def rename_old(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns one section of a stored config under the current names of its fields and values."""
     renamed = {_OLD_NAMES.get((section, name), name): value for name, value in values.items()}
     return {
-        name: _OLD_VALUES.get((section, name, value), value) if isinstance(value, str) else value
+        name: _OLD_VALUES.get((section, name, value), value) if isinstance(value, (str, bool)) else value
         for name, value in renamed.items()
     }
 

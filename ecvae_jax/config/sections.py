@@ -37,8 +37,9 @@ class DataConfig:
     color_jitter: float = 0.0
     """Strength of random color changes, 0 to 1, equal for both views of an example. Brightness and contrast change by
     factors up to exp(±strength), each color by up to exp(±strength/3). For photos from few cameras and lights."""
-    cache: bool = True
-    """Keep decoded faces in host memory (uint8). Turn off if the data set exceeds it."""
+    cache: Literal["host", "device", "off"] = "host"
+    """Where decoded faces (uint8) are kept: in host memory, or with a copy in the memory of every device. "off": they
+    are decoded on demand."""
 
     def __post_init__(self) -> None:
         check_types(self, "data")

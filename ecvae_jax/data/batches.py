@@ -49,6 +49,9 @@ def training_batches(
     true image. With probability `config.pairs` the source is another face of the target's group, if one exists;
     otherwise it is the target. With `config.mirror`, half of the examples are flipped, source and target alike.
 
+    With `config.cache` "device" the batch has no pixels, but {"source_index", "index": int32 (b,), "flip": bool (b,)}
+    for the images of `decode_faces`; its landmarks are already flipped.
+
     Raises:
         DataError: the split is empty, the hosts cannot share the batch evenly, or the records have too few landmarks.
     """
@@ -86,8 +89,16 @@ def training_batches(
         either = tf.concat([pixels, tf.reverse(pixels, [2])], axis=0)
         return tf.gather(either, tf.range(local) + local * tf.cast(chosen["flip"], tf.int32))
 
-    if config.cache and _fits(len(faces), image_size):
-        cached = tf.constant(_decode_all(tf, faces, image_size))
+    def indices(chosen: dict[str, Any]) -> dict[str, Any]:
+        batch = finish(chosen, None, None)
+        at = {"index": tf.cast(chosen["target"], tf.int32), "source_index": tf.cast(chosen["source"], tf.int32)}
+        flips = chosen["flip"] if config.mirror else tf.zeros_like(chosen["flip"])
+        return {name: value for name, value in batch.items() if value is not None} | at | {"flip": flips}
+
+    if config.cache == "device":
+        data = plan.map(no_autograph(indices))
+    elif config.cache == "host" and _fits(len(faces), image_size):
+        cached = tf.constant(decode_faces(faces, image_size))
         data = plan.map(
             no_autograph(lambda chosen: finish(chosen, from_memory(chosen, "target"), from_memory(chosen, "source")))
         )
@@ -175,7 +186,9 @@ def _reader(tf: ModuleType, faces: Faces, image_size: int) -> Callable[[Any, Any
     return read
 
 
-def _decode_all(tf: ModuleType, faces: Faces, image_size: int) -> UInt8[np.ndarray, "n h w 3"]:
+def decode_faces(faces: Faces, image_size: int) -> UInt8[np.ndarray, "n h w 3"]:
+    """Returns all images of the split, at `image_size` pixels, as the batches have them."""
+    tf = load_tensorflow()
     images = np.empty((len(faces), image_size, image_size, 3), np.uint8)
     read = _reader(tf, faces, image_size)
     chunks = tf.data.Dataset.range(len(faces)).batch(64)
@@ -190,7 +203,7 @@ def _decode_all(tf: ModuleType, faces: Faces, image_size: int) -> UInt8[np.ndarr
 
 def _fits(count: int, image_size: int) -> bool:
     needed = 2 * count * image_size**2 * 3  # once in NumPy while decoding, once as TensorFlow's copy
-    free = _available_memory()
+    free = available_memory()
     if free is None:  # unknown on some systems
         return True
     if needed > 0.8 * free:
@@ -205,7 +218,7 @@ def _fits(count: int, image_size: int) -> bool:
     return True
 
 
-def _available_memory() -> float | None:
+def available_memory() -> float | None:
     """Returns the bytes available to a program, free or in the page cache; None if the system does not report them."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text().splitlines():

@@ -37,7 +37,7 @@ class Moments(NamedTuple):
     faces: Float[Array, ""]
     """Number of faces."""
     offsets: Float[Array, " d"]
-    """Of the posterior's mean minus Σ c_k mu_k, in z."""
+    """Of u."""
     products: Float[Array, "d r"]
     """Of the second moment of u times the directions in use."""
     cluster_faces: Float[Array, " k"]
@@ -63,7 +63,8 @@ def batch_moments(
 ) -> Moments:
     """Returns the sums over the faces of one device's batch."""
     directions = prior.gaussian.directions
-    stddev, offsets = prior.reference.stddev, posterior.mean - prior.reference.mean
+    stddev = prior.reference.stddev
+    offsets = (posterior.mean - prior.reference.mean) / stddev
     u, variances = (posterior.mean - prior.center) / stddev, jnp.exp(posterior.logvar - prior.reference.logvar)
     along = jnp.matmul(u, directions, precision=_PRECISE)
     widths = jnp.matmul(variances, jnp.square(directions), precision=_PRECISE)

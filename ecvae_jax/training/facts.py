@@ -46,6 +46,8 @@ def host_facts(config: Config, workdir: Path, profile: Span | None, allowed: Col
     }
     return {
         **settings,
+        # Host memory is each host's own affair, but the step that gathers on the device is another program.
+        "data.cache device": config.data.cache == "device",
         "--workdir": str(workdir.absolute()),
         "--profile": profile,
         "--allow-change": sorted(allowed),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -16,10 +17,11 @@ import numpy as np
 from ecvae_jax.agreement import check_agreement, run_on_every_host
 from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.checkpoints.store import Checkpoints, placed
-from ecvae_jax.config import Config, Span
+from ecvae_jax.config import Config, DataConfig, Span
 from ecvae_jax.data.batches import Faces, load_faces, training_batches
 from ecvae_jax.images import save_png
 from ecvae_jax.model.conditioning import Frozen, mean_effective_clusters
+from ecvae_jax.training.device_faces import device_images
 from ecvae_jax.training.facts import host_facts, record_facts
 from ecvae_jax.training.hosts import StopRequest, is_first_host
 from ecvae_jax.training.log import Reporter
@@ -142,21 +144,18 @@ def _run(
 ) -> Outcome:
     """Runs the steps from `state` to the last one, or to an interruption; `averages` are those of `state`."""
     start = int(state.step)
-    train_step, every = make_train_step(config), config.objective.perceptual_every
+    images = run_on_every_host(lambda: device_images(config, faces))
+    train_step, every = make_train_step(config).with_images(images), config.objective.perceptual_every
     step_over_devices = map_step(train_step, config.train.parallel)
     # Two programs: XLA runs convolutions inside lax.cond 3 times slower on a CPU (benchmarks/perceptual.py).
     between = step_over_devices if every == 1 else map_step(train_step.without_perceptual(), config.train.parallel)
-    batches_from = partial(
-        training_batches,
-        faces,
-        config.data,
-        config.model.image_size,
-        config.train.batch_size,
-        config.train.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    batches = batches_from(start)
+    size, host, hosts = config.model.image_size, jax.process_index(), jax.process_count()
+
+    def batches_from(data: DataConfig, step: int) -> Iterator[HostBatch]:
+        settings = config.train
+        return training_batches(faces, data, size, settings.batch_size, settings.seed, step, host, hosts)
+
+    batches = batches_from(config.data, start)
     first_host = is_first_host()
     stop = StopRequest()
     with (
@@ -195,7 +194,9 @@ def _run(
                 # Before saving: the checkpoints of a diverged training must not replace a good one.
                 failed = averages.add(jax.device_get(recent), step, config.train.max_skipped)
                 if failed is not None:
-                    batch, frozen = next(batches_from(failed.step - 1)), on_one_device(state.frozen)
+                    uncached = dataclasses.replace(config.data, cache="off")  # one batch, with pixels
+                    batch = next(batches_from(uncached, failed.step - 1))
+                    frozen = on_one_device(state.frozen)
                     raise _too_many_skipped(failed, batch, frozen, config, workdir, checkpoints.latest_step)
                 recent, means = [], averages.means()
             if logged:

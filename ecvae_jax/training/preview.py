@@ -28,7 +28,7 @@ _EXAMPLES = 16  # in a picture, and for initialization
 
 def first_examples(config: Config, faces: Faces) -> HostBatch:
     """Returns the first examples of step 0, for initialization and for the pictures drawn during training."""
-    uncached = dataclasses.replace(config.data, cache=False)  # one batch does not need every face decoded
+    uncached = dataclasses.replace(config.data, cache="off")  # one batch does not need every face decoded
     size, train_config = config.model.image_size, config.train
     batch = next(training_batches(faces, uncached, size, train_config.batch_size, train_config.seed))
     return {name: value[:_EXAMPLES] for name, value in batch.items()}

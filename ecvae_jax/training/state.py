@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, PyTree, UInt32
+from jaxtyping import Array, Float, Int, PyTree, UInt8, UInt32
 
 from ecvae_jax.checkpoints.store import Stored
 from ecvae_jax.config import Config
@@ -52,6 +52,8 @@ class Hyperparameters(NamedTuple):
     color_jitter: Float[Array | np.ndarray, ""]
     perceptual: PerceptualWeights | None = None
     """None: the step has no LPIPS. Arguments, because as constants they enlarge the program by up to 59 MB."""
+    images: UInt8[Array, "n h w 3"] | None = None
+    """All training images, of `data.cache` "device"; None: batches hold their own."""
 
 
 def hyperparameters(config: Config) -> Hyperparameters:

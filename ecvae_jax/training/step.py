@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PyTree, UInt8
 
 from ecvae_jax.config import Architecture, Config
 from ecvae_jax.images import to_float
@@ -41,6 +41,18 @@ def to_views(batch: Batch) -> Views:
     return Views(
         to_float(batch["source_image"]), batch["source_landmarks"], to_float(batch["image"]), batch["landmarks"]
     )
+
+
+def with_images(batch: Batch, images: UInt8[Array, "n h w 3"]) -> Batch:
+    """Returns a batch of `data.cache` "device" with its images, gathered from all of them and mirrored."""
+
+    def gather(at: Array) -> Array:
+        chosen = jnp.take(images, at, axis=0, mode="clip")
+        return jnp.where(batch["flip"][:, None, None, None], chosen[:, :, ::-1], chosen)
+
+    names = {"index": "image", "source_index": "source_image"}
+    held = {name: value for name, value in batch.items() if name not in (*names, "flip")}
+    return held | {image: gather(batch[index]) for index, image in names.items() if index in batch}
 
 
 def read_by_step(config: Config, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,6 +108,10 @@ class TrainStep(NamedTuple):
         """Returns the step without LPIPS, for those between every N-th."""
         return self._replace(hyper=self.hyper._replace(perceptual=None))
 
+    def with_images(self, images: UInt8[Array, "n h w 3"] | None) -> TrainStep:
+        """Returns the step that reads its images from these, of which batches name the rows."""
+        return self._replace(hyper=self.hyper._replace(images=images))
+
 
 def make_train_step(config: Config) -> TrainStep:
     """Returns the step of an experiment: its program and its hyperparameters."""
@@ -117,7 +133,7 @@ def step_function(program: StepProgram) -> StepFunction:
     def train_step(state: TrainState, batch: Batch, hyper: Hyperparameters) -> tuple[TrainState, Metrics]:
         rate = learning_rate(hyper, program.schedule, state.step)
         optimizer = make_optimizer(lambda count: rate, jnp.asarray(hyper.clip_norm) if program.clips else None)
-        views = to_views(batch)
+        views = to_views(batch if hyper.images is None else with_images(batch, hyper.images))
         images = views.image.shape[0]
         indices = jax.lax.axis_index(AXIS) * images + jnp.arange(images)
         step_key = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(hyper.key_data)), state.step)
