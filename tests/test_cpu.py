@@ -64,6 +64,30 @@ def test_freed_memory_is_kept_on_cpus_only() -> None:
     assert flags_after(code, JAX_PLATFORMS="cuda") == "False"
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an option of glibc")
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_thread_gets_a_large_block_again_without_page_faults(keep: bool) -> None:
+    """As XLA's convolutions allocate it: 80 MB, more than a thread's own heap of glibc can hold."""
+    code = f"""if True:
+        import os, resource, threading
+        import numpy as np
+        from ecvae_jax.cli.runtime import keep_freed_memory
+        assert not {keep} or keep_freed_memory()
+        faults = []
+        def work():
+            for _ in range(3):
+                before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+                np.empty(20 * 2**20, np.float32).fill(1)
+                faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        os.environ["XLA_FLAGS"] = str(faults[-1])
+    """
+    faults = int(flags_after(code, JAX_PLATFORMS="cpu"))
+    assert (faults < 10) == keep
+
+
 @pytest.mark.parametrize("vendor", ["0x1ae0", "0x8086", "no such device"])
 def test_libtpu_without_a_tpu_trains_on_the_cpu(tmp_path: Path, vendor: str) -> None:
     """As on a machine that plans for a pod: JAX does not look for a TPU; a real TPU is found."""

@@ -50,8 +50,10 @@ _GPU_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm60_plugin", "
 _PCI_VENDORS, _GOOGLE = "/sys/bus/pci/devices/*/vendor", "0x1ae0"
 _DRIVERS = ("/dev/accel*", "/dev/vfio/*")
 
-# glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, at the largest values that it accepts.
-_MALLOC_OPTIONS = {-3: 32 * 2**20, -1: 2**31 - 1, -2: 256 * 2**20}
+# glibc's M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD: one heap, no mapped blocks, nothing trimmed. The heap
+# of a thread ends at 64 MB, but a convolution allocates 75 MB for maps of 128 × 128 × 32 and a batch of 4. Mapped
+# again for each layer, these blocks cost 270,000 page faults a step, a fifth of its CPU time (configs/paper_256.py).
+_MALLOC_OPTIONS = {-8: 1, -4: 0, -1: -1, -2: 256 * 2**20}
 
 
 def platform() -> str:

@@ -8,11 +8,11 @@ from contextvars import ContextVar
 
 import einops
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from ecvae_jax.model.normalization import GroupNorm
 from ecvae_jax.model.orthonormal import orthonormal
 
 GROUP_CHANNELS = 8
@@ -99,8 +99,7 @@ class Residual(nn.Module):
 
     def activate(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Returns SiLU of the maps, normalized within groups of channels; statistics in float32."""
-        groups = maps.shape[-1] // GROUP_CHANNELS
-        return jax.nn.silu(nn.GroupNorm(num_groups=groups, dtype=jnp.float32)(maps).astype(self.dtype))
+        return GroupNorm(num_groups=maps.shape[-1] // GROUP_CHANNELS, dtype=self.dtype)(maps)
 
 
 class Down(nn.Module):

@@ -36,7 +36,7 @@ def evaluate(
     for equation in jaxpr.eqns:
         name, params, given = equation.primitive.name, equation.params, [read(atom) for atom in equation.invars]
         inner = params.get("jaxpr") or params.get("call_jaxpr")
-        if name in ("jit", "pjit", "custom_jvp_call", "closed_call"):
+        if name in ("jit", "pjit", "custom_jvp_call", "custom_vjp_call", "closed_call"):
             other = alternatives.get(params.get("name", ""))
             if other is not None:
                 specs = [jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype) for atom in equation.invars]
