@@ -44,7 +44,7 @@ async function start() {
     $("loadingBar").value = loaded / total;
     $("loadingText").textContent = loaded < total ? `Loading ${mega(loaded)} of ${mega(total)} MB` : "Preparing the networks";
   };
-  await local.load(index.compute);
+  await local.load(index.compute, Number(new URLSearchParams(location.search).get("threads")));
   if (index.compute) {
     about = { ...about, ...(await (await fetch("api/model")).json()) };
     engine = new ComputeEngine(about);
