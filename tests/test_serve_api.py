@@ -127,6 +127,12 @@ def test_transfer_is_the_picture_of_the_command(
     assert len(set(seen)) == 3
 
 
+def test_the_smallest_weight_of_the_photo_is_none(app: Guard, good: dict[str, Any]) -> None:
+    body = {name: good[name] for name in FIELDS["transfer"]}
+    none, least = (pixels(post(app, "/api/transfer", body | {"detail": detail})) for detail in (0.0, 1e-40))
+    np.testing.assert_array_equal(none, least)
+
+
 def test_draw_is_decode_and_with_the_photo_transfer(
     app: Guard, model: Model, faces: ecvae_jax.Portraits, good: dict[str, Any]
 ) -> None:
