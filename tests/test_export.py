@@ -26,6 +26,7 @@ from ecvae_jax.gaussian import LowRankGaussian
 from ecvae_jax.model.conditioning import add_learned_means, init_frozen
 from ecvae_jax.model.cvae import init_params
 from ecvae_jax.model.model import Model, condition_of
+from ecvae_jax.prior import CovariancePrior, Covariances
 from ecvae_jax.structure.scheme import get_scheme
 from ecvae_jax.structure.sketch import draw_sketch
 from ecvae_jax.synthesis.batches import decode, encode, transfer_plain
@@ -311,6 +312,31 @@ def test_the_bundled_model_fits_in_6_mb_and_agrees_with_jax(tmp_path: Path) -> N
     model, found = load_model(), load_faces("rendered", "test")
     images, landmarks = found.images(range(4), 128), found.landmarks_as(68)[:4].astype(np.float32)
     check_parity(model, tmp_path / "out", (images, landmarks), (2,))
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_functions_of_a_prior_with_covariances_move_and_sample_by_it(
+    tiny_config: Config, faces: tuple[np.ndarray, np.ndarray], pooled: bool
+) -> None:
+    covariance = dataclasses.replace(tiny_config.prior, kind="covariance", rank=3)
+    model = build(dataclasses.replace(tiny_config, prior=covariance))
+    rng, (k, d) = np.random.default_rng(0), model.frozen.cluster_means.shape
+    directions = np.linalg.qr(rng.normal(size=(d, 3)))[0]
+    spikes = np.broadcast_to(rng.uniform(1, 50, 3), (k, 3)) if pooled else rng.uniform(1, 50, (k, 3))
+    arrays = (rng.normal(size=d), directions, spikes, 0.4)
+    fitted = Covariances(*(jnp.asarray(array, jnp.float32) for array in arrays))
+    model = dataclasses.replace(model, frozen=model.frozen._replace(covariances=fitted))
+    functions = {function.name: function for function in exported_functions(model)}
+    landmarks, targets = faces[1][:3], faces[1][::-1][:3]
+    here, there = (condition_of(model, marks).prior for marks in (landmarks, targets))
+    assert isinstance(here, CovariancePrior)
+    noise = rng.normal(size=(3, d)).astype(np.float32)
+    z = np.asarray(here.gaussian.color(jnp.asarray(noise)))
+    np.testing.assert_allclose(functions["sample"].call(noise, landmarks)[0], z, rtol=1e-4, atol=1e-4)
+    wanted = here.transport(jnp.asarray(z), there)
+    np.testing.assert_allclose(functions["move"].call(z, landmarks, targets)[0], wanted, rtol=1e-3, atol=1e-4)
+    operations = str(jax.make_jaxpr(functions["move"].call)(z, landmarks, targets))
+    assert (f"f32[{d},3]" in operations) is not pooled  # without the directions the graph is smaller
 
 
 def client(language: str) -> str:

@@ -19,6 +19,7 @@ from ecvae_jax.checkpoints.store import CheckpointError
 from ecvae_jax.comparison.variants import with_settings
 from ecvae_jax.config import Config
 from ecvae_jax.data.batches import Faces, load_faces
+from ecvae_jax.export.small import export_model
 from ecvae_jax.images import to_float
 from ecvae_jax.model.conditioning import make_condition
 from ecvae_jax.model.cvae import encode
@@ -129,6 +130,8 @@ def test_it_trains_from_them_and_resumes_bit_for_bit_without_the_model(
         for tree in (jax.tree.map(jnp.subtract, trained.params, begun.params), begun.params)
     )
     assert 0 < moved < 0.02 * size
+    export_model(tmp_path / "whole", tmp_path / "small")
+    assert load_model(tmp_path / "small").config.train.init_from == "first"  # no folder of this machine
 
     before_step(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
     assert train(config, tmp_path / "parts").step == 3

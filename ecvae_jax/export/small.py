@@ -22,7 +22,7 @@ from ecvae_jax.gaussian import LowRankGaussian
 def export_model(checkpoint: Path | None, out: Path, half: bool = True, density: LowRankGaussian | None = None) -> int:
     """Writes the inference part of a checkpoint as a new checkpoint, atomically; returns its size in bytes.
 
-    The records' folders are reduced to their names, so no path of this machine is published.
+    The records' folders and `train.init_from` are reduced to their names, so no path of this machine is published.
 
     Args:
         checkpoint: see `load_model`.
@@ -37,7 +37,9 @@ def export_model(checkpoint: Path | None, out: Path, half: bool = True, density:
         raise CheckpointError(f"{out} exists: give the name of a new folder")
     model = load_model(checkpoint)
     names = "+".join(Path(part).name for part in model.config.data.records.split("+"))
-    config = dataclasses.replace(model.config, data=dataclasses.replace(model.config.data, records=names))
+    data = dataclasses.replace(model.config.data, records=names)
+    begun = dataclasses.replace(model.config.train, init_from=Path(model.config.train.init_from).name)
+    config = dataclasses.replace(model.config, data=data, train=begun)
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), model.params) if half else model.params
     inference = {"ema_params": params, "frozen": frozen_to_store(model.frozen)}
     with temporary_folder(out) as work:
