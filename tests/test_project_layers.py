@@ -27,7 +27,7 @@ LAYERS = [
     {"data/batches", "data/portraits", "data/morph", "data/prepare", "checkpoints"},
     {"training", "synthesis", "export"},
     {"evaluation"},
-    {"comparison", "figures", "plan", "bench"},
+    {"comparison", "figures", "plan", "bench", "page"},
     {"video"},
     {"serve"},
     {"cli/completion"},

@@ -31,6 +31,7 @@ from ecvae_jax.cli.options.model import (
     SampleOptions,
     TransferOptions,
 )
+from ecvae_jax.cli.options.page import PageOptions
 from ecvae_jax.cli.options.serve import ServeOptions
 from ecvae_jax.cli.parsing import names_config, say, verbose_flag, wrong_usage
 from ecvae_jax.cli.results import show
@@ -111,7 +112,13 @@ def _lost_host(workdir: Path) -> int:
 
 
 def transfer(options: TransferOptions, words: Sequence[str]) -> int:
-    """Runs `ecvae transfer --source IMG... --target IMG...|VIDEO --out FILE`."""
+    """Runs `ecvae transfer --source IMG... --target IMG...|VIDEO --out FILE`, or `--replay FILE.json`."""
+    if options.replay is not None:
+        from ecvae_jax.page.replay import write_replay
+
+        photo = Path(options.source[0]) if options.source else None
+        say(*write_replay(options.checkpoint, options.replay, photo, options.out, options.enlarge))
+        return 0
     if is_video(options.out):
         from ecvae_jax.video.transfer import write_transfer_video
 
@@ -237,6 +244,18 @@ def serve(options: ServeOptions, words: Sequence[str]) -> int:
     return 0
 
 
+def page(options: PageOptions, words: Sequence[str]) -> int:
+    """Runs `ecvae page OUT`."""
+    from ecvae_jax.checkpoints.load import load_model
+    from ecvae_jax.page.build import check_page_replaceable, write_page
+
+    check_page_replaceable(options.out, options.overwrite)
+    model = load_model(options.checkpoint or "face128")
+    size = write_page(model, options.out, options.half, options.overwrite)
+    say(f"{options.out}: {size / 1e6:.1f} MB; show it with `python -m http.server --directory {options.out}`")
+    return 0
+
+
 def plan(options: PlanOptions, words: Sequence[str]) -> int:
     """Runs `ecvae plan [CONFIG] --topology v5e:4x4`."""
     if options.topology is None:
@@ -324,6 +343,7 @@ COMMANDS = {
     "compare": Command(CompareOptions, compare, group=TRAINING),
     "figure": Command(FigureOptions, figure),
     "export": Command(ExportOptions, export, compiles=False),
+    "page": Command(PageOptions, page, compiles=False),
     "serve": Command(ServeOptions, serve),
     "plan": Command(PlanOptions, plan, group=TRAINING),
     "bench": Command(BenchOptions, bench, group=TRAINING),

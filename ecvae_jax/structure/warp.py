@@ -32,7 +32,7 @@ def smooth_map(
         pinned: also maps the crop's border onto itself; for crops that show the same surroundings.
     """
     if pinned:
-        border = jnp.broadcast_to(jnp.asarray(_BORDER, landmarks.dtype)[None], (len(landmarks), *_BORDER.shape))
+        border = jnp.broadcast_to(jnp.asarray(_BORDER, landmarks.dtype)[None], (landmarks.shape[0], *_BORDER.shape))
         landmarks, landmarks_to = (jnp.concatenate([one, border], axis=1) for one in (landmarks, landmarks_to))
     center = jnp.mean(landmarks, axis=1, keepdims=True)
     center_to = jnp.mean(landmarks_to, axis=1, keepdims=True)

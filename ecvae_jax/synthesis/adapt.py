@@ -150,25 +150,29 @@ def fit_source(
 
 
 def lay_photo_over(
-    image: Float[Array, "b h w 3"],
+    image: Float[Array, "b side side 3"],
     reconstruction: Float[Array, "b h w 3"],
     drawn: Float[Array, "b h w 3"],
     landmarks: Float[Array, "b p 2"],
     target_landmarks: Float[Array, "b p 2"],
-    share: Float[Array, ""] | float = 1.0,
-) -> Float[Array, "b h w 3"]:
-    """Returns drawn transfers with the source photo's own pixels where these are reliable.
+    share: Float[Array, "*_"] | float = 1.0,
+) -> Float[Array, "b side side 3"]:
+    """Returns drawn transfers, at the source photo's resolution, with its own pixels where these are reliable.
 
     The photo is warped to the target's landmarks (`structure.warp.smooth_map`), and so is the model's reconstruction of
     it. Where the warped reconstruction differs from the drawn image (a mouth that opens, the far cheek of a turned
     head, another light), the drawn image stays. The photo also fades beyond its border, and where the map stretches it.
 
     Args:
-        image: the sources, in [-1, 1]; `reconstruction` and `drawn` are the model's.
+        image: the sources, in [-1, 1], of any size; `reconstruction` and `drawn` are the model's.
         share: weight of the photo where it agrees fully, 0 to 1.
     """
     places, weight = photo_weight(reconstruction, drawn, landmarks, target_landmarks, share)
-    return drawn + weight * (resample(image, finer(places, image.shape[1])) - drawn)
+    count, side = image.shape[:2]
+    if side != drawn.shape[1]:
+        drawn = jax.image.resize(drawn, (count, side, side, 3), "cubic")
+        weight = jax.image.resize(weight, (count, side, side, 1), "linear")
+    return drawn + weight * (resample(image, finer(places, side)) - drawn)
 
 
 def photo_weight(
@@ -176,18 +180,18 @@ def photo_weight(
     drawn: Float[Array, "b h w 3"],
     landmarks: Float[Array, "b p 2"],
     target_landmarks: Float[Array, "b p 2"],
-    share: Float[Array, ""] | float = 1.0,
+    share: Float[Array, "*_"] | float = 1.0,
 ) -> tuple[Float[Array, "b f f 2"], Float[Array, "b h w 1"]]:
     """Returns where each cell of a coarse grid over the drawn image lies in the photo, and the photo's weight there.
 
-    The arguments are those of `lay_photo_over`. A photo of higher resolution is laid over by the same two.
+    The arguments are those of `lay_photo_over`.
     """
     size = drawn.shape[1]
     places = smooth_map(target_landmarks, landmarks, _FIELD, pinned=True)
     down, right = (jnp.asarray(jnp.gradient(places, 1 / _FIELD, axis=axis)) for axis in (1, 2))
     area = right[..., 0] * down[..., 1] - right[..., 1] * down[..., 0]
     usual = jnp.abs(jnp.median(area, axis=(1, 2), keepdims=True)) + 1e-6
-    here = jnp.broadcast_to(cell_centers(size)[None], (len(drawn), size, size, 2))
+    here = jnp.broadcast_to(cell_centers(size)[None], (drawn.shape[0], size, size, 2))
     trust = resample(jnp.clip(area / usual, 0.0, 1.0)[..., None], here)
     fine = finer(places, size)
     inside = jnp.min(jnp.minimum(fine, 1.0 - fine), axis=-1, keepdims=True)

@@ -15,8 +15,7 @@ from ecvae_jax.images import to_float
 from ecvae_jax.model.conditioning import Frozen, make_condition
 from ecvae_jax.model.cvae import decode
 from ecvae_jax.model.model import Model
-from ecvae_jax.structure.warp import finer, resample
-from ecvae_jax.synthesis.adapt import fit_source, photo_weight
+from ecvae_jax.synthesis.adapt import fit_source, lay_photo_over
 from ecvae_jax.video.source import Source
 
 BATCH = 8
@@ -60,7 +59,7 @@ def _draw(
     landmarks: Array,
     faces: Array,
 ) -> UInt8[Array, "b side side 3"]:
-    count, side = len(faces), photo.shape[1]
+    count = len(faces)
     source, target = (make_condition(architecture, params, frozen, face) for face in (landmarks, faces))
     reconstruction = decode(architecture, params, z, source, frozen.z_scale)
     one, all_landmarks = jnp.repeat(z, count, axis=0), jnp.repeat(landmarks, count, axis=0)
@@ -68,11 +67,6 @@ def _draw(
         priors = make_condition(architecture, params, frozen, all_landmarks).prior
         one = priors.transport(one, target.prior)
     drawn = decode(architecture, params, one, target, frozen.z_scale)
-    places, weight = photo_weight(jnp.repeat(reconstruction, count, axis=0), drawn, all_landmarks, faces, share)
-    wide = (count, side, side)
-    if side != drawn.shape[1]:
-        drawn = jax.image.resize(drawn, (*wide, 3), "cubic")
-        weight = jax.image.resize(weight, (*wide, 1), "linear")
-    own = resample(jnp.repeat(to_float(photo), count, axis=0), finer(places, side))
-    image = drawn + weight * (own - drawn)
+    photos, reconstructions = (jnp.repeat(each, count, axis=0) for each in (to_float(photo), reconstruction))
+    image = lay_photo_over(photos, reconstructions, drawn, all_landmarks, faces, share)
     return jnp.clip(jnp.round((image + 1.0) * 127.5), 0, 255).astype(jnp.uint8)

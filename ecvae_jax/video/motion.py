@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ecvae_jax.structure.align import align_landmarks
+from ecvae_jax.structure.openings import face_down, inner_openings, without_crossing
 from ecvae_jax.structure.scheme import Scheme, get_scheme
 
 MotionKind = Literal["relative", "absolute"]
@@ -96,17 +97,6 @@ def absolute_motion(driver: Float[np.ndarray, "n p 2"], source: Float[np.ndarray
     return np.stack([upright.apply(frame) for frame in driver.astype(np.float64)]).astype(np.float32)
 
 
-def without_crossing(face: Float[np.ndarray, "p 2"], scheme: Scheme) -> Float[np.ndarray, "p 2"]:
-    """Returns the face with lids and lips that cross moved to their common middle."""
-    face, down = face.copy(), _down(face, scheme)
-    for upper, lower in _openings(scheme):
-        gap = (face[lower] - face[upper]) @ down
-        crossed = np.minimum(gap, 0.0)[:, None] / 2 * down
-        face[upper] += crossed
-        face[lower] -= crossed
-    return face
-
-
 def within(
     faces: Float[np.ndarray, "n p 2"], source: Float[np.ndarray, "p 2"], reach: float
 ) -> tuple[Float[np.ndarray, "n p 2"], int]:
@@ -121,20 +111,6 @@ def within(
     return (faces + (kept - away)[:, None]).astype(np.float32), int((np.abs(away) > reach).any(axis=1).sum())
 
 
-def _openings(scheme: Scheme) -> list[tuple[list[int], list[int]]]:
-    """Returns the inner points of both lids of each eye, and of both lips: upper ones, lower ones."""
-    curves = dict(scheme.boundaries)
-    pairs = (("eye_left_upper", "eye_left_lower"), ("eye_right_upper", "eye_right_lower"),
-             ("lip_upper_inner", "lip_lower_inner"))  # fmt: skip
-    return [(list(curves[upper][1:-1]), list(curves[lower][1:-1])) for upper, lower in pairs]
-
-
-def _down(face: Float[np.ndarray, "p 2"], scheme: Scheme) -> Float[np.ndarray, " 2"]:
-    left, right = (face[list(eye)].mean(axis=0) for eye in scheme.eyes)
-    across = (right - left) / (np.linalg.norm(right - left) + 1e-9)
-    return np.array([-across[1], across[0]])
-
-
 def _lid_scale(
     rest: Float[np.ndarray, "p 2"], source: Float[np.ndarray, "p 2"], to_source: Pose, scheme: Scheme
 ) -> Float[np.ndarray, "p 1"]:
@@ -144,7 +120,9 @@ def _lid_scale(
     """
     factors = np.ones((len(source), 1))
     placed = to_source.apply(rest)
-    for upper, lower in _openings(scheme)[:2]:
-        mine, theirs = (float(((face[lower] - face[upper]) @ _down(face, scheme)).mean()) for face in (source, placed))
+    for upper, lower in inner_openings(scheme)[:2]:
+        mine, theirs = (
+            float(((face[lower] - face[upper]) @ face_down(face, scheme)).mean()) for face in (source, placed)
+        )
         factors[[*upper, *lower]] = np.clip(mine / max(theirs, 1e-6), *_OPENING)
     return factors

@@ -1,47 +1,19 @@
-"""Walks: closed loops from a face's own structure along named directions, fitted to the embedded heads.
-
-Every view of the heads has its pose and the weights of its expressions as tags. Least squares on the aligned landmarks,
-relative to the same person's neutral frontal view, gives the change of the structure for each.
-"""
+"""Walks: closed loops from a face's own structure along named directions (`synthesis.directions`)."""
 
 from __future__ import annotations
-
-import functools
 
 import numpy as np
 from jaxtyping import Float
 
-from ecvae_jax.data.faces import load_faces
-from ecvae_jax.structure.align import align_landmarks
+from ecvae_jax.structure.openings import without_crossing
 from ecvae_jax.structure.scheme import get_scheme
-from ecvae_jax.video.motion import without_crossing
+from ecvae_jax.synthesis.directions import POSES, fit_directions, in_frame
 from ecvae_jax.video.options import PathName
 
 _YAW, _PITCH = 15.0, 8.0
 """Degrees at the ends of a turn and of a nod."""
 _TAGS = {"blink": "closed"}
 """Expressions of the heads that have another name here."""
-
-
-@functools.cache
-def fit_directions(points: int) -> dict[str, Float[np.ndarray, "p 2"]]:
-    """Returns the change of an aligned face per full expression, and per degree of `yaw` and `pitch`.
-
-    Raises:
-        DataError: the package was installed without its data files.
-    """
-    faces, scheme = load_faces("rendered", "train"), get_scheme(points)
-    shapes = np.asarray(align_landmarks(faces.landmarks_as(points), scheme, True), np.float64)
-    tags = list(faces.tags)
-    names = sorted({name for tag in tags for name in tag["expression"]} - {"neutral"})
-    neutral = {group: row for row, group in reversed(list(enumerate(faces.groups)))}  # a group's first view
-    rows = np.array([[tag["yaw"], tag["pitch"], *(tag["expression"].get(n, 0.0) for n in names)] for tag in tags])
-    # A turn to either side shortens the face alike: an even term keeps that out of the odd ones.
-    rows = np.concatenate([rows, rows[:, :2] ** 2], axis=1)
-    first = np.array([neutral[group] for group in faces.groups])
-    change = (shapes - shapes[first]).reshape(len(shapes), -1)
-    fitted, *_ = np.linalg.lstsq(rows - rows[first], change, rcond=None)
-    return {name: fitted[i].reshape(-1, 2) for i, name in enumerate(["yaw", "pitch", *names])}
 
 
 def walk(landmarks: Float[np.ndarray, "p 2"], name: PathName, count: int) -> Float[np.ndarray, "n p 2"]:
@@ -60,22 +32,5 @@ def walk(landmarks: Float[np.ndarray, "p 2"], name: PathName, count: int) -> Flo
     directions, scheme = fit_directions(len(landmarks)), get_scheme(len(landmarks))
     moved = np.repeat(landmarks[None].astype(np.float64), count, axis=0)
     for direction, along in amounts.items():
-        moved += along[:, None, None] * _in_frame(directions[direction], landmarks, direction not in ("yaw", "pitch"))
+        moved += along[:, None, None] * in_frame(directions[direction], landmarks, direction not in POSES)
     return np.stack([without_crossing(face, scheme) for face in moved]).astype(np.float32)
-
-
-def _in_frame(
-    direction: Float[np.ndarray, "p 2"], landmarks: Float[np.ndarray, "p 2"], anchored: bool
-) -> Float[np.ndarray, "p 2"]:
-    """Returns a change of aligned landmarks in the size and roll of a face.
-
-    Args:
-        anchored: whether the bridge of the nose stays: aligning moves the whole face when its mouth opens.
-    """
-    scheme = get_scheme(len(landmarks))
-    left, right = (landmarks[list(eye)].mean(axis=0) for eye in scheme.eyes)
-    cos, sin = (right - left) / np.linalg.norm(right - left)
-    size = float(np.sqrt(((landmarks - landmarks.mean(axis=0)) ** 2).sum(axis=-1).mean()))
-    if anchored:
-        direction = direction - direction[list(dict(scheme.boundaries)["nose_bridge"])].mean(axis=0)
-    return size * direction @ np.array([[cos, sin], [-sin, cos]])

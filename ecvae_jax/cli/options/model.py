@@ -44,10 +44,11 @@ def _inputs(checkpoint: Path | None, *specs: str | None) -> list[str | Path]:
 class TransferOptions:
     """Draws every source's appearance under every target's structure, as one PNG, or moves a source as a video.
 
-    A video, if OUT ends in .mp4, .mov, .mkv or .gif: one source with the motion of one driver video, or on a walk.
+    A video, if OUT ends in .mp4, .mov, .mkv or .gif: one source with the motion of one driver video, or on a walk. With
+    --replay, the picture that was made on the page (`ecvae page`).
     """
 
-    source: tuple[str, ...]
+    source: tuple[str, ...] = ()
     """Appearances: photos, or faces of records as RECORDS:SPLIT:INDICES (rendered:test:0,24)."""
     target: tuple[str, ...] = ()
     """Structures: photos or faces of records, as above; for a video, one driver video."""
@@ -62,10 +63,18 @@ class TransferOptions:
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     enlarge: int = 1
     """Integer factor by which the picture is enlarged."""
+    replay: Path | None = None
+    """JSON saved by the page, whose picture is drawn again. With --source PHOTO, the crop is cut from that photo, which
+    must be the page's."""
 
     def __post_init__(self) -> None:
         """Checks the options before anything is loaded."""
         inputs = _inputs(self.checkpoint, *self.source, *self.target)
+        if self.replay is not None:
+            self._check_replay(self.replay)
+            return
+        if not self.source:
+            raise ValueError("--source is required: photos, or faces of records as RECORDS:SPLIT:INDICES")
         if is_video(self.out):
             self._check_video()
             check_output(self.out, inputs)
@@ -76,6 +85,15 @@ class TransferOptions:
         if not self.target:
             raise ValueError("target=(): name a photo, a face of records, or a driver video with --out FILE.mp4")
         self._check_pictures()
+
+    def _check_replay(self, replay: Path) -> None:
+        if self.target or len(self.source) > 1:
+            raise ValueError(f"replay={str(replay)!r}: holds the target; give at most the photo, as --source")
+        if is_video(self.out) or self.video != VideoConfig():
+            raise ValueError(f"replay={str(replay)!r}: draws one picture; give --out FILE.png and no option of a video")
+        if self.adapt != AdaptConfig() or not self.transport:
+            raise ValueError(f"replay={str(replay)!r}: holds the settings; remove --adapt.* and --no-transport")
+        _check_picture(self.out, self.enlarge, inputs=[*_inputs(self.checkpoint, *self.source), replay])
 
     def _check_pictures(self) -> None:
         from ecvae_jax.data.photos.sources.video import VIDEO_SUFFIXES  # late: NumPy

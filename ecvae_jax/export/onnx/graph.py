@@ -79,18 +79,26 @@ class Graph:
         self.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
         return Value(shape, np.dtype(np.float32), name)
 
-    def op(self, kind: str, inputs: list[Value], shape: Dims, dtype: Any = None, **attributes: Any) -> Value:
-        """Returns the output of one node; the caller gives its shape, and its type if it is not the first input's."""
+    def op(
+        self, kind: str, inputs: list[Value], shape: Dims, dtype: Any = None, unused: int = 0, **attributes: Any
+    ) -> Value:
+        """Returns the output of one node; the caller gives its shape, and its type if it is not the first input's.
+
+        Args:
+            unused: number of further outputs that the operator has.
+        """
         dtype = np.dtype(dtype or inputs[0].dtype)
         size = dtype.itemsize * (0 if BATCH in shape else math.prod(shape))
         given = sum(value.array.nbytes for value in inputs if value.array is not None)
-        if all(value.array is not None for value in inputs) and size <= max(_LARGEST_FOLDED, given):
+        constants = not unused and all(value.array is not None for value in inputs)
+        if constants and size <= max(_LARGEST_FOLDED, given):
             return constant(_fold(kind, [np.asarray(value.array) for value in inputs], attributes).astype(dtype))
         names = [self._named(value) for value in inputs]
         key = (kind, *names, repr(sorted(attributes.items())))
         if key not in self._made:
             self._made[key] = f"v{len(self._made)}"
-            self.nodes.append(helper.make_node(kind, names, [self._made[key]], **attributes))
+            made = [self._made[key], *(f"{self._made[key]}_{k}" for k in range(unused))]
+            self.nodes.append(helper.make_node(kind, names, made, **attributes))
         return Value(shape, dtype, self._made[key])
 
     def _named(self, value: Value) -> str:

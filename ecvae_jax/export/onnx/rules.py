@@ -144,6 +144,14 @@ def _iota(graph: Graph, inputs: list[Value], aval: Any, params: Params) -> Value
     return constant(np.arange(dims[axis], dtype=aval.dtype).reshape(shape))
 
 
+def _sort(graph: Graph, inputs: list[Value], aval: Any, params: Params) -> Value:
+    axis, full = params["dimension"], dims_of(params["_from"][0].shape)
+    if len(inputs) != 1 or full[axis] == BATCH:
+        raise UnsupportedError("ONNX export: sort of several arrays, or along the batch")
+    value = expand(graph, inputs[0], without_batch(inputs[0], full))
+    return graph.op("TopK", [value, ints(full[axis])], value.shape, unused=1, axis=axis, largest=0, sorted=1)
+
+
 def _reduce(kind: str) -> Rule:
     def rule(graph: Graph, inputs: list[Value], aval: Any, params: Params) -> Value:
         value, axes = inputs[0], [int(axis) for axis in params["axes"]]
@@ -166,7 +174,7 @@ RULES: dict[str, Rule] = {
         for name, kind in {
             "add": "Add", "add_any": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min",
             "neg": "Neg", "abs": "Abs", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "tanh": "Tanh", "floor": "Floor",
-            "logistic": "Sigmoid", "and": "And", "or": "Or", "not": "Not",
+            "ceil": "Ceil", "logistic": "Sigmoid", "and": "And", "or": "Or", "not": "Not",
         }.items()
     },
     **{
@@ -194,6 +202,7 @@ RULES: dict[str, Rule] = {
     "slice": _slice,
     "tile": _tile,
     "iota": _iota,
+    "sort": _sort,
     "reduce_sum": _reduce("ReduceSum"),
     "reduce_max": _reduce("ReduceMax"),
     "reduce_min": _reduce("ReduceMin"),

@@ -36,7 +36,7 @@ class Network:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError:
             raise MissingExtraError(f"LiteRT is not installed (package ai-edge-litert): {_INSTALL}") from None
-        file = str(_file(name))
+        file = str(network_file(name))
         with _without_notice():
             # One thread: `ecvae prepare` runs one process per core.
             self._interpreter: Any = Interpreter(file, num_threads=1)
@@ -84,7 +84,12 @@ def networks_version() -> str:
     return f"{_NETWORKS_PACKAGE} {metadata.version(_NETWORKS_PACKAGE)}, LiteRT {metadata.version('ai-edge-litert')}"
 
 
-def _file(name: str) -> Path:
+def network_file(name: str) -> Path:
+    """Returns the path of the TFLite network `name`.
+
+    Raises:
+        MissingExtraError: the package with the networks is not installed.
+    """
     # The package is located, not imported: it would import TensorFlow.
     spec = importlib.util.find_spec(_NETWORKS_MODULE)
     for folder in spec.submodule_search_locations or () if spec else ():

@@ -29,7 +29,7 @@ CURVES = {
 }  # fmt: skip
 
 # The mesh points whose mean is each of the 68 landmarks.
-_POINTS_68: tuple[tuple[int, ...], ...] = (
+POINTS_68: tuple[tuple[int, ...], ...] = (
     (127,), (234,), (93,), (132, 58), (58, 172), (136,), (150,), (176,), (152,), (400,), (379,), (365,), (397, 288),
     (361,), (323,), (454,), (356,), (156,), (63,), (105,), (66,), (107,), (336,), (296,), (334,), (293,), (383,),
     (168, 6), (197, 195), (5,), (4,), (98,), (97,), (2,), (326,), (327,), (33,), (160,), (158,), (133,), (153,), (144,),
@@ -52,7 +52,7 @@ def mesh_to_landmarks(mesh: Float[np.ndarray, "468 2"], points: int) -> Float[np
     """
     scheme = get_scheme(points)
     if points == 68:
-        return np.stack([mesh[list(chosen)].mean(axis=0) for chosen in _POINTS_68]).astype(np.float32)
+        return np.stack([mesh[list(chosen)].mean(axis=0) for chosen in POINTS_68]).astype(np.float32)
     landmarks = np.zeros((points, 2))
     for name, curve in scheme.boundaries:
         landmarks[list(curve)] = _resampled(mesh[list(CURVES[name])], len(curve))

@@ -1,0 +1,1 @@
+"""The page: a static folder that moves faces in a browser, without a server."""
