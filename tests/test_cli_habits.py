@@ -112,7 +112,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_bash_completes_commands_options_and_choices(script: Path) -> None:
     assert completed(script, "ecvae", "tra") == ["train", "transfer"]
-    assert completed(script, "ecvae", "") == ["-h", "--help", *COMMANDS]
+    assert completed(script, "ecvae", "") == ["-h", "--help", *sorted(COMMANDS)]
     assert completed(script, "ecvae", "transfer", "--check") == ["--checkpoint"]
     assert completed(script, "ecvae", "train", "--train.hang") == [
         "--train.hang-after", "--train.hang-exit", "--train.no-hang-exit"

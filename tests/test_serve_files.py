@@ -109,6 +109,29 @@ def test_head_and_an_unchanged_file_have_no_body(app: Guard) -> None:
     assert ask(app, "/style.css", headers={"if-none-match": whole.headers["etag"]}).status == 200
 
 
+def test_fields_of_a_json_file_are_replaced(tmp_path: Path) -> None:
+    """The page reads in page.json whether the server computes."""
+    (tmp_path / "page.json").write_text('{"compute": false, "version": "1"}')
+    app = Guard(Files(tmp_path, {"page.json": {"compute": True}, "other.json": {}}), "127.0.0.1")
+    answer = ask(app, "/page.json")
+    assert answer.json == {"compute": True, "version": "1"}
+    assert answer.headers["cache-control"] == "no-store"
+    assert ask(Guard(Files(tmp_path), "127.0.0.1"), "/page.json").json["compute"] is False
+    assert ask(app, "/other.json").status == 404
+    (tmp_path / "page.json").write_text("[]")
+    assert ask(app, "/page.json").status == 404
+
+
+def test_a_page_of_other_landmarks_is_refused(tmp_path: Path) -> None:
+    from ecvae_jax.serve.serving import check_points
+
+    check_points(tmp_path, 98)
+    (tmp_path / "model.json").write_text('{"points": 68}')
+    check_points(tmp_path, 68)
+    with pytest.raises(ValueError, match="has 68 landmarks, and the model reads 98; leave FOLDER out"):
+        check_points(tmp_path, 98)
+
+
 def test_a_changed_file_has_another_tag(app: Guard, folder: Path) -> None:
     before = ask(app, "/odd.exe").headers["etag"]
     (folder / "odd.exe").write_bytes(b"changed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import gettempdir
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from ecvae_jax.files import irregular, temporary_folder
 from ecvae_jax.serve.guard import Guard
 from ecvae_jax.serve.listen import listen, run, url_of
-from ecvae_jax.serve.static import Files
+from ecvae_jax.serve.static import Files, open_below
 
 _BROWSER_MODEL = "face128"
 """Default of a page that the browser computes; on a server with a GPU the default is larger."""
@@ -55,7 +56,7 @@ def serve(
 
                 model = load_model(checkpoint if compute else checkpoint or _BROWSER_MODEL)
                 page = page or stack.enter_context(_built(model, say))
-                app = _computing(Files(page), model, host, say) if compute else None
+                app = _computing(page, model, host, say) if compute else None
             ready(url_of(found, host))
             run(app or Guard(Files(page), host), found)
 
@@ -79,11 +80,26 @@ def _built(model: Model, say: Callable[[str], object]) -> Iterator[Path]:
         yield work / "page"
 
 
-def _computing(files: Files, model: Model, host: str, say: Callable[[str], object]) -> Guard:
+def _computing(page: Path, model: Model, host: str, say: Callable[[str], object]) -> Guard:
     from ecvae_jax.serve.api import make_app
     from ecvae_jax.serve.engine import Engine
 
     engine = Engine(model)
+    check_points(page, engine.points)
     say(f"compiling for {engine.side} px; the first time takes a minute …")
     engine.warm_up()
-    return make_app(files, host, engine)
+    return make_app(Files(page, {"page.json": {"compute": True}}), host, engine)
+
+
+def check_points(page: Path, points: int) -> None:
+    """Raises ValueError if a page was written for another landmark scheme than the server's model has."""
+    try:
+        with open_below(page, ["model.json"]) as file:
+            theirs = json.load(file)["points"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # no page of ours
+    if theirs != points:
+        raise ValueError(
+            f"folder {str(page)!r}: its page has {theirs} landmarks, and the model reads {points}; leave FOLDER out, "
+            "or give the --checkpoint of the page"
+        )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ecvae_jax.serve.guard import refused
@@ -39,8 +40,13 @@ _CHUNK = 64 * 1024
 class Files:
     """An ASGI application that answers with the files of one folder; `/` is its index.html."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, changed: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        """Prepares for a folder.
+
+        Args:
+            changed: fields that replace those of JSON files, by the file's path.
+        """
+        self.folder, self.changed = folder, dict(changed or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -54,7 +60,11 @@ class Files:
         names = ["index.html"] if path == "/" else path.removeprefix("/").split("/")
         try:
             file = open_below(self.folder, names)
-        except (OSError, ValueError):
+            fields = self.changed.get("/".join(names))
+            if fields is not None:
+                with file:
+                    return JSONResponse({**json.load(file), **fields}, headers={"cache-control": "no-store"})
+        except (OSError, ValueError, TypeError):
             return refused(404, "no such file")
         found = os.fstat(file.fileno())
         tag = f'"{found.st_mtime_ns:x}-{found.st_size:x}"'
