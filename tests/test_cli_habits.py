@@ -114,10 +114,14 @@ def test_bash_completes_commands_options_and_choices(script: Path) -> None:
     assert completed(script, "ecvae", "tra") == ["train", "transfer"]
     assert completed(script, "ecvae", "") == ["-h", "--help", *sorted(COMMANDS)]
     assert completed(script, "ecvae", "transfer", "--check") == ["--checkpoint"]
-    assert completed(script, "ecvae", "train", "--train.hang") == [
-        "--train.hang-after", "--train.hang-exit", "--train.no-hang-exit"
-    ]  # fmt: skip
+    assert completed(script, "ecvae", "train", "--train.hang") == ["--train.hang-after", "--train.hang-exit"]
     assert completed(script, "ecvae", "export", "--format", "s") == ["small", "stablehlo", "safetensors"]
+
+
+def test_a_description_is_no_proposal(script: Path) -> None:
+    for command in ("transfer", "train", "evaluate"):
+        proposed = completed(script, "ecvae", command, "--")
+        assert all(word.startswith("--") for word in proposed), command
 
 
 def test_bash_completes_files_where_nothing_else_is_known(script: Path) -> None:

@@ -127,6 +127,12 @@ def test_transfer_is_the_picture_of_the_command(
     assert len(set(seen)) == 3
 
 
+def test_the_smallest_weight_of_the_photo_is_none(app: Guard, good: dict[str, Any]) -> None:
+    body = {name: good[name] for name in FIELDS["transfer"]}
+    none, least = (pixels(post(app, "/api/transfer", body | {"detail": detail})) for detail in (0.0, 1e-40))
+    np.testing.assert_array_equal(none, least)
+
+
 def test_draw_is_decode_and_with_the_photo_transfer(
     app: Guard, model: Model, faces: ecvae_jax.Portraits, good: dict[str, Any]
 ) -> None:
@@ -153,6 +159,23 @@ def test_draw_is_decode_and_with_the_photo_transfer(
         app, "/api/draw", body | {"own_landmarks": good["own_landmarks"], "image": good["image"], "detail": 0.0}
     )
     np.testing.assert_array_equal(pixels(none), drawn[1])
+
+
+def test_what_is_kept_of_a_drag_is_that_face_s(app: Guard, engine: Engine, good: dict[str, Any]) -> None:
+    """Ten faces in turn, more than are kept: each picture is the one that a fresh engine draws."""
+    body = {name: good[name] for name in ("landmarks", "own_landmarks", "image")}
+    faces = [floats(*np.random.default_rng(seed).normal(0, 0.1, 32)) for seed in range(10)]
+    first = [post(app, "/api/draw", body | {"z": z}).body for z in faces]
+    again = [post(app, "/api/draw", body | {"z": z}).body for z in faces]
+    fresh = Engine(engine.model)
+    points, image = bodies.read_points(good["landmarks"], 98), bodies.read_crop(good["image"], 32)
+    alone = [fresh.draw(bodies.read_latent(z, 32), points, points, image) for z in faces]
+    for one, two, wanted in zip(first, again, alone, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(one))), wanted)
+        assert one == two
+    assert len(set(first)) == 10
+    other = post(app, "/api/draw", body | {"z": faces[0], "own_landmarks": good["target_landmarks"]}).body
+    assert other != first[0]
 
 
 def test_the_pixels_come_as_png_or_as_bytes(app: Guard, good: dict[str, Any]) -> None:

@@ -31,6 +31,8 @@ from ecvae_jax.synthesis.cross import transfer_cross
 Face = Float[np.ndarray, "1 p 2"]
 Latent = Float[np.ndarray, "1 d"]
 Picture = UInt8[np.ndarray, "h w 3"]
+_KEPT = 8
+"""Reconstructions that are kept."""
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -42,6 +44,7 @@ class Engine:
         self.model, self.reader = model, PortraitReader.of_model(model)
         self.side, self.points = model.config.model.image_size, model.config.data.points
         self.z_dim = model.config.model.z_dim
+        self._kept: dict[tuple[bytes, bytes], Array] = {}
 
     def about(self) -> dict[str, Any]:
         """Returns `model.json` of an export, with `compute` true, and the detector's name or None."""
@@ -74,9 +77,23 @@ class Engine:
         detail: float = 1.0,
     ) -> Picture:
         """Returns z drawn under landmarks; moved from its own ones, and under its photo's pixels, where given."""
-        model, photo = self.model, image if detail else None
+        model = self.model
         constants = model.architecture, model.params, model.frozen
-        return to_uint8(np.asarray(_draw(*constants, z, landmarks, own_landmarks, photo, np.float32(detail))))[0]
+        if own_landmarks is None or image is None or not detail:
+            return to_uint8(np.asarray(_draw(*constants, z, landmarks, own_landmarks)))[0]
+        reconstruction = self._reconstruction(z, own_landmarks)
+        faces = z, landmarks, own_landmarks, image, reconstruction
+        return to_uint8(np.asarray(_draw_over(*constants, *faces, np.float32(detail))))[0]
+
+    def _reconstruction(self, z: Latent, landmarks: Face) -> Array:
+        """Returns z drawn under its own landmarks; kept, as a drag asks for it at every step."""
+        key = z.tobytes(), landmarks.tobytes()
+        if key not in self._kept:
+            model = self.model
+            self._kept[key] = _draw(model.architecture, model.params, model.frozen, z, landmarks, None)
+            if len(self._kept) > _KEPT:
+                self._kept.pop(next(iter(self._kept)))
+        return self._kept[key]
 
     def transfer(
         self,
@@ -126,17 +143,26 @@ def _draw(
     z: Array,
     landmarks: Array,
     own_landmarks: Array | None,
-    image: Array | None,
-    share: Array,
 ) -> Float[Array, "1 h w 3"]:
     target = make_condition(architecture, params, frozen, landmarks)
-    if own_landmarks is None:
-        return decode(architecture, params, z, target, frozen.z_scale)
-    own = make_condition(architecture, params, frozen, own_landmarks)
-    drawn = decode(architecture, params, own.prior.transport(z, target.prior), target, frozen.z_scale)
-    if image is None:
-        return drawn
-    reconstruction = decode(architecture, params, z, own, frozen.z_scale)
+    if own_landmarks is not None:
+        z = make_condition(architecture, params, frozen, own_landmarks).prior.transport(z, target.prior)
+    return decode(architecture, params, z, target, frozen.z_scale)
+
+
+@partial(jax.jit, static_argnums=0)
+def _draw_over(
+    architecture: Architecture,
+    params: PyTree,
+    frozen: Frozen,
+    z: Array,
+    landmarks: Array,
+    own_landmarks: Array,
+    image: Array,
+    reconstruction: Array,
+    share: Array,
+) -> Float[Array, "1 h w 3"]:
+    drawn = _draw(architecture, params, frozen, z, landmarks, own_landmarks)
     return lay_photo_over(to_float(image), reconstruction, drawn, own_landmarks, landmarks, share)
 
 
