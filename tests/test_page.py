@@ -31,10 +31,10 @@ from ecvae_jax.model.conditioning import add_learned_means, init_frozen
 from ecvae_jax.model.cvae import init_params
 from ecvae_jax.model.model import Model
 from ecvae_jax.page.build import INDEX, LARGEST, write_page
-from ecvae_jax.page.functions import fine_size, page_functions
+from ecvae_jax.page.functions import fine_size, own_share, page_functions
 from ecvae_jax.page.replay import draw_replay, read_replay
 from ecvae_jax.page.sliders import SLIDERS, expression_facts, slider_facts
-from ecvae_jax.structure.openings import without_crossing
+from ecvae_jax.structure.openings import inner_openings, without_crossing
 from ecvae_jax.structure.scheme import get_scheme
 from ecvae_jax.synthesis.adapt import transfer_adapted
 from ecvae_jax.synthesis.batches import decode, encode, move
@@ -184,6 +184,21 @@ def test_overlay_in_onnx_is_the_weight_of_the_package(page: Path, model: Model) 
     for one, other in zip(made, jax.jit(function.call)(*given), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
     assert 0 < made[1][1].max() <= 0.4
+
+
+@pytest.mark.parametrize("points", [68, 98])
+def test_own_pixels_end_at_an_eye_that_closes(points: int) -> None:
+    face, scheme = load_faces("rendered", "test").landmarks_as(points)[0].astype(np.float32), get_scheme(points)
+    closed = face.copy()
+    upper, lower = inner_openings(scheme)[0]
+    closed[upper] = closed[lower] = (face[upper] + face[lower]) / 2
+    detail = np.float32([0.8, 0.8])
+    same, shut = np.asarray(own_share(np.stack([face, face]), np.stack([face, closed]), detail, 128))[..., 0]
+    np.testing.assert_allclose(same, 0.8, atol=1e-6)
+    left, right = ((128 * closed[list(eye)].mean(axis=0)).astype(int) for eye in scheme.eyes)
+    assert shut[left[1], left[0]] < 0.02
+    assert shut[right[1], right[0]] > 0.79
+    assert shut[120, 64] > 0.79
 
 
 # Replays -------------------------------------------------------------------------------------------------------------

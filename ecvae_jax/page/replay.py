@@ -32,7 +32,7 @@ from ecvae_jax.images import save_png, to_float, to_uint8
 from ecvae_jax.model import cvae
 from ecvae_jax.model.conditioning import Frozen, make_condition
 from ecvae_jax.model.model import Model
-from ecvae_jax.page.functions import fine_size
+from ecvae_jax.page.functions import fine_size, own_share
 from ecvae_jax.synthesis.adapt import lay_photo_over, transfer_adapted
 from ecvae_jax.synthesis.batches import decode, move
 
@@ -138,7 +138,8 @@ def _draw_fine(
     reconstruction = cvae.decode(architecture, params, z, own, frozen.z_scale)
     # clipped, as the page's images are
     drawn, reconstruction = (jnp.clip(each, -1.0, 1.0) for each in (drawn, reconstruction))
-    return lay_photo_over(to_float(fine), reconstruction, drawn, landmarks, target_landmarks, share)
+    map_of_share = own_share(landmarks, target_landmarks, share[None], drawn.shape[1])
+    return lay_photo_over(to_float(fine), reconstruction, drawn, landmarks, target_landmarks, map_of_share)
 
 
 def write_replay(checkpoint: Path | None, path: Path, photo: Path | None, out: Path, factor: int) -> list[str]:

@@ -38,7 +38,7 @@ class Slider:
 SLIDERS = (
     Slider("smile", "Smile", "smile", -0.6, 1.4),
     Slider("open", "Open mouth", "surprise", 0.0, 1.2, parts=_MOUTH),
-    Slider("eyes", "Close eyes", "closed", -0.5, 1.0),
+    Slider("eyes", "Close eyes", "closed", -0.5, 1.4),
     Slider("brows", "Raise brows", "surprise", -1.0, 1.5, parts=_BROWS),
     Slider("kiss", "Pout", "kiss", 0.0, 1.2),
     Slider("anger", "Frown", "anger", 0.0, 1.2),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-_REACH = 0.12
+REACH = 0.12
 """Standard deviation of a landmark's pull in crop units: about the width of an eye."""
 _RIDGE = 0.1
 """Added to the kernel's diagonal: coincident landmarks (closed lips) must not tear the map."""
@@ -109,6 +109,7 @@ def _solve(matrix: Float[Array, "b n n"], right: Float[Array, "b n m"]) -> Float
     return jax.lax.fori_loop(0, size, eliminate, jnp.concatenate([matrix, right], axis=2))[:, :, size:]
 
 
+@jax.jit  # named for exports, as above
 def _kernel(first: Float[Array, "b n 2"], second: Float[Array, "b m 2"]) -> Float[Array, "b n m"]:
     difference = first[:, :, None] - second[:, None, :]
-    return jnp.exp(-jnp.sum(jnp.square(difference), axis=-1) / (2 * _REACH**2))
+    return jnp.exp(-jnp.sum(jnp.square(difference), axis=-1) / (2 * REACH**2))

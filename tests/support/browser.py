@@ -99,7 +99,7 @@ class Shown:
 
 
 @contextlib.contextmanager
-def opened(play: Any, address: str, **options: Any) -> Iterator[Shown]:
+def opened(play: Any, address: str, query: str = "", **options: Any) -> Iterator[Shown]:
     """Opens the page in a new browser and waits until it has drawn its first face."""
     browser = play.chromium.launch(
         executable_path=str(CHROMIUM),
@@ -121,7 +121,7 @@ def opened(play: Any, address: str, **options: Any) -> Iterator[Shown]:
     shown.tab.on("console", lambda message: shown.problems.append(message.text) if message.type == "error" else None)
     shown.tab.on("pageerror", lambda error: shown.problems.append(str(error)))
     try:
-        shown.tab.goto(address)
+        shown.tab.goto(address + query)
         shown.status("face found")
         yield shown
     finally:

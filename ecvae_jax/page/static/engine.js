@@ -35,8 +35,8 @@ export class LocalEngine {
     });
   }
 
-  async load(compute) {
-    Object.assign(this, await this.ask("load", { compute }));
+  async load(compute, threads) {
+    Object.assign(this, await this.ask("load", { compute, threads }));
   }
 
   find(picture, mesh) {
@@ -51,8 +51,11 @@ export class LocalEngine {
     return (await this.ask("move", { z, landmarks, target })).z;
   }
 
-  async draw(face) {
-    return (await this.ask("draw", face)).drawn;
+  async draw({ image, photo, ...face }) {
+    // The worker keeps the last photo: it is sent once, not with every drag.
+    const fresh = photo && this.sent !== face.key;
+    if (photo) this.sent = face.key;
+    return (await this.ask("draw", { ...face, ownPixels: Boolean(photo), photo: fresh ? photo : null })).drawn;
   }
 
   async sample(landmarks, seed) {

@@ -44,7 +44,7 @@ async function start() {
     $("loadingBar").value = loaded / total;
     $("loadingText").textContent = loaded < total ? `Loading ${mega(loaded)} of ${mega(total)} MB` : "Preparing the networks";
   };
-  await local.load(index.compute);
+  await local.load(index.compute, Number(new URLSearchParams(location.search).get("threads")));
   if (index.compute) {
     about = { ...about, ...(await (await fetch("api/model")).json()) };
     engine = new ComputeEngine(about);
@@ -66,8 +66,10 @@ function makeSliders() {
     const text = document.createElement("span"), range = document.createElement("input"), shown = document.createElement("output");
     text.textContent = label;
     Object.assign(range, { type: "range", id: `slider-${name}`, min: low, max: high, step: unit ? 0.5 : 0.01, value: 0 });
+    range.classList.toggle("zero", low < 0);
+    range.style.setProperty("--zero", `calc(9px + (100% - 18px) * ${-low / (high - low)})`); // where the thumb is at 0
     range.addEventListener("pointerdown", remember);
-    range.addEventListener("keydown", remember);
+    range.addEventListener("keydown", (event) => event.key.startsWith("Arrow") && !event.repeat && remember());
     range.addEventListener("dblclick", () => setSlider(name, 0));
     range.addEventListener("input", (event) => {
       state.amounts[name] = Number(range.value);
@@ -101,7 +103,11 @@ function makeThumbs() {
 }
 
 function makePresets() {
-  for (const [k, center] of about.cluster_centers.entries()) {
+  // The most frontal first: in a turned head, the nose is away from the middle of the jaw's ends.
+  const { contour, nose_bridge: nose } = about.boundaries;
+  const turned = (face) => Math.abs(2 * face[nose.at(-1)][0] - face[contour[0]][0] - face[contour.at(-1)][0]);
+  const order = about.cluster_centers.map((face, k) => [k, face]).sort(([, one], [, other]) => turned(one) - turned(other));
+  for (const [k, center] of order) {
     const button = document.createElement("button");
     button.setAttribute("aria-label", `Cluster center ${k + 1}`);
     const lines = Object.values(about.boundaries).map((curve) => `<polyline points="${curve.map((i) => center[i].join(",")).join(" ")}"/>`);

@@ -7,7 +7,7 @@ import { layOver } from "./overlay.js";
 
 let about, index;
 const sessions = new Map();
-let kept = null; // {key, image}: the reconstruction of the photo whose own pixels are laid over
+let kept = null; // {key, photo, reconstruction} of the face whose own pixels are laid over
 
 const calls = { load, find, encode, move, draw, drawFloats, sample };
 let queue = Promise.resolve(); // onnxruntime runs one session at a time
@@ -24,8 +24,8 @@ self.onmessage = ({ data: { id, call, args } }) => {
   });
 };
 
-/** Fetches the runtime, the networks of the landmarks and, unless a server draws, the model. */
-async function load({ compute }) {
+/** Fetches the runtime, the networks of the landmarks and, unless a server draws, the model; threads = 0 chooses. */
+async function load({ compute, threads }) {
   [index, about] = await Promise.all(["page.json", "model.json"].map(json));
   const graphs = compute ? [] : ["encode", "move", "draw", "overlay", ...(about.functions.sample ? ["sample"] : [])];
   const weights = compute ? [] : Object.keys(about.files).filter((name) => name.endsWith(".bin"));
@@ -44,7 +44,9 @@ async function load({ compute }) {
       ]),
     ),
   );
-  const threads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
+  // Half the cores, as onnxruntime chooses: the page and other programs need the rest. On 2 busy cores, 2 threads are slower.
+  const most = Math.min(4, Math.ceil((navigator.hardwareConcurrency || 1) / 2));
+  threads = self.crossOriginIsolated ? threads || most : 1;
   Object.assign(ort.env.wasm, {
     numThreads: threads,
     wasmPaths: new URL("./vendor/", import.meta.url).href,
@@ -115,22 +117,23 @@ async function move({ z, landmarks, target }) {
   return { z: await output("move", { z: latent(z), landmarks: faceTensor(landmarks), target_landmarks: faceTensor(target) }) };
 }
 
-/** Returns z of `own` drawn under `landmarks`, RGB bytes; with a photo's crop, its own pixels at weight `detail`. */
+/** Returns z of `own` drawn under `landmarks`, RGB bytes; with `ownPixels`, those of the last photo at weight `detail`. */
 async function draw(face) {
   return { drawn: toBytes((await drawFloats(face)).drawn) };
 }
 
 /** Returns the same in floats from 0 to 1. */
-async function drawFloats({ z, own, landmarks, photo, key, detail }) {
+async function drawFloats({ z, own, landmarks, ownPixels, photo, key, detail }) {
+  if (photo) kept = { key, photo, reconstruction: null };
   const { z: moved } = await move({ z, landmarks: own, target: landmarks });
   const drawn = await output("draw", { z: latent(moved), landmarks: faceTensor(landmarks) });
-  if (!photo || !detail) return { drawn };
-  if (kept?.key !== key) kept = { key, image: await output("draw", { z: latent(z), landmarks: faceTensor(own) }) };
+  if (!ownPixels || !detail || kept?.key !== key) return { drawn };
+  kept.reconstruction ??= await output("draw", { z: latent(z), landmarks: faceTensor(own) });
   const { places, weight } = await sessions.get("overlay").run({
-    reconstruction: pictureTensor(kept.image), drawn: pictureTensor(drawn),
+    reconstruction: pictureTensor(kept.reconstruction), drawn: pictureTensor(drawn),
     landmarks: faceTensor(own), target_landmarks: faceTensor(landmarks), detail: tensor([detail], 1),
   });
-  return { drawn: layOver(photo, index.fine_size, drawn, weight.data, about.image_size, places.data, places.dims[1]) };
+  return { drawn: layOver(kept.photo, index.fine_size, drawn, weight.data, about.image_size, places.data, places.dims[1]) };
 }
 
 function toBytes(floats) {
