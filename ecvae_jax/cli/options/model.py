@@ -276,7 +276,9 @@ class FigureOptions:
 class ExportOptions:
     """Writes a model for other programs: a small checkpoint, StableHLO, ONNX or safetensors."""
 
-    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[CHECKPOINT] OUT")]
+    paths: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[CHECKPOINT] OUT", help_behavior_hint="")
+    ]
     """CHECKPOINT: working directory of a training, or one step's folder in its `checkpoints`; default: the bundled
     model. OUT: folder to write."""
     format: Literal["small", "stablehlo", "onnx", "safetensors"] = "small"
