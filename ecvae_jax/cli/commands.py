@@ -252,7 +252,7 @@ def page(options: PageOptions, words: Sequence[str]) -> int:
     check_page_replaceable(options.out, options.overwrite)
     model = load_model(options.checkpoint or "face128")
     size = write_page(model, options.out, options.half, options.overwrite)
-    say(f"{options.out}: {size / 1e6:.1f} MB; show it with `python -m http.server --directory {options.out}`")
+    say(f"{options.out}: {size / 1e6:.1f} MB; show it with `ecvae serve {options.out}`")
     return 0
 
 

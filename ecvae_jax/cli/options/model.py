@@ -63,7 +63,7 @@ class TransferOptions:
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     enlarge: int = 1
     """Integer factor by which the picture is enlarged."""
-    replay: Path | None = None
+    replay: OptionalPath = None
     """JSON saved by the page, whose picture is drawn again. With --source PHOTO, the crop is cut from that photo, which
     must be the page's."""
 
