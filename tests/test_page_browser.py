@@ -100,7 +100,8 @@ def test_landmarks_and_crop_are_those_of_the_package(shown: Shown, folder: Path,
         (face,) = detector.detect(photo)
         box = CropBox(**replay["crop"])
         found = np.array(replay["landmarks"]) * box.side + [box.x0, box.y0]
-        assert np.abs(found - face.landmarks).max() < 0.25  # pixels of 480
+        print(f"\nlandmarks: largest difference {np.abs(found - face.landmarks).max():.3f} of 480 px")
+        assert np.abs(found - face.landmarks).max() < 0.1
         np.testing.assert_allclose(box, crop_box(found.astype(np.float32), 1.7), atol=1e-2)
         for name, size in (("image", 128), ("fine", 384)):
             crop = np.asarray(Image.open(io.BytesIO(base64.b64decode(replay[name]))).convert("RGB")).astype(int)
@@ -179,8 +180,10 @@ def check_replay(shown: Shown, folder: Path) -> None:
     out = folder / "replayed.png"
     assert main(["transfer", "--replay", str(steps), "--out", str(out)]) == 0
     made, wanted = (np.asarray(Image.open(path).convert("RGB")).astype(int) for path in (out, picture))
+    off = np.abs(made - wanted)
+    print(f"\n{made.shape[0]} px: {(off > 0).mean():.2%} of the replay's values differ, by {off.max()} at most")
     assert made.std() > 10
-    assert np.abs(made - wanted).max() <= 1
+    assert off.max() <= 1
     np.testing.assert_array_equal(wanted, shown.pixels())
 
 
@@ -271,12 +274,17 @@ def test_numbers_in_the_browser_are_those_of_jax(shown: Shown) -> None:
     )
     z, drawn, moved = (np.asarray(array, np.float32) for array in made)
     floats, face, other = image[None].astype(np.float32) / 255, points[None], target[None]
-    (wanted,) = functions["encode"].call(floats, face)
-    np.testing.assert_allclose(z, np.asarray(wanted)[0], atol=PARITY)
-    (wanted,) = functions["draw"].call(z[None], face)
-    np.testing.assert_allclose(drawn, np.asarray(wanted).ravel(), atol=PARITY)
-    (wanted,) = functions["transfer"].call(floats, face, other)
-    np.testing.assert_allclose(moved, np.asarray(wanted).ravel(), atol=PARITY)
+    (moved_z,) = functions["move"].call(z[None], face, other)
+    for name, one, given in (
+        ("encode", z, (floats, face)),
+        ("draw", drawn, (z[None], face)),
+        ("draw", moved, (moved_z, other)),
+        ("transfer", moved, (floats, face, other)),
+    ):
+        (wanted,) = functions[name].call(*given)
+        difference = np.abs(one - np.asarray(wanted).ravel()).max()
+        print(f"\n{name}: largest difference {difference:.1e}")
+        assert difference < PARITY
 
 
 def float_model() -> Model:

@@ -451,14 +451,25 @@ def test_a_detector_that_is_not_installed(app: Guard, engine: Engine, monkeypatc
 
 
 def test_warming_up_compiles_what_requests_run(
-    app: Guard, engine: Engine, good: dict[str, Any], faces: Any, monkeypatch: pytest.MonkeyPatch
+    app: Guard, engine: Engine, good: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
+    jax.clear_caches()  # the tests before have compiled them
     engine.warm_up()
-    compiled: list[str] = []
-    monkeypatch.setattr("jax._src.compiler.compile_or_get_cached", lambda *a, **k: compiled.append("program"))
-    for name, fields in FIELDS.items():
-        assert post(app, f"/api/{name}", {field: good[field] for field in fields}).status == 200
-    whole = {n: good[n] for n in ("z", "landmarks", "own_landmarks", "image", "detail")}
-    assert post(app, "/api/draw", whole).status == 200
-    assert post(app, "/api/draw", whole | {"detail": 0.3}).status == 200
-    assert not compiled
+    whole = {name: good[name] for name in ("z", "landmarks", "own_landmarks", "image", "detail")}
+    requests = [(name, {field: good[field] for field in fields}) for name, fields in FIELDS.items()]
+    requests += [("draw", whole), ("draw", whole | {"detail": 0.0}), ("draw", whole | {"detail": 0.3})]
+    requests += [("transfer", requests[3][1] | {"detail": detail}) for detail in (0.0, 0.3)]
+
+    def compiled() -> list[str]:
+        return [record.getMessage() for record in caplog.records if "ompil" in record.getMessage()]
+
+    jax.config.update("jax_log_compiles", True)  # of all threads; jax.log_compiles() is of this one
+    try:
+        for name, body in requests:
+            assert post(app, f"/api/{name}", body).status == 200
+        assert not compiled()
+        jax.clear_caches()
+        assert post(app, "/api/draw", whole).status == 200
+        assert compiled(), "a compilation would have been seen"
+    finally:
+        jax.config.update("jax_log_compiles", False)

@@ -13,7 +13,6 @@ from typing import Any, Protocol, TypedDict, Unpack
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, PyTree, UInt8
 
 from ecvae_jax.config import AdaptConfig, Architecture
@@ -236,6 +235,8 @@ def _fit(
     architecture: Architecture, adaptation: AdaptConfig, params: PyTree, frozen: Frozen, image: Array, landmarks: Array
 ) -> tuple[PyTree, Float[Array, "1 d"]]:
     """Returns parameters with a fitted decoder, and a fitted z, for the reconstruction of one photo."""
+    import optax  # late: 0.4 s, and the default fits nothing
+
     true, condition = to_float(image), make_condition(architecture, params, frozen, landmarks)
     start = encode(architecture, params, true, condition).mean
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from scipy.sparse.linalg import svds
 
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import Faces, load_faces
@@ -39,6 +38,8 @@ def fit_density(model: Model, faces: Faces, rank: int = RANK) -> tuple[LowRankGa
         DataError: fewer than three faces, or fewer landmarks than the model needs.
         ValueError: rank < 1.
     """
+    from scipy.sparse.linalg import svds  # late: a seventh of the start of `ecvae transfer`, which fits nothing
+
     if rank < 1:
         raise ValueError(f"rank={rank}: must be at least 1")
     if len(faces) < 3:

@@ -63,7 +63,7 @@ class TransferOptions:
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     enlarge: int = 1
     """Integer factor by which the picture is enlarged."""
-    replay: Path | None = None
+    replay: OptionalPath = None
     """JSON saved by the page, whose picture is drawn again. With --source PHOTO, the crop is cut from that photo, which
     must be the page's."""
 
@@ -276,7 +276,9 @@ class FigureOptions:
 class ExportOptions:
     """Writes a model for other programs: a small checkpoint, StableHLO, ONNX or safetensors."""
 
-    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[CHECKPOINT] OUT")]
+    paths: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[CHECKPOINT] OUT", help_behavior_hint="")
+    ]
     """CHECKPOINT: working directory of a training, or one step's folder in its `checkpoints`; default: the bundled
     model. OUT: folder to write."""
     format: Literal["small", "stablehlo", "onnx", "safetensors"] = "small"

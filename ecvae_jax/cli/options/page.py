@@ -8,6 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from ecvae_jax.cli.options.kinds import OUT, OptionalPath
+
 
 @dataclass(frozen=True)
 class PageOptions:
@@ -16,9 +18,9 @@ class PageOptions:
     Photo, landmarks and model stay in the browser: after loading, the page makes no request. It needs the extra page.
     """
 
-    out: Annotated[Path, tyro.conf.Positional]
-    """Folder to write; show it with `ecvae serve OUT`."""
-    checkpoint: Path | None = None
+    out: Annotated[Path, tyro.conf.Positional, OUT]
+    """Folder to write; `ecvae serve OUT` shows it."""
+    checkpoint: OptionalPath = None
     """Working directory of a training, the folder of one step in it, or a bundled model. Default: face128, the model
     that a browser draws at once."""
     half: bool = True
