@@ -22,13 +22,13 @@ FREE = frozenset(
 
 CHANGEABLE = frozenset(
     {
-        *("data.records", "data.mirror", "data.pairs", "data.color_jitter", "model.dtype"),
+        *("data.records", "data.mirror", "data.pairs", "data.color_jitter", "model.dtype", "model.remat"),
         *("objective.likelihood", "objective.scale", "objective.ssim_weight", "objective.beta", "objective.beta_ramp"),
         *("objective.perceptual_weight", "objective.perceptual_taps", "objective.perceptual_resolution"),
         *("objective.perceptual_every", "objective.perceptual_features"),
         *("prior.fit_every", "prior.fit_decay", "prior.pooling", "prior.least_floor"),
         *("optim.learning_rate", "optim.schedule", "optim.warmup_steps", "optim.clip_norm", "optim.ema_decay"),
-        *("train.steps", "train.batch_size"),
+        *("train.steps", "train.batch_size", "train.steps_per_call"),
     }
 )
 """Settings that may differ if the user allows it. All others are fixed by the stored arrays: their shapes, the clusters

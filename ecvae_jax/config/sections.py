@@ -150,6 +150,8 @@ class ModelConfig:
     posterior itself, which starts far outside a narrow prior."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type of the convolutions. Parameters, KL and statistics stay float32."""
+    remat: bool = False
+    """Compute each residual block again for the gradient instead of keeping its maps: less memory, more time."""
 
     def __post_init__(self) -> None:
         check_types(self, "model")
@@ -263,6 +265,9 @@ class TrainConfig:
     a bundled model (face128, face256). Empty: random parameters. Read once, at step 0."""
     parallel: Literal["shard_map", "pmap"] = "shard_map"
     """Transformation that maps the per-device step over devices."""
+    steps_per_call: int = 1
+    """Most steps that one call of a compiled program runs. More than 1 spares an accelerator the host's work between
+    steps; on CPUs it is slower. Rounding then differs from that of 1, but not with how steps are grouped."""
     log_every: int = 50
     """Steps between lines of the log."""
     images_every: int = 500
@@ -283,6 +288,7 @@ class TrainConfig:
         check_types(self, "train")
         every = "log_every images_every checkpoint_every keep_checkpoints max_skipped"
         check_range("train", self, f"steps {every}", 1, _MOST_STEPS)
+        check_range("train", self, "steps_per_call", 1, 1000)
         check_range("train", self, "batch_size", 1, 65536)
         check_range("train", self, "seed", 0, 2**32 - 1)
         check_range("train", self, "hang_after", 0, 604_800)

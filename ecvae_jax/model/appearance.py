@@ -40,7 +40,7 @@ class AppearanceEncoder(nn.Module):
             if level:
                 maps = Down(width, dtype=dtype)(maps)
             for _ in range(config.blocks):
-                maps = Residual(width, dtype=dtype)(maps)
+                maps = Residual(width, dtype=dtype, remat=config.remat)(maps)
             levels.append(maps)
         if config.z_grid == 1:
             code = einops.rearrange(levels[-1], "b h w c -> b (h w c)")
@@ -49,7 +49,9 @@ class AppearanceEncoder(nn.Module):
             maps = levels.pop()
             while maps.shape[1] < config.z_grid:
                 finer = levels.pop()
-                maps = Residual(finer.shape[-1], dtype=dtype)(jnp.concatenate([double(maps), finer], axis=-1))
+                maps = Residual(finer.shape[-1], dtype=dtype, remat=config.remat)(
+                    jnp.concatenate([double(maps), finer], axis=-1)
+                )
             code = maps
         code = code.astype(jnp.float32)
         channels = config.z_dim // config.z_grid**2

@@ -81,25 +81,32 @@ class Residual(nn.Module):
 
     features: int
     dtype: DTypeLike = jnp.float32
+    remat: bool = False
+    """Whether the gradient computes the block again instead of keeping its maps."""
 
     @nn.compact
     def __call__(
         self, maps: Float[Array, "b h w c"], code: Float[Array, "b e"] | None = None
     ) -> Float[Array, "b h w f"]:
         """Returns (maps + branch) / √2, with `features` channels."""
-        branch = Conv(self.features, dtype=self.dtype)(self.activate(maps))
-        if code is not None:
-            added = apply_layer(nn.Dense(self.features, dtype=self.dtype, kernel_init=orthonormal), code)
-            branch += added[:, None, None, :]
-        branch = Conv(self.features, dtype=self.dtype)(self.activate(branch))
-        if maps.shape[-1] != self.features:
-            maps = Conv(self.features, kernel=1, dtype=self.dtype)(maps)
-        # The sum of two independent unit-variance branches has unit variance only when divided by √2.
-        return (maps + branch) * jnp.asarray(0.5**0.5, maps.dtype)
+        # Not nn.remat(Residual), which names its parameters in another way.
+        return (nn.remat(_residual) if self.remat else _residual)(self, maps, code)
 
-    def activate(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        """Returns SiLU of the maps, normalized within groups of channels; statistics in float32."""
-        return GroupNorm(num_groups=maps.shape[-1] // GROUP_CHANNELS, dtype=self.dtype)(maps)
+
+def _residual(block: Residual, maps: Float[Array, "b h w c"], code: Float[Array, "b e"] | None) -> Array:
+    def convolved(maps: Array) -> Array:
+        activated = GroupNorm(num_groups=maps.shape[-1] // GROUP_CHANNELS, dtype=block.dtype)(maps)
+        return Conv(block.features, dtype=block.dtype)(activated)
+
+    branch = convolved(maps)
+    if code is not None:
+        added = apply_layer(nn.Dense(block.features, dtype=block.dtype, kernel_init=orthonormal), code)
+        branch += added[:, None, None, :]
+    branch = convolved(branch)
+    if maps.shape[-1] != block.features:
+        maps = Conv(block.features, kernel=1, dtype=block.dtype)(maps)
+    # The sum of two independent unit-variance branches has unit variance only when divided by √2.
+    return (maps + branch) * jnp.asarray(0.5**0.5, maps.dtype)
 
 
 class Down(nn.Module):

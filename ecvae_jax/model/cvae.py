@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import flax.linen as nn
@@ -93,7 +94,8 @@ def decode(
 @partial(jax.jit, static_argnums=1)  # traced once a process: the shapes of every checkpoint that is read need it
 def init_params(key: Array, architecture: Architecture) -> PyTree:
     """Returns new random parameters: orthonormal kernels, zero biases. `lsuv.init_unit_variance` rescales them."""
-    model = architecture.model
+    # A rematerialized block would hide its kernels from `drawn_together`.
+    model = dataclasses.replace(architecture.model, remat=False)
     landmarks = jax.ShapeDtypeStruct((1, architecture.points, 2), jnp.float32)
     image = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32)
     frozen = abstract_frozen(architecture)

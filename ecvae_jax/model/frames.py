@@ -174,7 +174,7 @@ class FaceTexture(nn.Module):
                 continue
             maps = Conv(width, kernel=1, dtype=dtype)(maps if side == config.z_grid else double(maps))
             for _ in range(config.blocks):
-                maps = Residual(width, dtype=dtype)(maps, code)
+                maps = Residual(width, dtype=dtype, remat=config.remat)(maps, code)
             levels[side] = maps
         pixels = Conv(3 * config.patch**2, kernel=3, dtype=dtype, name="texture")(jax.nn.silu(maps))
         return levels, unfold(pixels, config.patch).astype(jnp.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -56,8 +57,10 @@ def _rescaled(
         scales["/".join(layer.path)] = scale
         return (output - bias) * scale.astype(output.dtype) + bias
 
+    # The observer keeps values of the trace, which a rematerialized block would hide.
+    model = dataclasses.replace(architecture.model, remat=False)
     with observing(rescale):
-        CVAE(architecture.model).apply({"params": params}, *inputs)
+        CVAE(model).apply({"params": params}, *inputs)
     flat: dict[str, Any] = dict(flax.traverse_util.flatten_dict(params, sep="/"))
     for path, scale in scales.items():
         flat[f"{path}/kernel"] = flat[f"{path}/kernel"] * scale

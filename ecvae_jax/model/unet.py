@@ -39,7 +39,7 @@ class StructureUNet(nn.Module):
             if level:
                 maps = Down(width, dtype=dtype)(maps)
             for _ in range(config.blocks):
-                maps = Residual(width, dtype=dtype)(maps)
+                maps = Residual(width, dtype=dtype, remat=config.remat)(maps)
             skips.append(maps)
 
         dense = nn.Dense(config.widths[-1], dtype=dtype, kernel_init=orthonormal, name="code")
@@ -55,7 +55,7 @@ class StructureUNet(nn.Module):
                 maps = jnp.concatenate([double(maps), skip], axis=-1)
             maps = decoder.join(maps, width)
             for _ in range(config.blocks):
-                maps = Residual(width, dtype=dtype)(maps, code)
+                maps = Residual(width, dtype=dtype, remat=config.remat)(maps, code)
         maps = jax.nn.silu(maps)
         pixels = Conv(3 * config.patch**2, kernel=3, dtype=dtype, name="image")(maps)
         drawn = jnp.tanh(unfold(pixels, config.patch).astype(jnp.float32))

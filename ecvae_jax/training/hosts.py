@@ -159,10 +159,10 @@ class StopRequest:
         self.signal: signal.Signals | None = None
         """The signal that this process caught, or None."""
 
-    def reached(self, step: int) -> bool:
-        """Returns whether to stop after `step`; every host must call it at every step."""
+    def reached(self, call: int) -> bool:
+        """Returns whether to stop after the call of that number; every host must ask at every one, without a gap."""
         if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
+            return multihost_utils.reached_preemption_sync_point(call)
         return self.signal is not None
 
     def _request(self, number: int, frame: FrameType | None) -> None:

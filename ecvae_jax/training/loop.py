@@ -21,6 +21,7 @@ from ecvae_jax.config import Config, DataConfig, Span
 from ecvae_jax.data.batches import Faces, load_faces, training_batches
 from ecvae_jax.images import save_png
 from ecvae_jax.model.conditioning import Frozen, mean_effective_clusters
+from ecvae_jax.training.calls import CallSteps, by_step, calls, feed, has_perceptual
 from ecvae_jax.training.device_faces import device_images
 from ecvae_jax.training.facts import host_facts, record_facts
 from ecvae_jax.training.hosts import StopRequest, is_first_host
@@ -31,6 +32,7 @@ from ecvae_jax.training.parallel import (
     HostBatch,
     check_batch_size,
     map_step,
+    map_steps,
     on_one_device,
     over_hosts,
     replicate,
@@ -38,7 +40,7 @@ from ecvae_jax.training.parallel import (
 )
 from ecvae_jax.training.preview import device_views, draw_views, first_examples, save_bad_batch
 from ecvae_jax.training.state import TrainState, abstract_state, count_params, init_state, stored_part
-from ecvae_jax.training.step import Metrics, make_train_step, read_by_step
+from ecvae_jax.training.step import Metrics, make_train_step
 from ecvae_jax.training.warm_start import warm_state
 from ecvae_jax.training.workdir import lock_workdir
 
@@ -146,16 +148,18 @@ def _run(
     start = int(state.step)
     images = run_on_every_host(lambda: device_images(config, faces))
     train_step, every = make_train_step(config).with_images(images), config.objective.perceptual_every
-    step_over_devices = map_step(train_step, config.train.parallel)
     # Two programs: XLA runs convolutions inside lax.cond 3 times slower on a CPU (benchmarks/perceptual.py).
-    between = step_over_devices if every == 1 else map_step(train_step.without_perceptual(), config.train.parallel)
+    several = config.train.steps_per_call > 1
+    mapping = map_steps if several else map_step
+    with_perceptual = mapping(train_step, config.train.parallel)
+    between = with_perceptual if every == 1 else mapping(train_step.without_perceptual(), config.train.parallel)
     size, host, hosts = config.model.image_size, jax.process_index(), jax.process_count()
 
     def batches_from(data: DataConfig, step: int) -> Iterator[HostBatch]:
         settings = config.train
         return training_batches(faces, data, size, settings.batch_size, settings.seed, step, host, hosts)
 
-    batches = batches_from(config.data, start)
+    fed = feed(config, batches_from(config.data, start), calls(config, start, profile))
     first_host = is_first_host()
     stop = StopRequest()
     with (
@@ -169,30 +173,33 @@ def _run(
             picture = draw_views(config, on_one_device(state.frozen), examples, None)
             save_png(picture, workdir / "first_batch.png")
             report.image(0, "first_batch", picture)
-        recent: list[Metrics] = []
+        recent: list[tuple[CallSteps, Metrics]] = []
         means: Mapping[str, float] = {}
-        for step in range(start + 1, config.train.steps + 1):
-            with monitor.step(step):
-                mapped = between if (step - 1) % every else step_over_devices
-                state, metrics = mapped(state, read_by_step(config, next(batches)))
-            if step == start + 1:
+        for number, (call, batch) in enumerate(fed, start + 1):
+            step = call.last
+            with monitor.step(call.first):
+                mapped = with_perceptual if has_perceptual(step, every) else between
+                state, metrics = mapped(state, batch, *([len(call)] if several else []))
+            if call.first == start + 1:
                 # Not before: nothing is lost by then, and the first step compiles longer than a preempted machine runs.
                 if jax.process_count() > 1:
                     jax.block_until_ready(metrics)  # the other hosts compile too
                 signals.enter_context(stop.catching())
             monitor.dispatched(step, metrics)
             if on_step is not None:
-                on_step(step, metrics)
-            recent.append(metrics)
-            # Read once: a later signal stops after the next step, once the loss of that step is checked.
-            stopping = stop.reached(step)
+                for each, values in enumerate(by_step([(call, metrics)]), call.first):
+                    on_step(each, values)
+            recent.append((call, metrics))
+            # Read once: a later signal stops after the next call, once the loss of its steps is checked. Calls are
+            # counted, not steps: hosts agree on the number of one, and a call must have it.
+            stopping = stop.reached(number)
             last = step == config.train.steps
             due = checkpoints.is_due(step) or last or stopping
             logged = step % config.train.log_every == 0 or last
             if logged or due:
                 checkpoints.check_place()
                 # Before saving: the checkpoints of a diverged training must not replace a good one.
-                failed = averages.add(jax.device_get(recent), step, config.train.max_skipped)
+                failed = averages.add(by_step(jax.device_get(recent)), step, config.train.max_skipped)
                 if failed is not None:
                     uncached = dataclasses.replace(config.data, cache="off")  # one batch, with pixels
                     batch = next(batches_from(uncached, failed.step - 1))

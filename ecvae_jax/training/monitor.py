@@ -40,6 +40,7 @@ class StepMonitor:
         self._watchdog = Watchdog(config, workdir, start_step)
         self._compiled = CompileLog()
         self._first, self._say = start_step + 1, say
+        self._compiles = True
 
     def __enter__(self) -> StepMonitor:
         with ExitStack() as stack:
@@ -54,17 +55,18 @@ class StepMonitor:
 
     @contextmanager
     def step(self, number: int) -> Iterator[None]:
-        """Runs its block, which dispatches step `number` to the devices."""
+        """Runs its block, which dispatches step `number`, or the steps of a call from `number` on."""
         if number == self._first:
             self._compiled.mark()
         with self._tracer.step(number):
             yield
 
     def dispatched(self, number: int, metrics: Metrics) -> None:
-        """Records the pending metrics of step `number`; blocks only at the end of a trace."""
+        """Records the pending metrics of step `number`, the last of its call; blocks only at the end of a trace."""
         self._watchdog.dispatched(number, metrics["loss"])
         self._tracer.dispatched(number, metrics)
-        if number == self._first:
+        if self._compiles:
+            self._compiles = False
             self._say(f"training step: {self._compiled.since_mark()}")
 
     def readings(self) -> dict[str, float]:

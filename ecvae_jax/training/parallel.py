@@ -6,7 +6,7 @@ Both compile to the same program. JAX's notes recommend shard_map for new code; 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import jax
@@ -17,7 +17,7 @@ from jaxtyping import PyTree
 
 from ecvae_jax.agreement import DisagreementError
 from ecvae_jax.training.state import TrainState
-from ecvae_jax.training.step import AXIS, Metrics, StepFunction, TrainStep, step_function
+from ecvae_jax.training.step import AXIS, Metrics, StepFunction, TrainStep, step_function, steps_function
 
 HostBatch = Mapping[str, np.ndarray]
 """A host's share of a batch of `data.batches`."""
@@ -90,14 +90,52 @@ def map_step(step: TrainStep, kind: Literal["shard_map", "pmap"]) -> MappedStep:
     return _shard_mapped(step) if kind == "shard_map" else _pmapped(step)
 
 
+def map_steps(step: TrainStep, kind: Literal["shard_map", "pmap"]) -> Any:
+    """Returns several steps as one call `(state, placed batches, count) -> (state, metrics)`.
+
+    See `training.step.steps_function`. `place_batch` places the batches.
+    """
+    function = steps_function(step.program)
+    if kind == "shard_map":
+        mesh = make_mesh()
+        mapped, hyper = _shard_steps(function, mesh), jax.device_put(step.hyper, NamedSharding(mesh, PartitionSpec()))
+    else:
+        mapped, hyper = _pmap_steps(function), step.hyper._replace(perceptual=replicate(step.hyper.perceptual))
+    return lambda state, batches, count: mapped(state, batches, np.int32(count), hyper)
+
+
+def place_batch(batch: HostBatch, kind: Literal["shard_map", "pmap"], steps: bool = False) -> Mapping[str, Any]:
+    """Returns a host's share of a batch on the devices, as the step shards it; `pmap` moves it itself.
+
+    Args:
+        steps: the arrays have a leading axis of steps.
+    """
+    if kind == "shard_map":
+        spread = NamedSharding(make_mesh(), PartitionSpec(None, AXIS) if steps else PartitionSpec(AXIS))
+        return {name: jax.make_array_from_process_local_data(spread, value) for name, value in batch.items()}
+    local = jax.local_device_count()
+    if steps:
+        return {name: value.reshape(len(value), local, -1, *value.shape[2:]) for name, value in batch.items()}
+    return {name: value.reshape(local, -1, *value.shape[1:]) for name, value in batch.items()}
+
+
 @functools.cache
 def shard_step(step: StepFunction, mesh: jax.sharding.Mesh) -> Any:
     """Returns the step as one jitted call `(state, batch, hyper)` over the mesh's devices; the state is donated."""
+    return _sharded(step, mesh, (PartitionSpec(), PartitionSpec(AXIS), PartitionSpec()))
+
+
+@functools.cache
+def _shard_steps(steps: Callable[..., Any], mesh: jax.sharding.Mesh) -> Any:
+    return _sharded(steps, mesh, (PartitionSpec(), PartitionSpec(None, AXIS), PartitionSpec(), PartitionSpec()))
+
+
+def _sharded(function: Callable[..., Any], mesh: jax.sharding.Mesh, inputs: tuple[PartitionSpec, ...]) -> Any:
     options = _ONE_ALL_REDUCE if mesh.devices.flat[0].platform == "tpu" else None
     mapped = jax.shard_map(
-        step,
+        function,
         mesh=mesh,
-        in_specs=(PartitionSpec(), PartitionSpec(AXIS), PartitionSpec()),
+        in_specs=inputs,
         out_specs=(PartitionSpec(), PartitionSpec()),
         # The step averages its outputs, so they are replicated; the checker cannot infer that through optax's update.
         check_vma=False,
@@ -107,14 +145,19 @@ def shard_step(step: StepFunction, mesh: jax.sharding.Mesh) -> Any:
 
 def _shard_mapped(step: TrainStep) -> MappedStep:
     mesh = make_mesh()
-    spread, mapped = NamedSharding(mesh, PartitionSpec(AXIS)), shard_step(step_function(step.program), mesh)
+    mapped = shard_step(step_function(step.program), mesh)
     hyper = jax.device_put(step.hyper, NamedSharding(mesh, PartitionSpec()))
 
     def call(state: TrainState, batch: HostBatch) -> tuple[TrainState, Metrics]:
-        arrays = {name: jax.make_array_from_process_local_data(spread, value) for name, value in batch.items()}
-        return mapped(state, arrays, hyper)
+        return mapped(state, batch if _is_placed(batch) else place_batch(batch, "shard_map"), hyper)
 
     return call
+
+
+@functools.cache
+def _pmap_steps(steps: Callable[..., Any]) -> Any:
+    axes: Any = (None, 1, None, None)
+    return jax.pmap(steps, axis_name=AXIS, in_axes=axes, out_axes=None, donate_argnums=0)
 
 
 @functools.cache
@@ -125,12 +168,14 @@ def _pmap_step(step: StepFunction) -> Any:
 
 def _pmapped(step: TrainStep) -> MappedStep:
     mapped = _pmap_step(step_function(step.program))
-    local = jax.local_device_count()
     # Else each call copies up to 59 MB. Images are on all devices already.
     hyper = step.hyper._replace(perceptual=replicate(step.hyper.perceptual))
 
     def call(state: TrainState, batch: HostBatch) -> tuple[TrainState, Metrics]:
-        shards = {name: value.reshape(local, -1, *value.shape[1:]) for name, value in batch.items()}
-        return mapped(state, shards, hyper)
+        return mapped(state, place_batch(batch, "pmap"), hyper)
 
     return call
+
+
+def _is_placed(batch: Mapping[str, Any]) -> bool:
+    return all(isinstance(value, jax.Array) for value in batch.values())

@@ -195,6 +195,34 @@ def step_function(program: StepProgram) -> StepFunction:
     return train_step
 
 
+@functools.cache
+def steps_function(program: StepProgram) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Returns `(state, batches, count, hyper) -> (state, metrics)` for one device: the first `count` steps in one call.
+
+    `batches` and the metrics have a leading axis of steps, longer than `count` if need be. The loop's body is one
+    program for every `count`: the bits of the result do not depend on how steps are grouped into calls.
+    """
+    step = step_function(program)
+
+    def train_steps(
+        state: TrainState, batches: Batch, count: Array, hyper: Hyperparameters
+    ) -> tuple[TrainState, Metrics]:
+        def at(number: Array | int) -> Batch:
+            return {name: array[number] for name, array in batches.items()}
+
+        length = len(next(iter(batches.values())))
+        shapes = jax.eval_shape(lambda state: step(state, at(0), hyper)[1], state)
+        found = {name: jnp.zeros((length, *each.shape), each.dtype) for name, each in shapes.items()}
+
+        def body(number: Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+            state, metrics = step(carry[0], at(number), hyper)
+            return state, {name: carry[1][name].at[number].set(value) for name, value in metrics.items()}
+
+        return jax.lax.fori_loop(0, count, body, (state, found))
+
+    return train_steps
+
+
 def _advance_schedule(opt_state: optax.OptState) -> optax.OptState:
     """Returns the optimizer state with only the counter of its schedule advanced."""
 
