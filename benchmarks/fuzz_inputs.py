@@ -17,7 +17,7 @@ from fuzz_damage import NAMES, VALUES, any_file, damage, edit_json, replace
 import ecvae_jax
 from ecvae_jax.config import Config
 
-CHECKPOINT = Path(ecvae_jax.__file__).parent / "pretrained" / "face128" / "18000"
+CHECKPOINT = Path(ecvae_jax.__file__).parent / "pretrained" / "face128" / "1000"
 
 
 @dataclass

@@ -181,7 +181,7 @@ def test_both_kinds_of_samples_are_evaluated(model: Model, fitted: LowRankGaussi
     assert titles[-2:] == ["samples", "samples from posterior"]
 
 
-def test_the_bundled_density_draws_faces_but_its_prior_does_not() -> None:
+def test_the_bundled_prior_draws_faces_and_so_does_its_density() -> None:
     pytest.importorskip("dlib")
     from ecvae_jax.data.detect import load_detector
 
@@ -194,4 +194,4 @@ def test_the_bundled_density_draws_faces_but_its_prior_does_not() -> None:
     for name, density in (("prior", None), ("posterior", model.density)):
         drawn = sample(model, jax.random.key(0), landmarks, 4, density)[0]
         found[name] = sum(bool(detector.detect(np.repeat(np.repeat(image, 2, axis=0), 2, axis=1))) for image in drawn)
-    assert found["prior"] <= 1 < 3 <= found["posterior"]
+    assert min(found.values()) >= 3

@@ -106,7 +106,8 @@ def draw_latent(model: Model, faces: Faces, note: str) -> Any:
         for edge in inset.spines.values():
             edge.set(color=_COLORS[number % len(_COLORS)], linewidth=3)
     trained = left if model.config.prior.kind == "mixture" else right
-    trained.set_title(trained.get_title() + "\n(this model's prior)", fontsize=11)
+    whose = "this model's prior" + (" before its fit" if model.config.prior.kind == "covariance" else "")
+    trained.set_title(f"{trained.get_title()}\n({whose})", fontsize=11)
     figure.colorbar(dots, ax=right, shrink=0.7, label="dots: posterior means of faces, by yaw in degrees")
     edge = float(space.component_stddev.max())
     extent = np.concatenate([space.components - edge, space.components + edge, space.posteriors])
