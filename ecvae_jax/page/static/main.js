@@ -46,6 +46,7 @@ async function start() {
   };
   await local.load(index.compute, Number(new URLSearchParams(location.search).get("threads")));
   if (index.compute) {
+    $("privacy").textContent = "The crop of your face is sent to the server of this page, which keeps nothing.";
     about = { ...about, ...(await (await fetch("api/model")).json()) };
     engine = new ComputeEngine(about);
   }
@@ -411,7 +412,7 @@ async function openCamera() {
   await $("video").play();
   $("cameraBar").hidden = false;
   $("shoot").focus();
-  say("The picture stays on this device.");
+  say(engine === local ? "The picture stays on this device." : "The crop of the face goes to the server of this page.");
 }
 
 function closeCamera() {
