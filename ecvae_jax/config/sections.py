@@ -267,7 +267,8 @@ class TrainConfig:
     """Transformation that maps the per-device step over devices."""
     steps_per_call: int = 1
     """Most steps that one call of a compiled program runs. More than 1 spares an accelerator the host's work between
-    steps; on CPUs it is slower. Rounding then differs from that of 1, but not with how steps are grouped."""
+    steps; on CPUs it is over ten times slower. Rounding then differs from that of 1, but not
+    with how steps are grouped."""
     log_every: int = 50
     """Steps between lines of the log."""
     images_every: int = 500
