@@ -15,7 +15,9 @@ from ecvae_jax.data.batches import load_faces
 from ecvae_jax.images import to_float
 from ecvae_jax.model.model import Model
 from ecvae_jax.synthesis import batches as synthesis
-from ecvae_jax.synthesis.adapt import Drawing, lay_photo_over, transfer_adapted
+from ecvae_jax.synthesis.adapt import lay_photo_over, transfer_adapted
+from ecvae_jax.synthesis.cross import transfer_cross
+from ecvae_jax.synthesis.transfer import Drawing
 from ecvae_jax.training.state import init_state
 from ecvae_jax.training.step import to_views
 
@@ -106,7 +108,7 @@ def test_other_sizes_raise(model: Model, faces) -> None:
 
 def test_transfer_has_the_defaults_of_the_command() -> None:
     """`transfer` and `interpolate` have no own ones: `Drawing` names all that they pass on."""
-    defaults = {name: each.default for name, each in inspect.signature(transfer_adapted).parameters.items()}
+    defaults = {name: each.default for name, each in inspect.signature(transfer_cross).parameters.items()}
     command = {each.name: each for each in dataclasses.fields(TransferOptions)}
     assert Drawing.__annotations__.keys() == {"transport", "adaptation"}
     assert defaults["transport"] is command["transport"].default

@@ -21,7 +21,7 @@ def test_other_seeds_lengths_rates_and_intervals_compile_nothing(
     landmarks = load_faces(tiny_config.data.records, "train").landmarks
     first = to_views({name: jnp.asarray(value) for name, value in tiny_batch.items()})
     state = jax.device_get(init_state(tiny_config, landmarks, first))
-    metrics = []
+    metrics, compiled = [], []
     for settings in (
         {},
         {"train.seed": 7},
@@ -32,7 +32,9 @@ def test_other_seeds_lengths_rates_and_intervals_compile_nothing(
         step = make_train_step(with_settings(tiny_config, settings))
         assert step.program == StepProgram.of(tiny_config)
         metrics.append(parallel.map_step(step, "shard_map")(parallel.replicate(state), tiny_batch)[1])
-    assert parallel.shard_step(step_function(StepProgram.of(tiny_config)), parallel.make_mesh())._cache_size() == 1
+        compiled.append(parallel.shard_step(step_function(step.program), parallel.make_mesh())._cache_size())
+    # Other tests of this process may have compiled this step for other batches: their number does not matter here.
+    assert compiled == compiled[:1] * 5, "only the first of the five compiles"
     losses = [float(each["loss"]) for each in metrics]
     assert losses[1] != losses[0], "the seed is an argument"
     assert losses[4] == losses[0]

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from ecvae_jax.config import AdaptConfig
 from ecvae_jax.data.faces import Faces
 from ecvae_jax.figures.choose import Face, choose_expressions, choose_sources, choose_yaws, format_yaw, tagged_faces
 from ecvae_jax.images import enlarge, sketch_image, tile
 from ecvae_jax.model.model import Model, condition_of
-from ecvae_jax.synthesis.batches import transfer_grid
+from ecvae_jax.synthesis.cross import transfer_cross
 
 SOURCES, EXPRESSIONS = 4, 7
 YAWS = (-40.0, -27.0, -13.0, 0.0, 13.0, 27.0, 40.0)
@@ -104,7 +105,7 @@ def _draw(
     size, landmarks = model.config.model.image_size, faces.landmarks_as(model.config.data.points)
     from_, to = ([face.index for face in chosen] for chosen in (sources, targets))
     pictures, target_pictures = faces.images(from_, size), faces.images(to, size)
-    drawn = transfer_grid(model, pictures, landmarks[from_], landmarks[to])
+    drawn = transfer_cross(model, pictures, landmarks[from_], landmarks[to], adaptation=AdaptConfig(detail=0.0))
     sketch = condition_of(model, landmarks[to]).sketch
     rows = [[None, *target_pictures], [None, *sketch_image(np.asarray(sketch))]]
     rows += [[picture, *row] for picture, row in zip(pictures, drawn, strict=True)]

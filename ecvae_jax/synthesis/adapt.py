@@ -8,7 +8,7 @@ agrees with the model's image, its own pixels replace the model's.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Protocol, TypedDict, Unpack
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,66 +37,6 @@ _NEIGHBORHOOD = 0.17
 _TOLERANCE = 0.06
 """Mean absolute difference (images in [-1, 1]) that lowers the weight of a photo's pixels to 1/e. Neighborhood and
 tolerance were chosen on views of 12 people outside the bundled model's training set."""
-
-
-class FaceArrays(Protocol):
-    """n faces as arrays, such as `Portraits`: images at the model's resolution, landmarks in its scheme."""
-
-    @property
-    def images(self) -> Images: ...  # noqa: D102
-    @property
-    def landmarks(self) -> Landmarks: ...  # noqa: D102
-
-
-class Drawing(TypedDict, total=False):
-    """How `transfer` and `interpolate` draw; `transfer_adapted` has the defaults, those of the command line."""
-
-    transport: bool
-    """Move z from the prior of the source's structure to that of the target's."""
-    adaptation: AdaptConfig
-    """To each source; `AdaptConfig(detail=0)` uses the model alone."""
-
-
-def transfer(model: Model, sources: FaceArrays, targets: FaceArrays, **drawing: Unpack[Drawing]) -> Images:
-    """Returns the source appearances under the target structures, as `ecvae transfer` draws them: n h w 3.
-
-    Args:
-        sources: n faces, or one for all targets.
-        targets: n faces, or one for all sources.
-        drawing: `transport=True`, `adaptation=AdaptConfig()`; see `Drawing`.
-
-    Raises:
-        ValueError: the numbers of sources and targets differ and neither is 1, or the model has another size or scheme.
-    """
-    n, m = len(sources.landmarks), len(targets.landmarks)
-    if n != m and 1 not in (n, m):
-        raise ValueError(f"{n} sources and {m} targets: give equal numbers, or one of either")
-    count = max(n, m) if min(n, m) else 0
-    arrays = sources.images, sources.landmarks, targets.landmarks
-    images, landmarks, target_landmarks = (np.broadcast_to(array, (count, *array.shape[1:])) for array in arrays)
-    return transfer_adapted(model, images, landmarks, target_landmarks, **drawing)
-
-
-def interpolate(
-    model: Model, sources: FaceArrays, targets: FaceArrays, steps: int, **drawing: Unpack[Drawing]
-) -> UInt8[np.ndarray, "n steps h w 3"]:
-    """Returns each source appearance on the straight path from its own landmarks to its target's.
-
-    Args:
-        targets: as many faces as sources.
-        steps: images per path, ends included; at least 2.
-        drawing: see `transfer`.
-
-    Raises:
-        ValueError: fewer than 2 steps, or as for `transfer`.
-    """
-    if steps < 2:
-        raise ValueError(f"steps={steps}: must be at least 2, the two ends of the path")
-    along = np.linspace(0.0, 1.0, steps, dtype=np.float32)[None, :, None, None]
-    paths = (1 - along) * sources.landmarks[:, None] + along * targets.landmarks[:, None]
-    images, landmarks = (np.repeat(array, steps, axis=0) for array in (sources.images, sources.landmarks))
-    drawn = transfer_adapted(model, images, landmarks, paths.reshape(landmarks.shape), **drawing)
-    return drawn.reshape(len(paths), steps, *drawn.shape[1:])
 
 
 def transfer_adapted(

@@ -72,23 +72,6 @@ def transfer_plain(
     return decode(model, z, target_landmarks)
 
 
-def transfer_grid(
-    model: Model,
-    images: Images,
-    landmarks: Landmarks,
-    target_landmarks: Float[np.ndarray, "m p 2"],
-    transport: bool = True,
-) -> UInt8[np.ndarray, "n m h w 3"]:
-    """Returns each of n source appearances under each of m target structures."""
-    n, m = len(images), len(target_landmarks)
-    z = np.repeat(np.asarray(encode(model, images, landmarks).mean), m, axis=0)
-    targets = np.tile(target_landmarks, (n, 1, 1))
-    if transport:
-        z = move(model, z, np.repeat(landmarks, m, axis=0), targets)
-    drawn = decode(model, z, targets)
-    return drawn.reshape(n, m, *drawn.shape[1:])
-
-
 def sample(
     model: Model,
     key: Array,

@@ -15,10 +15,10 @@ from ecvae_jax.model.conditioning import Frozen, make_condition
 from ecvae_jax.model.cvae import decode, encode
 from ecvae_jax.model.model import Model
 from ecvae_jax.synthesis.adapt import lay_photo_over, transfer_adapted
-from ecvae_jax.synthesis.batches import Images, Landmarks, check_faces, in_batches
+from ecvae_jax.synthesis.batches import BATCH, Images, Landmarks, check_faces, in_batches
 
-_ROWS, _COLUMNS = 8, 4
-"""Sources and targets of one compiled call. A target's structure is encoded once for all sources of the call."""
+_ROWS = 8
+"""Most sources of one compiled call. A target's structure is encoded once for all sources of the call."""
 
 
 def transfer_cross(
@@ -52,11 +52,13 @@ def transfer_cross(
     constants = model.architecture, model.params, model.frozen
     sources = in_batches(partial(_read, share is not None, *constants), images, landmarks)
     drawn = np.empty((n, m, *images.shape[1:]), np.uint8)
-    for top in range(0, n, _ROWS):
-        rows = slice(top, top + _ROWS)
+    height = min(_ROWS, _filled(n))
+    width = BATCH // height
+    for top in range(0, n, height):
+        rows = slice(top, top + height)
         faces = _padded((*sources, images, landmarks), rows)
-        for left in range(0, m, _COLUMNS):
-            columns = slice(left, left + _COLUMNS)
+        for left in range(0, m, width):
+            columns = slice(left, left + width)
             (targets,) = _padded((target_landmarks,), columns)
             block = _draw_block(transport, *constants, share, *faces, targets)
             part = drawn[rows, columns]
@@ -69,10 +71,14 @@ def _padded(arrays: tuple[np.ndarray | None, ...], rows: slice) -> list[np.ndarr
 
     def pad(array: np.ndarray) -> np.ndarray:
         part = array[rows]
-        missing = (1 << (len(part) - 1).bit_length()) - len(part)
+        missing = _filled(len(part)) - len(part)
         return np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
 
     return [None if array is None else pad(array) for array in arrays]
+
+
+def _filled(count: int) -> int:
+    return 1 << (count - 1).bit_length()
 
 
 @partial(jax.jit, static_argnums=(0, 1))
