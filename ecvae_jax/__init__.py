@@ -53,11 +53,11 @@ with _epy.lazy_api_imports(globals()):
     from ecvae_jax.prior import standard_prior as standard_prior
     from ecvae_jax.prior import transport as transport
     from ecvae_jax.structure.sketch import draw_sketch as draw_sketch
-    from ecvae_jax.synthesis.transfer import interpolate as interpolate
-    from ecvae_jax.synthesis.transfer import transfer as transfer
     from ecvae_jax.synthesis.batches import decode as decode
     from ecvae_jax.synthesis.batches import encode as encode
     from ecvae_jax.synthesis.batches import reconstruct as reconstruct
     from ecvae_jax.synthesis.batches import sample as sample
     from ecvae_jax.synthesis.density import fit_density as fit_density
+    from ecvae_jax.synthesis.transfer import interpolate as interpolate
+    from ecvae_jax.synthesis.transfer import transfer as transfer
     from ecvae_jax.training.loop import train as train

@@ -1,7 +1,7 @@
-"""The rules for files: what is written, followed, locked, replaced and removed.
+"""The rules for files: what is written, followed, locked, replaced and removed; `folders` has those for folders.
 
-A file appears complete or not at all. No link is followed for writing, and only a regular file is replaced. Only what
-carries our mark is emptied or removed: a folder that holds the file `MARK`, a file whose name ends in `_PART`.
+A file appears complete or not at all. No link is followed for writing, and only a regular file is replaced. Only a
+file whose name ends in `_PART` is removed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import errno
 import fcntl
 import functools
 import os
-import shutil
 import stat
 import tempfile
 import time
@@ -19,10 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-MARK = ".made-by-ecvae"
-"""File in every temporary folder of ours; the process that uses the folder holds it locked."""
-
-_PART, _FOLDER = ".ecvae.part", ".ecvae.tmp"
+_PART = ".ecvae.part"
 _YOUNG = 1.0  # seconds
 _KINDS = (
     (stat.S_ISLNK, "a link"),
@@ -170,65 +166,19 @@ def lock_file(path: Path) -> IO[str] | None:
     return file
 
 
-def claim_folder(path: Path) -> IO[str] | None:
-    """Returns the lock of a folder with our mark, created if missing; None if another process holds it.
-
-    Raises:
-        UnsafePathError: the path is a link or no folder, belongs to another user, or holds files but not our mark.
-        OSError: the folder cannot be created.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        path.mkdir()
-    kind = irregular(path) or "a file"
-    if kind != "a folder":
-        raise UnsafePathError(f"{path} is {kind}: the work needs a folder of that name; move it away")
-    if not is_marked(path) and any(path.iterdir()):
-        raise UnsafePathError(f"{path} exists and ecvae did not make it (it has no {MARK}): move it away")
-    with tempfile.TemporaryFile(dir=path.parent) as probe:  # not geteuid: a mounted bucket has its own owner
-        if os.fstat(probe.fileno()).st_uid != path.lstat().st_uid:
-            raise UnsafePathError(f"{path} belongs to another user: use another folder, or remove it")
-    return lock_file(path / MARK)
-
-
-def is_marked(folder: Path) -> bool:
-    """Returns whether a path is a folder, no link, that holds our mark."""
-    return irregular(folder) == "a folder" and os.path.lexists(folder / MARK) and irregular(folder / MARK) is None
-
-
-def clear_folder(folder: Path, keep: Iterable[str] = ()) -> None:
-    """Removes all entries of a folder but those in `keep`; links are removed, never followed, also those in `keep`."""
-    kept = set(keep)
-    with os.scandir(folder) as entries:
-        for entry in list(entries):
-            if entry.is_dir(follow_symlinks=False):
-                if entry.name not in kept:
-                    shutil.rmtree(entry.path)
-            elif entry.name not in kept or not entry.is_file(follow_symlinks=False):
-                os.unlink(entry.path)
-
-
 @contextlib.contextmanager
-def temporary_folder(out: Path) -> Iterator[Path]:
-    """Yields a folder with our mark beside `out`, removed at the end; those of killed processes are removed first.
-
-    Raises:
-        OSError: the folder cannot be created.
-    """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    for folder in out.parent.glob(".*" + _FOLDER):
-        if folder.name.startswith(f".{out.name}.") and is_marked(folder):
-            with _orphan(folder / MARK) as found:
-                if found:
-                    shutil.rmtree(folder, ignore_errors=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=_FOLDER, dir=out.parent))
-    lock = lock_file(work / MARK)
+def orphan(path: Path) -> Iterator[bool]:
+    """Yields whether a file, locked meanwhile, is left by a dead process; False where that cannot be known."""
     try:
-        yield work
+        handle = open_regular(path, os.O_RDWR)
+    except (OSError, UnsafePathError):
+        yield False
+        return
+    try:
+        # A younger file may be one that its process has created and not locked yet.
+        yield time.time() - os.fstat(handle).st_mtime > _YOUNG and _lock(handle) == "ours"
     finally:
-        shutil.rmtree(work, ignore_errors=True)
-        if lock is not None:
-            lock.close()
+        os.close(handle)
 
 
 def _refuse_irregular(path: Path) -> None:
@@ -252,21 +202,6 @@ def _lock(handle: int) -> str:
 def _remove_parts(folder: Path) -> None:
     """Removes the temporary files of killed processes."""
     for path in folder.glob(".*" + _PART):
-        with _orphan(path) as found:
+        with orphan(path) as found:
             if found:
                 path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _orphan(path: Path) -> Iterator[bool]:
-    """Yields whether a file, locked meanwhile, is left by a dead process; False where that cannot be known."""
-    try:
-        handle = open_regular(path, os.O_RDWR)
-    except (OSError, UnsafePathError):
-        yield False
-        return
-    try:
-        # A younger file may be one that its process has created and not locked yet.
-        yield time.time() - os.fstat(handle).st_mtime > _YOUNG and _lock(handle) == "ours"
-    finally:
-        os.close(handle)

@@ -32,7 +32,8 @@ from ecvae_jax.data.prepare import prepare as prepare_module
 from ecvae_jax.data.prepare.options import PrepareConfig
 from ecvae_jax.data.prepare.prepare import prepare
 from ecvae_jax.data.prepare.report import write_report
-from ecvae_jax.files import MARK, UnsafePathError
+from ecvae_jax.files import UnsafePathError
+from ecvae_jax.folders import MARK
 
 FAST = PrepareConfig(size=32, workers=1)
 needs_dlib = pytest.mark.skipif(
@@ -433,8 +434,8 @@ def test_links_in_a_work_folder_of_ours_are_not_followed(tmp_path: Path, monkeyp
 KILL_BETWEEN = """
 import os, signal, sys
 from pathlib import Path
-from ecvae_jax.data.prepare import publish
-publish._exchange = lambda first, second: False  # as on a system without renameat2
+from ecvae_jax import folders
+folders._exchange = lambda first, second: False  # as on a system without renameat2
 rename = Path.rename
 def killing(self, target):
     rename(self, target)
@@ -472,7 +473,7 @@ def test_a_kill_in_the_middle_of_a_replacement_is_undone(
     works = after not in ("no face", "without overwrite")
     with contextlib.nullcontext() if works else pytest.raises(DataError):
         prepare(str(source), tmp_path / "out", options)
-    assert "the earlier records are back" in capsys.readouterr().err
+    assert "the earlier folder is back" in capsys.readouterr().err
     assert load_faces(tmp_path / "out", "train").image_size == (16 if works else 32)
     if works:
         assert {path.name for path in tmp_path.iterdir()} <= {"photos", "other", "out"}

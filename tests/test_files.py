@@ -19,20 +19,18 @@ from ecvae_jax.cli.main import main
 from ecvae_jax.evaluation import protocol
 from ecvae_jax.evaluation.pairs import Pairs
 from ecvae_jax.evaluation.report import Report
+from ecvae_jax.export.folder import ExportError, FolderKind
 from ecvae_jax.files import (
-    MARK,
     UnsafePathError,
     check_output,
-    claim_folder,
-    clear_folder,
     irregular,
     lies_in,
     lock_file,
     open_regular,
-    temporary_folder,
     write_atomically,
     write_text,
 )
+from ecvae_jax.folders import MARK, claim_folder, clear_folder, temporary_folder
 from ecvae_jax.images import save_png
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices and gives files away")
@@ -151,7 +149,8 @@ def test_a_disk_error_names_the_file(tmp_path: Path) -> None:
 WRITE = """
 import os, sys
 from pathlib import Path
-from ecvae_jax.files import temporary_folder, write_atomically
+from ecvae_jax.files import write_atomically
+from ecvae_jax.folders import temporary_folder
 def stop(file=None):
     if sys.argv[2] == "kill": os.kill(os.getpid(), 9)
     print("ready", flush=True)
@@ -311,3 +310,36 @@ def test_a_report_is_written_before_anything_is_printed(tmp_path: Path, monkeypa
     monkeypatch.setattr(sys, "stdout", Closed())
     assert main(["evaluate", "--out", str(tmp_path / "report.json")]) != 0
     assert json.loads((tmp_path / "report.json").read_text())["samples"] == {"count": 1}
+
+
+REPLACE = """
+import os, signal, sys
+from pathlib import Path
+from ecvae_jax import folders
+from ecvae_jax.export.folder import FolderKind
+folders._exchange = lambda first, second: False  # as on a system without renameat2
+rename = Path.rename
+def killing(self, target):
+    rename(self, target)
+    if Path(target).name == "replaced":
+        os.kill(os.getpid(), signal.SIGKILL)
+Path.rename = killing
+kind = FolderKind("thing", "about.json", "a-thing")
+kind.write({"about.json": b'{"kind": "a-thing", "files": {"new": {}}}', "new": b"new"}, Path("out"), overwrite=True)
+"""
+
+
+def test_a_kill_in_the_middle_of_an_exports_replacement_loses_nothing(tmp_path: Path) -> None:
+    kind, out = FolderKind("thing", "about.json", "a-thing"), tmp_path / "out"
+    about = b'{"kind": "a-thing", "files": {"old": {}}}'
+    kind.write({"about.json": about, "old": b"old"}, out, overwrite=False)
+    process = subprocess.run([sys.executable, "-c", REPLACE], cwd=tmp_path)
+    assert process.returncode == -signal.SIGKILL
+    assert not out.exists()
+    for mark in tmp_path.glob(f".out.*/{MARK}"):
+        os.utime(mark, (0, 0))  # as a second later
+    with pytest.raises(ExportError, match="exists: give the name of a new folder"):
+        kind.write({"about.json": about}, out, overwrite=False)
+    assert (out / "old").read_bytes() == b"old"
+    kind.write({"about.json": b'{"kind": "a-thing", "files": {}}'}, out, overwrite=True)
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "about.json"]

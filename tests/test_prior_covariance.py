@@ -24,8 +24,8 @@ from ecvae_jax.export.small import export_model
 from ecvae_jax.gaussian import DiagGaussian
 from ecvae_jax.model.model import condition_of
 from ecvae_jax.prior import CovariancePrior, Covariances, covariance_prior, equilibrium_prior, init_covariances
-from ecvae_jax.synthesis.transfer import interpolate
 from ecvae_jax.synthesis.batches import decode, encode, move, reconstruct, sample, transfer_plain
+from ecvae_jax.synthesis.transfer import interpolate
 from ecvae_jax.training.covariance import add_moments, batch_moments, init_moments, principal_directions, refit
 from ecvae_jax.training.loop import train
 from ecvae_jax.training.parallel import make_mesh, shard_step

@@ -13,7 +13,7 @@ PACKAGE = Path(ecvae_jax.__file__).parent
 # room and those in rows above it.
 LAYERS = [
     {"agreement", "config", "files", "progress"},
-    {"images"},
+    {"images", "folders"},
     {"gaussian"},
     {"prior"},
     {"structure"},

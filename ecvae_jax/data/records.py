@@ -20,7 +20,7 @@ from jaxtyping import Float
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.host_tf import load_tfds
 from ecvae_jax.data.photos.identity import SPLITS
-from ecvae_jax.files import temporary_folder
+from ecvae_jax.folders import temporary_folder
 
 METADATA_KEYS = ("points", "image_size", "source", "detector", "margin")
 

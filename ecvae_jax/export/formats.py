@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +15,8 @@ import numpy as np
 
 from ecvae_jax import __version__
 from ecvae_jax.checkpoints.format import versions
+from ecvae_jax.export.folder import ExportError, FolderKind
 from ecvae_jax.export.functions import Function, exported_functions
-from ecvae_jax.files import UnsafePathError, irregular, temporary_folder
 from ecvae_jax.model.frames import FACE_SCALE
 from ecvae_jax.model.model import Model
 from ecvae_jax.structure.scheme import get_scheme
@@ -28,11 +27,7 @@ ABOUT = "model.json"
 """File of every export that describes it and lists the other files."""
 PLATFORMS = ("cpu", "cuda", "tpu")
 """Where a StableHLO export runs."""
-_KIND = "ecvae-export"
-
-
-class ExportError(ValueError):
-    """An export that cannot be made; the message is one line."""
+EXPORT = FolderKind("export", ABOUT, "ecvae-export")
 
 
 def write_export(model: Model, out: Path, kind: Format, half: bool = True, overwrite: bool = False) -> int:
@@ -47,7 +42,7 @@ def write_export(model: Model, out: Path, kind: Format, half: bool = True, overw
         ExportError: `out` exists and is not to be replaced, or an optional package is missing.
         UnsupportedError: a model that the ONNX writer does not know.
     """
-    check_replaceable(out, overwrite)
+    EXPORT.check_replaceable(out, overwrite)
     model = publishable(model, half)
     if kind == "onnx":  # few runtimes have bfloat16
         config = dataclasses.replace(model.config, model=dataclasses.replace(model.config.model, dtype="float32"))
@@ -59,32 +54,7 @@ def write_export(model: Model, out: Path, kind: Format, half: bool = True, overw
         name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
     }
     files[ABOUT] = json.dumps(about, indent=1).encode()
-    with temporary_folder(out) as work:
-        (work / "new").mkdir()
-        for name, data in files.items():
-            (work / "new" / name).write_bytes(data)
-        if os.path.lexists(out):
-            out.rename(work / "old")
-        (work / "new").rename(out)
-    return sum(map(len, files.values()))
-
-
-def check_replaceable(out: Path, overwrite: bool) -> None:
-    """Refuses an `out` that exists, unless it is to be replaced and holds only files of an export."""
-    if not os.path.lexists(out):
-        return
-    if not overwrite:
-        raise ExportError(f"{out} exists: give the name of a new folder, or --overwrite to replace an earlier export")
-    refusal = f"{out} is no export of ecvae: only one is replaced; give the name of a new folder"
-    if irregular(out) != "a folder" or irregular(out / ABOUT) or not (out / ABOUT).is_file():
-        raise UnsafePathError(refusal)
-    try:
-        about = json.loads((out / ABOUT).read_text())
-        listed = {ABOUT, *about["files"]} if about["kind"] == _KIND else set()
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UnsafePathError(refusal) from None
-    if {path.name for path in out.iterdir()} - listed or any(path.is_dir() for path in out.iterdir()):
-        raise UnsafePathError(refusal)
+    return EXPORT.write(files, out, overwrite)
 
 
 def publishable(model: Model, half: bool) -> Model:
@@ -110,7 +80,7 @@ def describe(model: Model, kind: Format, functions: list[Function]) -> dict[str,
         return np.round(0.5 + FACE_SCALE * np.asarray(shapes, np.float64), 5).tolist()
 
     return {
-        "kind": _KIND,
+        "kind": EXPORT.kind,
         "format": kind,
         "version": __version__,
         "versions": versions(),

@@ -15,7 +15,7 @@ from ecvae_jax.checkpoints.integrity import CheckpointError, write_manifest
 from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.checkpoints.place import pattern_free
 from ecvae_jax.checkpoints.readback import find_fault, structure
-from ecvae_jax.files import temporary_folder
+from ecvae_jax.folders import temporary_folder
 from ecvae_jax.gaussian import LowRankGaussian
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from typing import Any
 from ecvae_jax import __version__
 from ecvae_jax.data.detect.mediapipe.points import CURVES, POINTS_68
 from ecvae_jax.data.portraits import DEFAULT_MARGIN
-from ecvae_jax.export.formats import ABOUT, ExportError, describe, publishable
-from ecvae_jax.files import UnsafePathError, irregular, temporary_folder
+from ecvae_jax.export.folder import ExportError, FolderKind
+from ecvae_jax.export.formats import ABOUT, describe, publishable
 from ecvae_jax.model.model import Model
 from ecvae_jax.page.functions import fine_size, page_functions
 from ecvae_jax.page.sliders import expression_facts, slider_facts
@@ -25,7 +24,7 @@ INDEX = "page.json"
 """File of every page with what its scripts need beside `model.json`, and with the checksums of all files."""
 LARGEST = 30_000_000
 """Bytes of a page of the bundled model, at most; a test holds it."""
-_KIND = "ecvae-page"
+PAGE = FolderKind("page", INDEX, "ecvae-page")
 _MODEL = "model"
 """Folder of the graphs and weights."""
 
@@ -43,17 +42,8 @@ def write_page(model: Model, out: Path, half: bool = True, overwrite: bool = Fal
         UnsafePathError: `out` is to be replaced and is no page.
         UnsupportedError: a model that the ONNX writer does not know.
     """
-    check_page_replaceable(out, overwrite)
-    files = page_files(model, half)
-    with temporary_folder(out) as work:
-        for name, data in files.items():
-            path = work / "new" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-        if os.path.lexists(out):
-            out.rename(work / "old")
-        (work / "new").rename(out)
-    return sum(map(len, files.values()))
+    PAGE.check_replaceable(out, overwrite)
+    return PAGE.write(page_files(model, half), out, overwrite)
 
 
 def page_files(model: Model, half: bool = True) -> dict[str, bytes]:
@@ -85,30 +75,6 @@ def page_files(model: Model, half: bool = True) -> dict[str, bytes]:
     return files
 
 
-def check_page_replaceable(out: Path, overwrite: bool) -> None:
-    """Refuses an `out` that exists, unless it is to be replaced and holds only files of a page.
-
-    Raises:
-        ExportError: `out` exists and `overwrite` is false.
-        UnsafePathError: `out` is no page.
-    """
-    if not os.path.lexists(out):
-        return
-    if not overwrite:
-        raise ExportError(f"{out} exists: give the name of a new folder, or --overwrite to replace an earlier page")
-    refusal = f"{out} is no page of ecvae: only one is replaced; give the name of a new folder"
-    if irregular(out) != "a folder" or irregular(out / INDEX) or not (out / INDEX).is_file():
-        raise UnsafePathError(refusal)
-    try:
-        index = json.loads((out / INDEX).read_text())
-        listed = {INDEX, *index["files"]} if index["kind"] == _KIND else set()
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UnsafePathError(refusal) from None
-    found = {str(path.relative_to(out)) for path in out.rglob("*") if irregular(path) != "a folder"}
-    if found - listed:
-        raise UnsafePathError(f"{refusal} ({sorted(found - listed)[0]} is not of the page)")
-
-
 def _static_files() -> dict[str, bytes]:
     """Returns the files of `static/` by their path below it."""
     found: dict[str, bytes] = {}
@@ -127,7 +93,7 @@ def _index(model: Model, half: bool, examples: list[str]) -> dict[str, Any]:
     scheme = get_scheme(model.architecture.points)
     mesh = {"means": POINTS_68} if scheme.points == 68 else {"curves": CURVES, "pupils": [96, 97]}
     return {
-        "kind": _KIND,
+        "kind": PAGE.kind,
         "version": __version__,
         "half": half,
         "compute": False,

@@ -9,7 +9,8 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING
 
-from ecvae_jax.files import irregular, temporary_folder
+from ecvae_jax.files import irregular
+from ecvae_jax.folders import temporary_folder
 from ecvae_jax.serve.guard import Guard
 from ecvae_jax.serve.listen import listen, run, url_of
 from ecvae_jax.serve.static import Files, open_below

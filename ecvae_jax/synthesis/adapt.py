@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree, UInt8
+from jaxtyping import Array, Float, PyTree
 
 from ecvae_jax.config import AdaptConfig, Architecture
 from ecvae_jax.images import to_float, to_uint8

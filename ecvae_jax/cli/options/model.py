@@ -1,43 +1,17 @@
-"""Options of the subcommands that take a trained model: transfer, sample, evaluate, figure, export, info."""
+"""Options of the subcommands that take a trained model: transfer, sample, figure, export."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from ecvae_jax.cli.options.kinds import STDOUT, OptionalPath, OptionalText, check_json
+from ecvae_jax.cli.options.kinds import OptionalPath, OptionalText, check_picture, inputs_of
 from ecvae_jax.config import AdaptConfig
-from ecvae_jax.files import check_output, lies_in
+from ecvae_jax.files import check_output
 from ecvae_jax.video.options import OUT_SUFFIXES, VideoConfig, is_video
-
-_IMAGE_FOLDERS = ("source", "target", "model", "plain", "copy", "warp", "reconstruction")
-"""Folders of `evaluate --save-images`."""
-
-
-def _check_picture(out: Path, enlarge: int, name: str = "out", inputs: Iterable[str | Path] = ()) -> None:
-    if out.suffix.lower() != ".png":
-        raise ValueError(f"{name}={str(out)!r}: must end in .png")
-    if enlarge < 1:
-        raise ValueError(f"enlarge={enlarge}: must be at least 1")
-    check_output(out, inputs)
-
-
-def _inputs(checkpoint: Path | None, *specs: str | None) -> list[str | Path]:
-    """Returns the files and folders that a command reads: stored checkpoints, photos, records of RECORDS:SPLIT:INDICES.
-
-    A working directory itself may hold outputs, such as reports.
-    """
-    found: list[str | Path] = []
-    if checkpoint is not None:
-        stored = checkpoint / "checkpoints"
-        found.append(stored if stored.is_dir() else checkpoint)
-    for spec in filter(None, specs):
-        found += [spec, *spec.rsplit(":", 2)[0].split("+")]
-    return found
 
 
 @dataclass(frozen=True)
@@ -69,7 +43,7 @@ class TransferOptions:
 
     def __post_init__(self) -> None:
         """Checks the options before anything is loaded."""
-        inputs = _inputs(self.checkpoint, *self.source, *self.target)
+        inputs = inputs_of(self.checkpoint, *self.source, *self.target)
         if self.replay is not None:
             self._check_replay(self.replay)
             return
@@ -81,7 +55,7 @@ class TransferOptions:
             return
         if self.video != VideoConfig():
             raise ValueError(f"out={str(self.out)!r}: a video ends in {', '.join(OUT_SUFFIXES)}; give such a name")
-        _check_picture(self.out, self.enlarge, inputs=inputs)
+        check_picture(self.out, self.enlarge, inputs=inputs)
         if not self.target:
             raise ValueError("target=(): name a photo, a face of records, or a driver video with --out FILE.mp4")
         self._check_pictures()
@@ -93,7 +67,7 @@ class TransferOptions:
             raise ValueError(f"replay={str(replay)!r}: draws one picture; give --out FILE.png and no option of a video")
         if self.adapt != AdaptConfig() or not self.transport:
             raise ValueError(f"replay={str(replay)!r}: holds the settings; remove --adapt.* and --no-transport")
-        _check_picture(self.out, self.enlarge, inputs=[*_inputs(self.checkpoint, *self.source), replay])
+        check_picture(self.out, self.enlarge, inputs=[*inputs_of(self.checkpoint, *self.source), replay])
 
     def _check_pictures(self) -> None:
         from ecvae_jax.data.photos.sources.video import VIDEO_SUFFIXES  # late: NumPy
@@ -143,7 +117,7 @@ class SampleOptions:
     """Integer factor by which the PNG is enlarged."""
 
     def __post_init__(self) -> None:
-        _check_picture(self.out, self.enlarge, inputs=_inputs(self.checkpoint, *self.structure, self.data))
+        check_picture(self.out, self.enlarge, inputs=inputs_of(self.checkpoint, *self.structure, self.data))
         if self.n < 1:
             raise ValueError(f"n={self.n}: must be at least 1")
         if not 0.0 <= self.temperature < float("inf"):
@@ -152,99 +126,6 @@ class SampleOptions:
             raise ValueError(f"data={self.data!r}: only a density is fitted to records; add --from posterior")
         if self.seed < 0:
             raise ValueError(f"seed={self.seed}: must not be negative")
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """Scores reconstruction and transfer against true images of the same person, next to two baselines.
-
-    The baselines copy or warp the source. The JSON has `model`, `copy` and `warp` (and `plain`, `reconstruction`).
-    Each has `pairs`, `psnr` (dB), `ssim`, `identity` (distance of dlib's 128-d vectors; below 0.6 is the same person),
-    `nme` (68-point error over the distance of the outer eye corners; 0.03 is 3%), `face_found` (a fraction), and
-    `..._ci`, the 95% interval over people. docs/evaluation.md explains them.
-    """
-
-    checkpoint: OptionalPath = None
-    """Working directory of a training, the folder of one step in it, or a bundled model.
-    Default: the bundled face256 on a GPU or TPU, else face128."""
-    data: str = "rendered"
-    """Records folder, or "rendered"."""
-    split: str = "test"
-    """Split of the records. Its people should not be training people."""
-    pairs: Annotated[tuple[Path, Path] | None, tyro.conf.arg(metavar="SOURCES TARGETS", help_behavior_hint="")] = None
-    """Two folders of photos instead of records. Files of the same name show the same person."""
-    video: Annotated[tuple[Path, Path] | None, tyro.conf.arg(metavar="VIDEO DRIVER", help_behavior_hint="")] = None
-    """A video and its driver, instead of pairs: jitter at rest, lost or shifted frames, flicker, audio.
-    --out writes them as JSON."""
-    limit: int = 500
-    """Largest number of pairs. A pair is two views of one person, in one sitting (light, background) where the records
-    name sittings. Records of a photo folder do not: their pairs are two photos of one person."""
-    source_view: Literal["any", "frontal"] = "any"
-    """Source of a pair from records: any other view of the target's sitting, or its most frontal neutral one."""
-    seed: int = 0
-    """Seed of the pairs, the samples and the bootstrap."""
-    transport: bool = True
-    """Transport z between the priors of source and target."""
-    adapt: AdaptConfig = field(default_factory=AdaptConfig)
-    metrics: Literal["all", "pixels"] = "all"
-    """pixels: only PSNR, SSIM, sharpness and fine detail, which need no dlib and take seconds."""
-    features: OptionalText = None
-    """MODULE:FUNCTION from uint8 "n h w 3" to "n d": a network (Inception, LPIPS) for the Fréchet and kernel distances.
-    Default: dlib's 128-d vectors."""
-    out: Annotated[OptionalPath, tyro.conf.arg(aliases=("--json",))] = None
-    """JSON report to write; - prints it in place of the lines."""
-    markdown: OptionalPath = None
-    """Markdown table to write."""
-    figure: OptionalPath = None
-    """PNG to write: ten pairs with the output of each method."""
-    save_images: OptionalPath = None
-    """Folder for every image: FOLDER/model/NAME.png, and the same under source, target, copy, warp, reconstruction."""
-
-    def __post_init__(self) -> None:
-        if self.limit < 1:
-            raise ValueError(f"limit={self.limit}: must be at least 1")
-        if self.seed < 0:
-            raise ValueError(f"seed={self.seed}: must not be negative")
-        self._check_video()
-        if self.pairs is not None and self.source_view != "any":
-            raise ValueError(f"source_view={self.source_view!r}: is only for records; --pairs names the sources itself")
-        for name in ("out", "markdown", "figure"):
-            path = getattr(self, name)
-            if path is not None and path != STDOUT and path.is_dir():
-                raise ValueError(f"{name}={str(path)!r}: is a folder; give a file name")
-        if self.figure is not None:
-            _check_picture(self.figure, 1, "figure")
-        if self.save_images is not None and self.save_images.is_file():
-            raise ValueError(f"save_images={str(self.save_images)!r}: is a file; give a folder name")
-        self._check_outputs()
-
-    def _check_video(self) -> None:
-        if self.video is None:
-            return
-        other = [n for n in ("pairs", "markdown", "figure", "save_images", "features") if getattr(self, n) is not None]
-        if other:
-            raise ValueError(f"{other[0]}={str(getattr(self, other[0]))!r}: is for pairs; --video writes only --out")
-
-    def _check_outputs(self) -> None:
-        from ecvae_jax.data.photos.photo import PHOTO_SUFFIXES  # late: NumPy
-
-        photos = list(self.pairs or ())
-        inputs = _inputs(self.checkpoint, None if photos else self.data, *map(str, self.video or ()))
-        outputs = [path for path in (self.out, self.markdown, self.figure) if path not in (None, STDOUT)]
-        if len({path.resolve() for path in outputs}) < len(outputs):
-            raise ValueError("out, markdown and figure: two of them are one file; give three names")
-        for path in outputs:
-            # Other files in a folder of photos, such as an earlier report, are no input.
-            check_output(path, [*inputs, *photos] if path.suffix.lower() in PHOTO_SUFFIXES else inputs)
-        if self.save_images is None:
-            return
-        for folder in (self.save_images / name for name in _IMAGE_FOLDERS):
-            for place in map(Path, [*inputs, *photos]):
-                if folder.exists() and (lies_in(folder, place) or lies_in(place, folder)):
-                    raise ValueError(
-                        f"save_images={str(self.save_images)!r}: {folder} shares files with {place}, which this "
-                        "command reads; give another folder"
-                    )
 
 
 @dataclass(frozen=True)
@@ -264,7 +145,7 @@ class FigureOptions:
     """Split of the records. Its people should not be training people."""
 
     def __post_init__(self) -> None:
-        _check_picture(self.file, 1, inputs=_inputs(self.checkpoint, self.data))
+        check_picture(self.file, 1, inputs=inputs_of(self.checkpoint, self.data))
 
     @property
     def file(self) -> Path:
@@ -315,16 +196,3 @@ class ExportOptions:
     def out(self) -> Path:
         """Folder to write."""
         return self.paths[-1]
-
-
-@dataclass(frozen=True)
-class InfoOptions:
-    """Describes a checkpoint or a records folder."""
-
-    path: Annotated[Path, tyro.conf.Positional]
-    """Working directory of a training, one step's folder in its `checkpoints`, or a records folder."""
-    json: OptionalPath = None
-    """JSON file to write; - prints it in place of the lines."""
-
-    def __post_init__(self) -> None:
-        check_json(self.json)

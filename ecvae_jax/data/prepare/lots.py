@@ -26,7 +26,8 @@ from ecvae_jax.data.photos.photo import BadPhotoError
 from ecvae_jax.data.photos.sources import Source
 from ecvae_jax.data.prepare.job import FaceJob, FaceOutcome
 from ecvae_jax.data.records import FaceRecord
-from ecvae_jax.files import MARK, claim_folder, clear_folder, irregular, write_text
+from ecvae_jax.files import irregular, write_text
+from ecvae_jax.folders import MARK, claim_folder, clear_folder
 
 PHOTOS = 32
 """Photos in a lot. A kill loses the work on at most 31 finished photos per running lot."""

@@ -1,34 +1,30 @@
 """What a preparation may put in the place of OUT, and how: complete records appear there, earlier ones are never lost.
 
-`--overwrite` swaps the new records and the earlier ones in one step, by Linux's renameat2. Where the system has no such
-call, the earlier ones move to `replaced` in the work folder first; after a kill in between, the next preparation of
-that OUT moves them back.
+After a kill in the middle of `--overwrite`, the next preparation of that OUT moves the earlier records back
+(`folders.replace_folder`).
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.photos.sources import Source
 from ecvae_jax.data.prepare.options import PrepareConfig
-from ecvae_jax.files import UnsafePathError, claim_folder, irregular, is_marked, lies_in
+from ecvae_jax.files import UnsafePathError, irregular, lies_in
+from ecvae_jax.folders import REPLACED, claim_folder, is_free, is_marked, replace_folder, restore_folder
 
 REPORT = "report.csv"
 PREVIEW = "preview.png"
 
-_REPLACED = "replaced"
 _RECORD_FILES = re.compile(
     rf"dataset_info\.json|features\.json|metadata\.json|{re.escape(REPORT)}|{re.escape(PREVIEW)}"
     r"|ecvae_faces-(train|validation|test)\.array_record-\d+-of-\d+"
 )
 """Names of all files that `prepare` and `morph` write."""
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's fcntl.h and fs.h
 
 
 def work_folder(out: Path) -> Path:
@@ -50,7 +46,7 @@ def check_out(out: Path, files: Source, options: PrepareConfig) -> None:
         raise DataError(f"{str(out)!r} cannot be replaced by a folder: give the name of a folder in it")
     if files.root is not None and files.searched and out.resolve().is_relative_to(files.root.resolve()):
         raise DataError(f"{out} is inside the source {files.root}: give a folder outside it")
-    if _is_free(out):
+    if is_free(out):
         return
     if not options.overwrite:
         raise DataError(f"{out} exists: give another folder, or --overwrite to replace earlier records")
@@ -74,16 +70,14 @@ def restore_replaced(out: Path) -> None:
         DataError: another preparation is at work there.
     """
     work = work_folder(out)
-    aside = work / _REPLACED
-    if not _is_free(out) or not is_marked(work) or irregular(aside) != "a folder":
+    aside = work / REPLACED
+    if not is_free(out) or not is_marked(work) or irregular(aside) != "a folder":
         return
     lock = claim_folder(work)
     if lock is None:
         raise DataError(f"{work}: another preparation is at work there; wait for it, or stop it")
     with lock:
-        if _is_free(out):
-            aside.rename(out)
-            print(f"{out}: a kill had interrupted its replacement; the earlier records are back", file=sys.stderr)
+        restore_folder(aside, out)
 
 
 def publish(records: Path, out: Path) -> None:
@@ -93,22 +87,12 @@ def publish(records: Path, out: Path) -> None:
         UnsafePathError: `out` has got a file that is not of records, or became a link, since `check_out`.
         OSError: the folder cannot be renamed; the earlier records stay.
     """
-    if _is_free(out):
-        records.rename(out)
-        return
-    foreign = out.name if irregular(out) != "a folder" else _foreign(out)
+    foreign = None
+    if not is_free(out):
+        foreign = out.name if irregular(out) != "a folder" else _foreign(out)
     if foreign:
         raise UnsafePathError(f"{out}: {foreign!r} is new there and not of records; move it away and rerun the command")
-    if _exchange(records, out):
-        return
-    aside = records.with_name(_REPLACED)
-    try:
-        out.rename(aside)
-        records.rename(out)
-    except BaseException:  # a signal too
-        if aside.exists() and not out.exists():
-            aside.rename(out)
-        raise
+    replace_folder(records, out)
 
 
 def _inputs(files: Source, options: PrepareConfig) -> Iterable[Path]:
@@ -119,11 +103,6 @@ def _inputs(files: Source, options: PrepareConfig) -> Iterable[Path]:
         yield Path(options.landmarks)
 
 
-def _is_free(out: Path) -> bool:
-    """Returns whether a folder can be renamed to `out`: nothing is there, or an empty folder."""
-    return not os.path.lexists(out) or (irregular(out) == "a folder" and not any(out.iterdir()))
-
-
 def _foreign(out: Path) -> str | None:
     """Returns the name of an entry that is not a regular file of records, or None."""
     with os.scandir(out) as entries:
@@ -131,12 +110,3 @@ def _foreign(out: Path) -> str | None:
             if not (_RECORD_FILES.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)):
                 return entry.name
     return None
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Swaps two folders of one file system in one step; returns False if the system or its C library cannot."""
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
-        return False
-    return rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0
