@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ecvae_jax.checkpoints.load import load_model
-from ecvae_jax.cli.options.model import EvaluateOptions
+from ecvae_jax.cli.options.evaluate import EvaluateOptions
 from ecvae_jax.config import Config
 from ecvae_jax.data.faces import Faces, load_faces
 from ecvae_jax.evaluation.baselines import warp_to_landmarks
