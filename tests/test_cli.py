@@ -268,6 +268,7 @@ def test_an_environment_without_a_device_or_transfers_is_one_line(
 def test_a_report_is_written_before_it_is_printed(workdir: Path, tiny_records: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.json"
     command = ["evaluate", "--checkpoint", str(workdir), "--data", str(tiny_records), "--metrics", "pixels"]
+    command += ["--limit", "4"]
     code = (
         "import os, sys; from ecvae_jax.cli.main import main\n"
         "os.dup2(os.open('/dev/full', os.O_WRONLY), 1)\n"
@@ -276,7 +277,7 @@ def test_a_report_is_written_before_it_is_printed(workdir: Path, tiny_records: P
     ended = Forked(code, tmp_path / "err")
     assert ended.wait() == 1
     assert "No space left on device" in ended.text()
-    assert json.loads(out.read_text())["model"]["pairs"] == 48
+    assert json.loads(out.read_text())["model"]["pairs"] == 4
 
 
 def test_a_path_of_too_many_folders_is_one_line(

@@ -29,7 +29,7 @@ print(sys.modules["keras.src.optimizers"] is optimizers)
     ("program", "output"),
     [
         pytest.param(ALONE, "(1, 3) Adam", id="keras waits until it is used"),
-        pytest.param(BESIDE_KERAS, "True", id="a program that has keras keeps it"),
+        pytest.param(BESIDE_KERAS, "True", id="a program that has keras keeps it", marks=pytest.mark.slow),
     ],
 )
 def test_keras_is_imported_only_on_use(program: str, output: str) -> None:

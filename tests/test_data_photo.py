@@ -139,6 +139,7 @@ def test_a_bad_file_gets_one_line(tmp_path: Path):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow  # 600 MB of pixels: Pillow's limit is the subject
 def test_a_larger_photo_is_read_if_allowed(tmp_path: Path):
     """Pillow's own limit, 179 megapixels, must not apply before the user's."""
     Image.new("1", (20000, 10000)).save(tmp_path / "a.png")

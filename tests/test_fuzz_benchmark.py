@@ -19,7 +19,7 @@ def user(folder):
     (folder / "thesis.txt").write_text("the only copy")
 
 def kind(act):
-    return lambda user, out, rng: Input(["--version"], "planted", {{}}, lambda: act(user, out))
+    return lambda user, out, rng: Input(["--version"], "planted", {{}}, lambda: act(user, out), seconds=2)
 
 def unlink(user, out): (user / "thesis.txt").unlink()
 def segfault(user, out): os.kill(os.getpid(), signal.SIGSEGV)
@@ -28,7 +28,7 @@ def sleep(user, out): time.sleep(60)
 def fill(user, out): global kept; kept = b"x" * 10**9; time.sleep(60)
 def write(user, out): (out / "picture.png").write_text("new"); (user / "more.txt").write_text("new")
 
-fuzz.SECONDS, fuzz.GIB, fuzz.PRELOADED, fuzz.make_user = 2, 0.5, (), user
+fuzz.GIB, fuzz.PRELOADED, fuzz.make_user = 0.5, (), user
 fuzz.KINDS.clear()
 fuzz.KINDS.update({{act.__name__: kind(act) for act in (unlink, segfault, fail, sleep, fill, write)}})
 sys.argv = ["fuzz.py", "--inputs", "6"]

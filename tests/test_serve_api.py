@@ -450,6 +450,7 @@ def test_a_detector_that_is_not_installed(app: Guard, engine: Engine, monkeypatc
     assert engine.about()["detector"] is None
 
 
+@pytest.mark.slow  # it clears JAX's caches, so that the tests after it would compile again
 def test_warming_up_compiles_what_requests_run(
     app: Guard, engine: Engine, good: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -76,6 +76,7 @@ def test_bits_do_not_depend_on_how_steps_are_grouped_nor_on_interruptions(
     assert_same_curves(by_five, tmp_path)
 
 
+@pytest.mark.slow  # the calls themselves are compared by both maps below
 def test_pmap_trains_as_shard_map_does(tiny_config: Config, by_five: Path, tmp_path: Path) -> None:
     config = with_train(tiny_config, steps_per_call=5, parallel="pmap")
     assert train(config, tmp_path).finished

@@ -55,7 +55,7 @@ def test_gathered_batches_are_those_of_the_host(faces: Faces, settings: dict, ho
             assert_same(dict(sorted(gathered.items())), dict(sorted(other.items())))
 
 
-@pytest.mark.parametrize("parallel", ["shard_map", "pmap"])
+@pytest.mark.parametrize("parallel", ["shard_map", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_a_training_is_the_same_and_resumes_bit_for_bit(
     tiny_config: Config, tiny_workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parallel: str
 ) -> None:

@@ -151,6 +151,7 @@ def test_a_trace_holds_the_steps_that_were_asked_for(
     assert f"trace: {trace}: open it at https://ui.perfetto.dev" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # a trace costs seconds; the one of an uninterrupted training is looked at above
 def test_an_interrupted_training_leaves_the_trace_so_far(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
