@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.cli.options.model import TransferOptions
 from ecvae_jax.config import AdaptConfig, Config
 from ecvae_jax.data.batches import load_faces
@@ -18,15 +20,11 @@ from ecvae_jax.synthesis import batches as synthesis
 from ecvae_jax.synthesis.adapt import lay_photo_over, transfer_adapted
 from ecvae_jax.synthesis.cross import transfer_cross
 from ecvae_jax.synthesis.transfer import Drawing
-from ecvae_jax.training.state import init_state
-from ecvae_jax.training.step import to_views
 
 
 @pytest.fixture(scope="module")
-def model(tiny_config: Config, tiny_batch: dict[str, np.ndarray]) -> Model:
-    landmarks = load_faces(tiny_config.data.records, "train").landmarks
-    state = init_state(tiny_config, landmarks, to_views({k: jnp.asarray(v) for k, v in tiny_batch.items()}))
-    return Model(tiny_config, state.params, state.frozen, 0, {})
+def model(tiny_workdir: Path) -> Model:
+    return load_model(tiny_workdir)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from PIL import Image
 from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.cli.main import main
 from ecvae_jax.comparison.variants import with_settings
-from ecvae_jax.config import Config
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import Faces, load_faces
 from ecvae_jax.figures.choose import choose_expressions, choose_sources, choose_yaws, tagged_faces
@@ -20,19 +19,11 @@ from ecvae_jax.figures.latent import draw_latent, latent_space
 from ecvae_jax.figures.transfers import YAWS, face_page
 from ecvae_jax.model.conditioning import make_condition
 from ecvae_jax.model.model import Model
-from ecvae_jax.training.loop import train
 
 
 @pytest.fixture(scope="module")
-def workdir(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("figures")
-    train(with_settings(tiny_config, {"train.steps": 4, "train.checkpoint_every": 4}), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(workdir: Path) -> Model:
-    return load_model(workdir)
+def model(tiny_workdir: Path) -> Model:
+    return load_model(tiny_workdir)
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +105,9 @@ def test_a_page_holds_its_faces_pixel_for_pixel(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("which", ["2", "3a", "3b"])
-def test_each_figure_is_one_command(which: str, workdir: Path, tmp_path: Path) -> None:
+def test_each_figure_is_one_command(which: str, tiny_workdir: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / f"{which}.png"
-    assert main(["figure", which, "--checkpoint", str(workdir), "--out", str(out)]) == 0
+    assert main(["figure", which, "--checkpoint", str(tiny_workdir), "--out", str(out)]) == 0
     picture = np.asarray(Image.open(out))
     assert min(picture.shape[:2]) > 400
     assert picture[..., :3].std() > 20

@@ -1,6 +1,7 @@
 """The one-way flow of the rooms, read from the imports of the source."""
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,8 @@ DOORS = {
 }
 
 
-def imports(path: Path) -> set[str]:
+@functools.cache
+def imports(path: Path) -> frozenset[str]:
     """Every module that a file imports, anywhere in it."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -75,7 +77,7 @@ def imports(path: Path) -> set[str]:
             assert node.level == 0, f"{path}: relative imports hide from this test"
             assert node.module
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
 
 
 def room(path: str) -> str | None:

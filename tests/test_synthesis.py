@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.config import AdaptConfig, Config, PriorConfig
 from ecvae_jax.data.batches import load_faces
 from ecvae_jax.images import to_uint8
@@ -29,8 +31,8 @@ def make_model(config: Config, batch: dict[str, np.ndarray]) -> Model:
 
 
 @pytest.fixture(scope="module")
-def model(tiny_config: Config, tiny_batch: dict[str, np.ndarray]) -> Model:
-    return make_model(tiny_config, tiny_batch)
+def model(tiny_workdir: Path) -> Model:
+    return load_model(tiny_workdir)
 
 
 @pytest.fixture(scope="module")
