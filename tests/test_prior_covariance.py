@@ -6,7 +6,7 @@ import functools
 import os
 import signal
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.training import assert_same, before_step, restored
 
+from ecvae_jax.checkpoints import store
+from ecvae_jax.checkpoints.integrity import CheckpointError
 from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.comparison.variants import with_settings
 from ecvae_jax.config import AdaptConfig, Config, PriorConfig, PriorNoise
 from ecvae_jax.data.batches import load_faces
 from ecvae_jax.export.small import export_model
 from ecvae_jax.gaussian import DiagGaussian
+from ecvae_jax.model.conditioning import Frozen
 from ecvae_jax.model.model import condition_of
 from ecvae_jax.prior import CovariancePrior, Covariances, covariance_prior, equilibrium_prior, init_covariances
 from ecvae_jax.synthesis.batches import decode, encode, move, reconstruct, sample, transfer_plain
@@ -305,3 +308,26 @@ def test_settings_that_cannot_be_are_refused(config: Config) -> None:
         with_settings(config, {"prior.pooling": 0.5})
     with pytest.raises(ValueError, match=r"prior\.kind='covariance': needs model\.posterior='relative'"):
         with_settings(config, {"model.posterior": "plain"})
+
+
+@pytest.mark.slow  # two trainings for one line
+def test_a_checkpoint_of_covariances_without_a_floor_is_one_line(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As trainings of an earlier version stored them."""
+    config = with_settings(tiny_config, {"prior.kind": "covariance", "train.steps": 1, "train.checkpoint_every": 1})
+    to_store = store.frozen_to_store
+
+    def without_floor(frozen: Frozen) -> dict[str, Any]:
+        stored = to_store(frozen)
+        return {**stored, "covariances": {k: v for k, v in stored["covariances"].items() if k != "floor"}}
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(store, "frozen_to_store", without_floor)
+        assert train(config, tmp_path).finished
+    line = "checkpoints/1 was written by an earlier version of ecvae_jax: its covariances have no floor .*train again$"
+    with pytest.raises(CheckpointError, match=line):
+        load_model(tmp_path)
+    with pytest.raises(CheckpointError, match=line):
+        train(with_settings(config, {"train.steps": 2}), tmp_path, allowed=["train.steps"])
+    assert (tmp_path / "checkpoints" / "1").is_dir()

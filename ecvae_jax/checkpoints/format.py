@@ -153,6 +153,8 @@ def readable(folder: Path) -> Iterator[None]:
     """Turns any error of reading a checkpoint inside the block into a CheckpointError of one line."""
     try:
         yield
+    except CheckpointError:
+        raise
     except Exception as error:  # Orbax and TensorStore raise many kinds; the user needs the folder and one line
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(

@@ -30,7 +30,7 @@ from ecvae_jax.checkpoints.integrity import (
     step_of,
 )
 from ecvae_jax.checkpoints.place import pattern_free
-from ecvae_jax.checkpoints.readback import find_fault_of_item, structure
+from ecvae_jax.checkpoints.readback import check_inference, structure
 from ecvae_jax.checkpoints.store import FOLDER, placed
 from ecvae_jax.config import Config
 from ecvae_jax.model.model import Model, abstract_arrays
@@ -66,9 +66,7 @@ def load_model(checkpoint: Path | str | None = None) -> Model:
             tree = {"ema_params": params, "frozen": frozen_to_store(frozen)}
             target = ocp.args.StandardRestore(tree)
             with readable(root / str(step)), quiet_loops():
-                fault = find_fault_of_item(folder / str(step) / "inference", structure(tree), any_dtype=True)
-                if fault is not None:
-                    raise ValueError(f"inference {fault}")
+                check_inference(root / str(step), folder / str(step) / "inference", structure(tree), any_dtype=True)
                 items = manager.restore(step, args=ocp.args.Composite(inference=target))
                 density = load_density(root / str(step), config.model.z_dim)
     inference = items["inference"]

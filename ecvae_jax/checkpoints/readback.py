@@ -13,9 +13,10 @@ import numpy as np
 import tensorstore
 from jaxtyping import PyTree
 
-from ecvae_jax.checkpoints.integrity import find_damage
+from ecvae_jax.checkpoints.integrity import CheckpointError, find_damage
 
 _ARRAY = "/.zarray"
+_FITTED_FLOOR = "frozen.covariances.floor"
 
 Structure = Mapping[str, tuple[tuple[int, ...], str]]
 """Shape and dtype of each array by its name in the format: the keys of its path, joined by dots."""
@@ -54,6 +55,29 @@ def find_fault_of_item(folder: Path, wanted: Structure, any_dtype: bool = False)
         return _fault_of_item(folder, wanted, any_dtype)
     except Exception as error:  # TensorStore raises many kinds; the caller needs one line
         return f"cannot be read ({(str(error).splitlines() or [type(error).__name__])[0]})"
+
+
+def check_inference(step: Path, folder: Path, wanted: Structure, any_dtype: bool = False) -> None:
+    """Raises an error if the item `inference` of a stored checkpoint has other arrays than this version reads.
+
+    Args:
+        step: the checkpoint, as messages name it.
+        folder: the item, under a path without characters of patterns.
+        any_dtype: accept every dtype.
+
+    Raises:
+        CheckpointError: an earlier version wrote it.
+        ValueError: it has another fault.
+    """
+    fault = find_fault_of_item(folder, wanted, any_dtype)
+    if fault is None:
+        return
+    if fault.endswith(_FITTED_FLOOR):  # only trainings of 26 November 2026 lack it
+        raise CheckpointError(
+            f"checkpoint {step} was written by an earlier version of ecvae_jax: its covariances have no floor and an "
+            "offset in other units; use the version that wrote it, or train again"
+        )
+    raise ValueError(f"inference {fault}")
 
 
 def _fault_of_item(folder: Path, wanted: Structure, any_dtype: bool) -> str | None:

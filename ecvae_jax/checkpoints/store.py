@@ -40,7 +40,7 @@ from ecvae_jax.checkpoints.integrity import (
     write_manifest,
 )
 from ecvae_jax.checkpoints.place import Place, pattern_free
-from ecvae_jax.checkpoints.readback import Structure, find_fault, structure
+from ecvae_jax.checkpoints.readback import Structure, check_inference, find_fault, structure
 from ecvae_jax.checkpoints.resume import check_resume, check_same_records
 from ecvae_jax.config import Config
 from ecvae_jax.model.conditioning import Frozen
@@ -171,6 +171,7 @@ class Checkpoints:
             training=ocp.args.StandardRestore(abstract.training),
         )
         with readable(self.directory / str(step)):
+            check_inference(self.directory / str(step), self._root / str(step) / "inference", structure(inference))
             items = self._manager.restore(step, args=targets)
             totals: dict[str, float] = read_json(self._manager, step)["totals"]
         inference, training = items["inference"], items["training"]
