@@ -17,7 +17,7 @@ from ecvae_jax.data.batches import load_faces
 from ecvae_jax.images import to_float
 from ecvae_jax.model.model import Model
 from ecvae_jax.synthesis import batches as synthesis
-from ecvae_jax.synthesis.adapt import lay_photo_over, transfer_adapted
+from ecvae_jax.synthesis.adapt import lay_photo_over, photo_layers, transfer_adapted
 from ecvae_jax.synthesis.cross import transfer_cross
 from ecvae_jax.synthesis.transfer import Drawing
 
@@ -67,11 +67,30 @@ def test_the_model_image_stays_where_the_warped_reconstruction_disagrees(faces) 
     images, landmarks = faces
     image, drawn = to_float(jnp.asarray(images)), jnp.zeros(images.shape)
     disagreeing = jnp.ones(images.shape)
-    mixed = lay_photo_over(image, disagreeing, drawn, landmarks, landmarks)
+    mixed = lay_photo_over(photo_layers(image, disagreeing), disagreeing, drawn, landmarks, landmarks)
     np.testing.assert_allclose(mixed, drawn, atol=1e-6)
-    agreeing = lay_photo_over(image, drawn, drawn, landmarks, landmarks, share=0.5)
+    agreeing = lay_photo_over(photo_layers(image, drawn), drawn, drawn, landmarks, landmarks, share=0.5)
     middle = np.s_[:, 8:24, 8:24]
     np.testing.assert_allclose(agreeing[middle], 0.5 * image[middle], atol=0.02)
+
+
+def test_a_photos_texture_is_added_where_its_shapes_differ_a_little(faces) -> None:
+    """A difference of 0.12 lowers the photo's own weight to exp(-4), and that of its texture to exp(-1)."""
+    images, landmarks = faces
+    size = images.shape[1]
+    stripes = jnp.broadcast_to(0.2 * (-1.0) ** jnp.arange(size)[None, None, :, None], images.shape)
+    flat, drawn = jnp.zeros(images.shape), jnp.full(images.shape, 0.12)
+    layers = photo_layers(flat + stripes, flat)
+    # A deviation of 1/64 is half a pixel here: three cells with weights 1, exp(-2) and exp(-2).
+    kept = 4 * np.exp(-2.0) / (1 + 2 * np.exp(-2.0))
+    middle = np.s_[:, 8:24, 8:24]
+    np.testing.assert_allclose(layers[..., 3:][middle], kept * stripes[middle], atol=1e-5)
+    np.testing.assert_allclose(photo_layers(flat + 0.5, flat)[..., 3:], 0.0, atol=1e-6)
+    mixed = np.asarray(lay_photo_over(layers, flat, drawn, landmarks, landmarks))[middle]
+    own, texture = np.exp(-4.0), np.exp(-1.0) - np.exp(-4.0)
+    expected = drawn + own * (layers[..., :3] - drawn) + texture * layers[..., 3:]
+    np.testing.assert_allclose(mixed, expected[middle], atol=0.01)
+    assert np.abs(np.diff(mixed, axis=2)).mean() > 0.05
 
 
 def test_equal_sources_are_fitted_once_and_alike(model: Model, faces, monkeypatch) -> None:

@@ -15,6 +15,7 @@ from ecvae_jax.structure.warp import cell_centers
 smooth_map = jax.jit(warp.smooth_map, static_argnums=2)
 finer = jax.jit(warp.finer, static_argnums=1)
 resample = jax.jit(warp.resample)
+resample_cubic = jax.jit(warp.resample_cubic)
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +94,17 @@ def test_the_map_is_differentiable_where_landmarks_coincide(frontal) -> None:
     gradient = slope(jnp.asarray(closed))
     assert jnp.isfinite(gradient).all()
     assert (jnp.abs(gradient) > 0).any()
+
+
+def test_cubic_reading_is_exact_on_cells_and_on_parabolas() -> None:
+    """Catmull-Rom's kernel interpolates, and reproduces polynomials of degree 2 away from the border."""
+    here = cell_centers(16)[None]
+    random = jnp.asarray(np.random.default_rng(0).normal(size=(1, 16, 16, 3)), jnp.float32)
+    np.testing.assert_allclose(resample_cubic(random, here), random, atol=1e-5)
+    x, y = here[..., :1], here[..., 1:]
+    parabola = lambda x, y: 1.0 + x - 2.0 * y + 3.0 * x * y + x**2 - y**2  # noqa: E731
+    places = jnp.asarray(np.random.default_rng(1).uniform(0.2, 0.8, (1, 5, 5, 2)), jnp.float32)
+    expected = parabola(places[..., :1], places[..., 1:])
+    np.testing.assert_allclose(resample_cubic(parabola(x, y), places), expected, atol=1e-5)
+    outside = jnp.full((1, 1, 1, 2), -3.0)
+    np.testing.assert_allclose(resample_cubic(random, outside)[0, 0, 0], random[0, 0, 0], atol=1e-5)

@@ -11,7 +11,7 @@ from ecvae_jax.model.model import Model
 from ecvae_jax.structure.openings import inner_openings
 from ecvae_jax.structure.scheme import get_scheme
 from ecvae_jax.structure.warp import cell_centers
-from ecvae_jax.synthesis.adapt import photo_weight
+from ecvae_jax.synthesis.adapt import photo_weights
 
 FINE = 384
 """Pixels a side of the photo's crop whose own pixels are laid over; larger crops are reduced to it."""
@@ -35,7 +35,7 @@ def page_functions(model: Model) -> list[Function]:
 
 
 def _overlay(model: Model) -> Function:
-    """Returns `synthesis.adapt.photo_weight` for images in [0, 1].
+    """Returns `synthesis.adapt.photo_weights` for images in [0, 1].
 
     The page lays the photo over by them (overlay.js): in the graph, the gathers at the photo's size take 100 ms.
     """
@@ -46,7 +46,7 @@ def _overlay(model: Model) -> Function:
     ) -> tuple[Array, ...]:
         share = own_share(landmarks, target_landmarks, detail[:, 0], size)
         reconstruction, drawn = (2.0 * each - 1.0 for each in (reconstruction, drawn))
-        return photo_weight(reconstruction, drawn, landmarks, target_landmarks, share)
+        return photo_weights(reconstruction, drawn, landmarks, target_landmarks, share)
 
     picture, face = (size, size, 3), (points, 2)
     inputs = {
@@ -56,8 +56,8 @@ def _overlay(model: Model) -> Function:
         "target_landmarks": face,
         "detail": (1,),
     }
-    about = "Where cells of the drawn image lie in the photo, and the weight of the photo's pixels there, up to detail."
-    return Function("overlay", overlay, inputs, ("places", "weight"), about)
+    about = "Where cells of the drawn image lie in the photo, and the weights of its pixels and texture, up to detail."
+    return Function("overlay", overlay, inputs, ("places", "weight", "texture_weight"), about)
 
 
 def own_share(
@@ -65,7 +65,7 @@ def own_share(
 ) -> Float[Array, "b size size 1"]:
     """Returns the share of a photo's own pixels: `detail`, and 0 at eyes that close.
 
-    `photo_weight` compares means over an eye's surroundings, so it keeps half of an open eye on a closed one.
+    `photo_weights` compares means over an eye's surroundings, so it keeps half of an open eye on a closed one.
     """
     scheme = get_scheme(landmarks.shape[1])
     centers = cell_centers(size)[None]

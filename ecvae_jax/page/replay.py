@@ -33,7 +33,7 @@ from ecvae_jax.model import cvae
 from ecvae_jax.model.conditioning import Frozen, make_condition
 from ecvae_jax.model.model import Model
 from ecvae_jax.page.functions import fine_size, own_share
-from ecvae_jax.synthesis.adapt import lay_photo_over, transfer_adapted
+from ecvae_jax.synthesis.adapt import lay_photo_over, photo_layers, transfer_adapted
 from ecvae_jax.synthesis.batches import decode, move
 
 _KIND, _FORMAT = "ecvae-replay", 1
@@ -139,7 +139,8 @@ def _draw_fine(
     # clipped, as the page's images are
     drawn, reconstruction = (jnp.clip(each, -1.0, 1.0) for each in (drawn, reconstruction))
     map_of_share = own_share(landmarks, target_landmarks, share[None], drawn.shape[1])
-    return lay_photo_over(to_float(fine), reconstruction, drawn, landmarks, target_landmarks, map_of_share)
+    layers = photo_layers(to_float(fine), reconstruction)
+    return lay_photo_over(layers, reconstruction, drawn, landmarks, target_landmarks, map_of_share)
 
 
 def write_replay(checkpoint: Path | None, path: Path, photo: Path | None, out: Path, factor: int) -> list[str]:

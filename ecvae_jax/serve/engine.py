@@ -24,7 +24,7 @@ from ecvae_jax.model.conditioning import Frozen, make_condition
 from ecvae_jax.model.cvae import decode
 from ecvae_jax.model.model import Model
 from ecvae_jax.serve.guard import RefusedError
-from ecvae_jax.synthesis.adapt import lay_photo_over
+from ecvae_jax.synthesis.adapt import lay_photo_over, photo_layers
 from ecvae_jax.synthesis.batches import encode, move
 from ecvae_jax.synthesis.cross import transfer_cross
 
@@ -163,7 +163,8 @@ def _draw_over(
     share: Array,
 ) -> Float[Array, "1 h w 3"]:
     drawn = _draw(architecture, params, frozen, z, landmarks, own_landmarks)
-    return lay_photo_over(to_float(image), reconstruction, drawn, own_landmarks, landmarks, share)
+    layers = photo_layers(to_float(image), reconstruction)
+    return lay_photo_over(layers, reconstruction, drawn, own_landmarks, landmarks, share)
 
 
 @partial(jax.jit, static_argnums=0)

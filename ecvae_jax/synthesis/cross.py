@@ -14,7 +14,7 @@ from ecvae_jax.images import to_float, to_uint8
 from ecvae_jax.model.conditioning import Frozen, make_condition
 from ecvae_jax.model.cvae import decode, encode
 from ecvae_jax.model.model import Model
-from ecvae_jax.synthesis.adapt import lay_photo_over, transfer_adapted
+from ecvae_jax.synthesis.adapt import lay_photo_over, photo_layers, transfer_adapted
 from ecvae_jax.synthesis.batches import BATCH, Images, Landmarks, check_faces, in_batches
 
 _ROWS = 8
@@ -114,5 +114,6 @@ def _draw_block(
     condition = make_condition(architecture, params, frozen, target_landmarks)
     drawn = decode(architecture, params, moved, condition, frozen.z_scale)
     if share is not None and reconstruction is not None:
-        drawn = lay_photo_over(each(to_float(images)), each(reconstruction), drawn, sources, targets, share)
+        layers = photo_layers(to_float(images), reconstruction)
+        drawn = lay_photo_over(each(layers), each(reconstruction), drawn, sources, targets, share)
     return drawn.reshape(rows, columns, *drawn.shape[1:])

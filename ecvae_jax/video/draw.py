@@ -15,7 +15,7 @@ from ecvae_jax.images import to_float
 from ecvae_jax.model.conditioning import Frozen, make_condition
 from ecvae_jax.model.cvae import decode
 from ecvae_jax.model.model import Model
-from ecvae_jax.synthesis.adapt import fit_source, lay_photo_over
+from ecvae_jax.synthesis.adapt import fit_source, lay_photo_over, photo_layers
 from ecvae_jax.video.source import Source
 
 BATCH = 8
@@ -67,6 +67,7 @@ def _draw(
         priors = make_condition(architecture, params, frozen, all_landmarks).prior
         one = priors.transport(one, target.prior)
     drawn = decode(architecture, params, one, target, frozen.z_scale)
-    photos, reconstructions = (jnp.repeat(each, count, axis=0) for each in (to_float(photo), reconstruction))
-    image = lay_photo_over(photos, reconstructions, drawn, all_landmarks, faces, share)
+    layers = photo_layers(to_float(photo), reconstruction)
+    all_layers, reconstructions = (jnp.repeat(each, count, axis=0) for each in (layers, reconstruction))
+    image = lay_photo_over(all_layers, reconstructions, drawn, all_landmarks, faces, share)
     return jnp.clip(jnp.round((image + 1.0) * 127.5), 0, 255).astype(jnp.uint8)
