@@ -181,7 +181,7 @@ def test_a_file_that_cannot_drive_is_refused_in_one_line(video: str, tmp_path: P
 # --- Colors
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
 def test_a_written_video_states_its_colors_and_keeps_them(suffix: str, tmp_path: Path) -> None:
     out, times = tmp_path / f"o{suffix}", [Fraction(n, 10) for n in range(3)]
     write_video(out, [color_card()] * 3, times, [Fraction(1, 10)] * 3)
@@ -215,3 +215,34 @@ def test_colors_are_those_of_the_stated_matrix_and_range(matrix: str, number: in
         container.mux(stream.encode(None))
     (frame,) = read(open_driver(file))
     assert np.abs(colors_of(frame) - COLORS).max() <= 4  # another matrix or range is 12 levels off
+
+
+# --- WebM
+
+
+@pytest.mark.parametrize("hertz", [44100, 48000])
+def test_a_webm_has_vp9_the_driver_s_times_and_its_sound_as_opus(hertz: int, tmp_path: Path) -> None:
+    driver, out = tmp_path / "d.mp4", tmp_path / "o.webm"
+    write_clip(driver, moving_pictures(COUNT, SIZE), audio=True, hertz=hertz)
+    times = [Fraction(n, RATE) + (Fraction(1, 40) if n > 3 else 0) for n in range(COUNT)]  # variable
+    notes = write_video(out, moving_pictures(COUNT, SIZE), times, [Fraction(1, RATE)] * COUNT, driver)
+    assert notes == [f"{driver}: audio aac becomes opus, which webm can hold"]
+    assert [frame.time for frame in open_driver(out)] == times
+    with av.open(str(out)) as container:
+        assert {stream.codec_context.name for stream in container.streams} == {"vp9", "opus"}
+        heard = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    assert len(heard) / 48000 == pytest.approx(COUNT / RATE, abs=0.06)  # seconds; encoders pad
+    middle = heard[4000:12000]
+    tone = np.fft.rfftfreq(len(middle), 1 / 48000)[np.abs(np.fft.rfft(middle * np.hanning(len(middle)))).argmax()]
+    assert tone == pytest.approx(hertz / (16 * np.pi), rel=0.02)
+
+
+def test_a_missing_encoder_is_one_line_before_the_work(tmp_path: Path, monkeypatch, capsys) -> None:
+    def unknown(name: str, mode: str) -> None:
+        raise ValueError(name)
+
+    monkeypatch.setattr(av, "Codec", unknown)
+    out = tmp_path / "o.webm"
+    assert main(["transfer", "--source", "none.jpg", "--path", "smile", "--out", str(out)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"ecvae: error: {out}: this PyAV was built without the encoder libvpx-vp9; ")

@@ -40,6 +40,7 @@ def write_clip(
     codec: str = "mpeg4",
     audio: bool = False,
     rate: int = 20,
+    hertz: int = 48000,
     options: dict[str, str] | None = None,
     **settings: Any,
 ) -> Path:
@@ -52,13 +53,13 @@ def write_clip(
         stream.pix_fmt, stream.bit_rate = "yuv420p", 4_000_000
         for name, value in settings.items():
             setattr(stream.codec_context, name, value)
-        sound = container.add_stream("libopus" if file.suffix == ".webm" else "aac", rate=48000) if audio else None
+        sound = container.add_stream("libopus" if file.suffix == ".webm" else "aac", rate=hertz) if audio else None
         for number, picture in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, rate)
             container.mux(stream.encode(frame))
             if sound is not None:
-                container.mux(sound.encode(_tone(number, 48000 // rate)))
+                container.mux(sound.encode(_tone(number, hertz // rate, hertz)))
         container.mux(stream.encode(None))
         if sound is not None:
             container.mux(sound.encode(None))
@@ -79,17 +80,17 @@ def write_song(file: Path, cover: np.ndarray | None) -> Path:
             frame.pts = 0
             container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
-        container.mux(sound.encode(_tone(0, 9600)))
+        container.mux(sound.encode(_tone(0, 9600, 48000)))
         container.mux(sound.encode(None))
     return file
 
 
-def _tone(number: int, length: int) -> Any:
+def _tone(number: int, length: int, hertz: int) -> Any:
     import av
 
-    wave = (8000 * np.sin(np.arange(length) / 8)).astype(np.int16)[None].repeat(2, 0).T.reshape(1, -1)
+    wave = (8000 * np.sin((number * length + np.arange(length)) / 8)).astype(np.int16).repeat(2)[None]
     frame = av.AudioFrame.from_ndarray(wave, format="s16", layout="stereo")
-    frame.sample_rate, frame.pts = 48000, number * length
+    frame.sample_rate, frame.pts = hertz, number * length
     return frame
 
 
