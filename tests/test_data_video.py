@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawn_faces import draw_face, face_landmarks, write_landmarks
+from support.videos import set_display_matrix
 
 from ecvae_jax.data.errors import DataError, MissingExtraError
 from ecvae_jax.data.photos.photo import BadPhotoError
@@ -131,15 +131,6 @@ def write_quadrants(file: Path, **settings: object) -> None:
         for _ in range(2):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(QUADRANTS, format="rgb24")))
         container.mux(stream.encode(None))
-
-
-def set_display_matrix(file: Path, a: float, b: float, c: float, d: float) -> None:
-    """Changes the matrix in the track header of an MP4: 9 numbers, big-endian, at byte 48 of a tkhd of version 0."""
-    data = bytearray(file.read_bytes())
-    at = data.index(b"tkhd") + 44
-    matrix = [round(value * 65536) for value in (a, b, 0, c, d, 0, 0, 0)] + [1 << 30]
-    data[at : at + 36] = struct.pack(">9i", *matrix)
-    file.write_bytes(bytes(data))
 
 
 @pytest.mark.parametrize(

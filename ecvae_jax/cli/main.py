@@ -28,7 +28,8 @@ _UNWRITTEN = "ecvae: interrupted by SIGTERM; nothing was written: run the same c
 
 def _is_long(words: Sequence[str]) -> bool:
     """Returns whether the command writes a video, which takes minutes: it exits with 75 after SIGTERM."""
-    return words[:1] == ["transfer"] and any(word.lower().endswith((".mp4", ".mov", ".mkv", ".gif")) for word in words)
+    videos = (".mp4", ".mov", ".mkv", ".webm", ".gif")
+    return words[:1] == ["transfer"] and any(word.lower().endswith(videos) for word in words)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

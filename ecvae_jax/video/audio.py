@@ -10,7 +10,8 @@ from typing import Any
 from ecvae_jax.data.errors import one_line
 from ecvae_jax.data.photos.sources.video import open_container
 
-_FALLBACK = "aac"
+_FALLBACK, _FALLBACK_WEBM = "aac", "libopus"
+_OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 
 
 class AudioCopy:
@@ -30,9 +31,15 @@ class AudioCopy:
         if codec in out.supported_codecs:
             self._stream = out.add_stream_from_template(stream)
         else:
-            self._stream = self._encoder = out.add_stream(_FALLBACK, rate=stream.codec_context.sample_rate)
+            fallback = _FALLBACK_WEBM if out.format.name == "webm" else _FALLBACK
+            rate = stream.codec_context.sample_rate
+            if fallback == _FALLBACK_WEBM and rate not in _OPUS_RATES:
+                rate = max(_OPUS_RATES)
+            self._stream = self._encoder = out.add_stream(fallback, rate=rate)
             self._encoder.codec_context.layout = "stereo" if stream.codec_context.channels > 1 else "mono"
-            self.notes.append(f"{source}: audio {codec} becomes {_FALLBACK}, which {out.format.name} can hold")
+            self.notes.append(
+                f"{source}: audio {codec} becomes {fallback.removeprefix('lib')}, which {out.format.name} can hold"
+            )
         self._packets = self._read(stream)
         self._next = next(self._packets, None)
 

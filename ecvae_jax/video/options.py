@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from ecvae_jax.config.checks import check
 
-OUT_SUFFIXES = (".mp4", ".mov", ".mkv", ".gif")
+OUT_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".gif")
 """Suffixes of the videos that are written; the suffix chooses the format."""
 
 PathName = Literal["circle", "turn", "nod", "smile", "laugh", "surprise", "blink", "wink", "kiss"]

@@ -28,7 +28,7 @@ from ecvae_jax.video.read import Driver, open_driver
 from ecvae_jax.video.smooth import smooth_landmarks
 from ecvae_jax.video.source import Source, crop_side, load_source
 from ecvae_jax.video.track import Find, WindowedSearch, track_face
-from ecvae_jax.video.write import beside, regular_times, write_video
+from ecvae_jax.video.write import beside, check_encoder, regular_times, write_video
 
 _REACH = 0.06
 """Largest move of the head, in crop units: farther, the model draws the surroundings blurred (docs/video.md)."""
@@ -64,13 +64,13 @@ def transfer_video(
     Args:
         source: a photo, or a face of records as RECORDS:SPLIT:INDEX.
         driver: the driver video; None with `config.path`.
-        out: .mp4, .mov, .mkv or .gif.
+        out: .mp4, .mov, .mkv, .webm or .gif.
         enlarge: factor of the face's crop; 1 with `config.paste`.
         find: finds the driver's faces, in the model's scheme; None: the model's detector.
 
     Raises:
         DataError: source or driver cannot be read, or shows no face.
-        MissingExtraError: PyAV or the detector is not installed.
+        MissingExtraError: PyAV, its encoder or the detector is not installed.
         UnsafePathError: `out` is an input, or no regular file.
         ValueError: the suffix is unknown, or neither or both of driver and path are given.
         OSError: the video cannot be written.
@@ -110,6 +110,7 @@ def write_transfer_video(
 ) -> list[str]:
     """Writes the video of `ecvae transfer`; returns notes. See `transfer_video`."""
     check_output(out, [source, *([driver] if driver else [])])
+    check_encoder(out)
     if driver is not None:
         open_driver(driver)  # refused before the model loads
     return transfer_video(load_model(checkpoint), source, driver, out, config, transport, adaptation, enlarge)

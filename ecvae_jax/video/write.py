@@ -1,4 +1,4 @@
-"""Videos written atomically: MP4, MOV and MKV with H.264 and the driver's audio, or GIF."""
+"""Videos written atomically: MP4, MOV and MKV with H.264, WebM with VP9, all with the driver's audio; or GIF."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -17,9 +17,22 @@ from ecvae_jax.data.errors import MissingExtraError
 from ecvae_jax.files import write_atomically
 from ecvae_jax.video.audio import AudioCopy
 
-_CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
-_OPTIONS = {"crf": "16", "preset": "medium"}
-"""Quality of x264; 16 is visually lossless for most pictures."""
+
+class _Format(NamedTuple):
+    container: str
+    encoder: str
+    options: dict[str, str]
+    """Of the encoder; its quality is visually lossless for most pictures."""
+
+
+_X264 = "libx264", {"crf": "16", "preset": "medium"}
+_VP9 = "libvpx-vp9", {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "3", "row-mt": "1"}
+_FORMATS = {
+    ".mp4": _Format("mp4", *_X264),
+    ".mov": _Format("mov", *_X264),
+    ".mkv": _Format("matroska", *_X264),
+    ".webm": _Format("webm", *_VP9),
+}
 _FINEST = 1_000_000
 """Largest number of ticks a second of a video's clock."""
 _BT709, _LIMITED = 1, 1
@@ -40,10 +53,10 @@ def write_video(
         pictures: as many as `times`; read one at a time.
         times: seconds, rising.
         durations: seconds; that of the last frame counts.
-        audio: a file whose audio is copied; MP4, MOV and MKV only.
+        audio: a file whose audio is copied; not into a GIF.
 
     Raises:
-        MissingExtraError: PyAV is not installed; GIF needs it not.
+        MissingExtraError: PyAV, or its encoder, is not installed; GIF needs none.
         UnsafePathError: `out` is a link, a folder, a device, a FIFO or a socket.
         OSError: the file cannot be written.
     """
@@ -51,17 +64,15 @@ def write_video(
     if out.suffix.lower() == ".gif":
         write_atomically(out, lambda file: notes.extend(_write_gif(file, pictures, times, durations)))
         return [*notes, f"{out}: a GIF has no audio"] if audio else notes
-    try:
-        import av
-    except ImportError:
-        raise MissingExtraError("PyAV is not installed: `pip install 'ecvae-jax[video]'`") from None
+    av = check_encoder(out)
+    chosen = _FORMATS[out.suffix.lower()]
 
     def write(file: IO[bytes]) -> None:
-        container = av.open(file, "w", format=_CONTAINERS[out.suffix.lower()])  # type: ignore[call-overload]
+        container = av.open(file, "w", format=chosen.container)
         with container:
             sound = AudioCopy(audio, container) if audio else None
             try:
-                _encode(av, container, pictures, times, durations, sound)
+                _encode(av, container, chosen, pictures, times, durations, sound)
             finally:
                 if sound is not None:
                     sound.close()
@@ -71,9 +82,33 @@ def write_video(
     return notes
 
 
+def check_encoder(out: Path) -> Any:
+    """Returns PyAV; None for a GIF.
+
+    Raises:
+        MissingExtraError: PyAV is not installed, or was built without the encoder for the suffix.
+    """
+    if out.suffix.lower() == ".gif":
+        return None
+    try:
+        import av
+    except ImportError:
+        raise MissingExtraError("PyAV is not installed: `pip install 'ecvae-jax[video]'`") from None
+    encoder = _FORMATS[out.suffix.lower()].encoder
+    try:
+        av.Codec(encoder, "w")
+    except ValueError:  # UnknownCodecError
+        raise MissingExtraError(
+            f"{out}: this PyAV was built without the encoder {encoder}; install the wheel of PyPI, "
+            "or choose another suffix"
+        ) from None
+    return av
+
+
 def _encode(
     av: Any,
     container: Any,
+    chosen: _Format,
     pictures: Pictures,
     times: Sequence[Fraction],
     durations: Sequence[Fraction],
@@ -82,7 +117,8 @@ def _encode(
     clock = _clock(times)
     origin: Fraction = min(times[0], sound.start) if sound else times[0]
     span = times[-1] + durations[-1] - times[0]
-    stream = container.add_stream("libx264", rate=Fraction(len(times) / span).limit_denominator(1001), options=_OPTIONS)
+    rate = Fraction(len(times) / span).limit_denominator(1001)
+    stream = container.add_stream(chosen.encoder, rate=rate, options=chosen.options)
     lengths = {round((time - origin) / clock): round(_length(times, durations, i) / clock)
                for i, time in enumerate(times)}  # fmt: skip
     context = stream.codec_context

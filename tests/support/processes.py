@@ -9,13 +9,18 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _PRELOADED = ["tensorflow", "tensorboard", "ecvae_jax.training.loop", "ecvae_jax.cli.commands"]
 
-QUICK_COMPILATION = ("--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false")
-"""Flags of XLA with which small programs compile faster and run slower; jaxlib 0.10.2 and 0.12.0 know them."""
+QUICK_COMPILATION = (
+    "--xla_backend_optimization_level=0",
+    *(["--xla_cpu_use_fusion_emitters=false"] if version("jaxlib").startswith(("0.10.", "0.11.")) else []),
+)
+"""Flags of XLA with which small programs compile faster and run slower. jaxlib 0.12.0.1 ends the process at the second:
+"Unknown flag in XLA_FLAGS"."""
 
 LONG = 300
 """Seconds a test waits for another process: far beyond what one takes on a loaded machine."""

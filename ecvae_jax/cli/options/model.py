@@ -18,8 +18,8 @@ from ecvae_jax.video.options import OUT_SUFFIXES, VideoConfig, is_video
 class TransferOptions:
     """Draws every source's appearance under every target's structure, as one PNG, or moves a source as a video.
 
-    A video, if OUT ends in .mp4, .mov, .mkv or .gif: one source with the motion of one driver video, or on a walk. With
-    --replay, the picture that was made on the page (`ecvae page`).
+    A video, if OUT ends in .mp4, .mov, .mkv, .webm or .gif: one source with the motion of one driver video, or on a
+    walk. With --replay, the picture that was made on the page (`ecvae page`).
     """
 
     source: tuple[str, ...] = ()

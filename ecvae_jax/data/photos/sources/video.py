@@ -59,7 +59,7 @@ def open_video(path: Path, frame_step: int) -> Source:
             continue
         facts += damage_fact(name, count, "frames", damage)
         with open_container(file) as container:
-            matrix = assumed_matrix(container.streams.video[0].codec_context)
+            matrix = assumed_matrix(picture_stream(container).codec_context)
         if matrix:
             assumed[matrix] = assumed.get(matrix, 0) + 1
         person, stamp = os.path.splitext(name)[0], f"{file_stamp(file)} {frame_step}"
@@ -89,10 +89,11 @@ def _load(videos: list[tuple[Path, list[int]]], start: int) -> Iterator[Loaded]:
 
 def _frames(file: Path, wanted: set[int]) -> Iterator[Loaded]:
     with open_container(file) as container:
-        for number, frame in enumerate(container.decode(video=0)):
+        stream = picture_stream(container)
+        for number, frame in enumerate(container.decode(stream)):
             if number in wanted:
                 time = None if frame.time is None else round(float(frame.time), 3)
-                yield Loaded(upright_frame(frame, container.streams.video[0]), {"time": time})
+                yield Loaded(upright_frame(frame, stream), {"time": time})
 
 
 def upright_frame(frame: Any, stream: Any) -> UInt8[np.ndarray, "h w 3"] | BadPhotoError:
@@ -146,12 +147,26 @@ def assumed_fact(matrix: str) -> str:
 def _packets(file: Path) -> Iterator[bool]:
     """Yields for each packet whether it is a frame. Decodes none: the length in a container's header is often wrong."""
     with open_container(file) as container:
-        yield from (packet.size > 0 for packet in container.demux(video=0))
+        yield from (packet.size > 0 for packet in container.demux(picture_stream(container)))
+
+
+def picture_stream(container: Any) -> Any:
+    """Returns the first video stream of an open container. The cover of a song is a video stream of one frame: none.
+
+    Raises:
+        BadPhotoError: there is none.
+    """
+    cover = _import_av().stream.Disposition.attached_pic
+    for stream in container.streams.video:
+        if not stream.disposition & cover:
+            return stream
+    raise BadPhotoError("no video stream; give a file with moving pictures")
 
 
 def open_container(file: Path) -> Any:
     """Returns the open container. libav chooses by content: a playlist in a .mp4 would open other files and URLs."""
-    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+    # discardcorrupt: the last packet of a file that is cut off would give a half gray frame
+    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file", "fflags": "+discardcorrupt"}
     return _import_av().open(f"file:{file.absolute()}", options=options)
 
 
