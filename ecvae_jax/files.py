@@ -149,6 +149,30 @@ def open_regular(path: Path, flags: int) -> int:
     return handle
 
 
+def read_regular(path: Path, most: int) -> bytes:
+    """Returns the content of a regular file; a FIFO does not block, and neither a device nor a huge file is read.
+
+    Args:
+        path: file; links are followed.
+        most: bytes that it may have.
+
+    Raises:
+        UnsafePathError: the path is a folder, a device, a FIFO or a socket, or has more bytes.
+        OSError: the file cannot be opened.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(handle, "rb") as file:
+        kind = next((name for is_kind, name in _KINDS if is_kind(os.fstat(handle).st_mode)), None)
+        if kind:
+            raise UnsafePathError(f"{path} is {kind}: only a regular file is read")
+        size = os.fstat(handle).st_size
+        content = file.read(most + 1) if size <= most else b""
+        if size > most or len(content) > most:
+            size = max(size, len(content))
+            raise UnsafePathError(f"{path} has {size / 1e6:,.0f} MB: at most {most / 1e6:g} MB are read")
+    return content
+
+
 def lock_file(path: Path) -> IO[str] | None:
     """Returns the file, opened and locked; None if another process holds the lock. Its content is kept.
 

@@ -1,6 +1,7 @@
 """The one color path: the pixels of any photo to 8-bit sRGB, by the profile or the numbers that the file states.
 
-In order of precedence, as in browsers: CICP (PNG, AVIF), the ICC profile, PNG's sRGB, gAMA and cHRM, Exif's Adobe RGB.
+In order of precedence, as in browsers: CICP (PNG, AVIF), the ICC profile, PNG's sRGB, gAMA and cHRM or TIFF's tags,
+Exif's Adobe RGB.
 A file that states nothing is sRGB by convention. `color_statement` reads the statement before the pixels are loaded.
 """
 
@@ -8,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import io
-import struct
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,13 @@ from PIL import Image, ImageCms
 
 from ecvae_jax.data.errors import BadPhotoError
 from ecvae_jax.data.photos.primaries import ADOBE, BT2020, P3, SRGB, Chromaticities, convert_to_srgb, is_srgb, to_xyz
+from ecvae_jax.data.photos.stated_colors import (
+    is_adobe,
+    read_bmp_profile,
+    read_cicp,
+    read_jp2_profile,
+    read_tiff_chromaticities,
+)
 
 # ITU-T H.273; 2 is "unspecified". Television's curves are shown as sRGB, which is what players do.
 _CICP_PRIMARIES = {1: SRGB, 2: SRGB, 5: SRGB, 6: SRGB, 7: SRGB, 9: BT2020, 12: P3}
@@ -25,8 +32,6 @@ _CICP_EXPONENTS = {1: 0.0, 2: 0.0, 4: 2.2, 5: 2.8, 6: 0.0, 7: 0.0, 8: 1.0, 13: 0
 
 _STRIP = 512
 """Rows."""
-_LARGEST_PROFILE = 16 * 2**20
-"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ def color_statement(image: Image.Image, notes: list[str]) -> ColorStatement | No
     Raises:
         BadPhotoError: the file states a high dynamic range, unknown primaries, or a profile in another file.
     """
-    cicp = _cicp(image)
+    cicp = read_cicp(image)
     if cicp and cicp != (2, 2):
         primaries, transfer = cicp
         if primaries not in _CICP_PRIMARIES or transfer not in _CICP_EXPONENTS:
@@ -65,13 +70,15 @@ def color_statement(image: Image.Image, notes: list[str]) -> ColorStatement | No
             )
         statement = ColorStatement("CICP", b"", _CICP_EXPONENTS[transfer], _CICP_PRIMARIES[primaries])
         return None if statement.is_srgb else statement
-    profile = image.info.get("icc_profile") or _bmp_profile(image)
+    profile = image.info.get("icc_profile") or read_bmp_profile(image) or read_jp2_profile(image)
     if profile:
         return ColorStatement("ICC", profile)
-    if image.format == "PNG" and "srgb" not in image.info:
-        statement = _png_statement(image, notes)
-        return None if statement is None or statement.is_srgb else statement
-    if image.format in ("JPEG", "MPO") and _is_adobe(image):
+    if image.format == "PNG" and "srgb" in image.info:
+        return None
+    statement = _png_statement(image, notes) if image.format == "PNG" else _tiff_statement(image)
+    if statement is not None:
+        return None if statement.is_srgb else statement
+    if is_adobe(image):
         return ColorStatement("Adobe RGB (Exif)", b"", 563 / 256, ADOBE)
     return None
 
@@ -168,94 +175,15 @@ def _png_statement(image: Image.Image, notes: list[str]) -> ColorStatement | Non
     return ColorStatement("gAMA and cHRM" if chroma else "gAMA", b"", 1 / gamma if gamma else 0.0, chromaticities)
 
 
-def _cicp(image: Image.Image) -> tuple[int, int] | None:
-    """Returns the primaries and transfer of a PNG's cICP chunk or an AVIF's nclx box; Pillow reads neither.
-
-    Raises:
-        BadPhotoError: a PNG's levels are of narrow range. An AVIF's decoder widens them.
-    """
-    stream = getattr(image, "fp", None) if image.format in ("PNG", "AVIF") else None
-    if stream is None:
+def _tiff_statement(image: Image.Image) -> ColorStatement | None:
+    chromaticities = read_tiff_chromaticities(image)
+    if not chromaticities:
         return None
-    place = stream.tell()
     try:
-        stream.seek(0)
-        if image.format == "AVIF":
-            box = stream.read(1 << 16).partition(b"colrnclx")[2][:4]
-            return (int.from_bytes(box[:2], "big"), int.from_bytes(box[2:], "big")) if len(box) == 4 else None
-        stream.seek(8)
-        for _ in range(1000):
-            head = stream.read(8)
-            length, kind = int.from_bytes(head[:4], "big"), head[4:]
-            if kind == b"cICP":
-                content = stream.read(4)
-                if content[3:] == b"\0":
-                    raise BadPhotoError("colors of narrow range (cICP, 16 to 235): convert it to sRGB")
-                return (content[0], content[1]) if len(content) == 4 else None
-            if len(head) < 8 or kind == b"IDAT":
-                return None
-            stream.seek(length + 4, io.SEEK_CUR)
-        return None
-    finally:
-        stream.seek(place)
-
-
-def _bmp_profile(image: Image.Image) -> bytes:
-    """Returns the ICC profile of a BMP of version 4 or 5, or b"" for sRGB; Pillow reads neither.
-
-    Raises:
-        BadPhotoError: its colors are calibrated by other numbers than sRGB's, or its profile is in another file.
-    """
-    stream = getattr(image, "fp", None) if image.format in ("BMP", "DIB") else None
-    if stream is None:
-        return b""
-    place = stream.tell()
-    try:
-        start = 14 if image.format == "BMP" else 0
-        stream.seek(start)
-        header = stream.read(124)
-        size = int.from_bytes(header[:4], "little")
-        if size < 108 or len(header) < 108:
-            return b""
-        kind = header[56:60]
-        if kind == b"KNIL":
-            raise BadPhotoError("BMP whose color profile is in another file: convert it to sRGB")
-        if kind == b"DEBM" and size >= 124:
-            at, length = struct.unpack("<II", header[112:120])
-            stream.seek(start + at)
-            return stream.read(min(length, _LARGEST_PROFILE)) or b"empty"
-        if kind == bytes(4):
-            numbers = struct.unpack("<9i3I", header[60:108])
-            if not any(numbers):
-                return b""
-            if not _is_srgb_of_bmp(numbers):
-                raise BadPhotoError("BMP calibrated by other numbers than those of sRGB: convert it to sRGB")
-        return b""
-    finally:
-        stream.seek(place)
-
-
-def _is_srgb_of_bmp(numbers: tuple[int, ...]) -> bool:
-    """Returns whether nine coordinates, 2.30 bits, and three exponents, 16.16 bits, are sRGB's to within rounding.
-
-    Writers store the primaries' x, y, z or their X, Y, Z; x and y follow from both.
-    """
-    ends = np.asarray(numbers[:9], np.float64).reshape(3, 3)
-    sums = ends.sum(axis=1, keepdims=True)
-    if not (sums > 0).all():
-        return False
-    exponents = np.asarray(numbers[9:]) / 65536
-    xy = (ends / sums)[:, :2].ravel()
-    return bool(np.abs(xy - SRGB[2:]).max() < 0.005 and (np.abs(exponents - 2.2) < 0.03).all())
-
-
-def _is_adobe(image: Image.Image) -> bool:
-    """Returns whether Exif names Adobe RGB: interoperability index R03 of DCF, or color space 2 as Nikon's."""
-    try:
-        exif = image.getexif()
-        return exif.get_ifd(0x8769).get(0xA001) == 2 or exif.get_ifd(0xA005).get(1) == "R03"
-    except Exception:  # Exif holds anything; Pillow raises many types
-        return False
+        to_xyz(chromaticities)  # type: ignore[arg-type]
+    except (ValueError, np.linalg.LinAlgError):
+        raise BadPhotoError("unusable PrimaryChromaticities of a TIFF: convert it to sRGB") from None
+    return ColorStatement("PrimaryChromaticities", b"", 0.0, chromaticities)  # type: ignore[arg-type]
 
 
 @functools.lru_cache(maxsize=16)

@@ -6,6 +6,7 @@ A file that cannot be used is refused. It is never replaced by a detector in sil
 from __future__ import annotations
 
 import posixpath
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -14,7 +15,9 @@ from jaxtyping import Float
 
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.photos.landmark_files import composed, decode_text, match_names, read_pts, read_table, read_wflw
-from ecvae_jax.data.photos.sources.source import Source
+from ecvae_jax.data.photos.sources.source import LARGEST_TABLE, Source
+from ecvae_jax.data.photos.unread import refuse_unread
+from ecvae_jax.files import UnsafePathError, read_regular
 
 DEFAULT_NAMES = ("landmarks68.csv", "landmarks98.csv", "landmarks.csv")
 
@@ -43,7 +46,8 @@ def find_given_landmarks(source: Source, choice: str) -> GivenLandmarks | None:
             the photos. "none" finds none. Otherwise a file: a CSV, or a WFLW list (.txt).
 
     Raises:
-        DataError: the file does not exist, is not a landmark table, or names none of the photos.
+        DataError: the file does not exist, is not a landmark table, or names none of the photos; or landmarks lie in
+            the source under a name or in a format that is not read.
     """
     if choice == "none":
         return None
@@ -56,7 +60,10 @@ def find_given_landmarks(source: Source, choice: str) -> GivenLandmarks | None:
     found = _find_table(source)
     if found:
         return _named_as_photos(_read_found(source, found), source)
-    return read_pts_files(source)
+    given = read_pts_files(source)
+    if given is None:
+        refuse_unread(source)
+    return given
 
 
 def read_given_landmarks(file: Path, root: Path | None = None) -> GivenLandmarks:
@@ -94,12 +101,7 @@ def read_pts_files(source: Source) -> GivenLandmarks | None:
         DataError: no file is readable or belongs to a photo, or the files have different numbers of points.
     """
     files = _pts_names(source)
-    used: dict[str, str] = {}
-    for photo in source.photos:
-        stem = composed(posixpath.splitext(photo.name)[0])
-        name = files.get(stem) or files.get(composed(photo.name))
-        if name is not None:
-            used[photo.name] = name
+    used = _pts_of_photos(files, source)
     contents = source.read(sorted(set(used.values())))
     rows: dict[str, np.ndarray] = {}
     faults: dict[str, str] = {}
@@ -166,7 +168,11 @@ def _read_found(source: Source, name: str) -> GivenLandmarks:
 
 
 def _pts_names(source: Source) -> dict[str, str]:
-    """Returns the names of the source's .pts files, by `composed` of the name without suffix."""
+    """Returns the names of the source's .pts files, by `composed` of the name without suffix.
+
+    Raises:
+        DataError: two files differ only in the spelling of .pts or of their letters.
+    """
     names = {name for name, _ in source.skipped if name.lower().endswith(".pts")}
     if source.root is not None and not source.searched:  # a list names photos only
         for folder in sorted({PurePosixPath(photo.name).parent for photo in source.photos}):
@@ -176,7 +182,29 @@ def _pts_names(source: Source) -> dict[str, str]:
                     for file in (source.root / folder).iterdir()
                     if file.suffix.lower() == ".pts"
                 }
-    return {composed(name[:-4]): name for name in sorted(names, reverse=True)}
+    found: dict[str, str] = {}
+    for name in sorted(names):
+        if (other := found.setdefault(composed(name[:-4]), name)) != name:
+            raise DataError(f"source {source.label!r}: {other!r} and {name!r} are of one photo; keep one")
+    return found
+
+
+def _pts_of_photos(files: dict[str, str], source: Source) -> dict[str, str]:
+    """Returns each photo's .pts file; of a file that several photos share, none: it marks one of them.
+
+    Raises:
+        DataError: several photos share the only file.
+    """
+    found: dict[str, str] = {}
+    for photo in source.photos:
+        name = files.get(composed(photo.name)) or files.get(composed(posixpath.splitext(photo.name)[0]))
+        if name is not None:
+            found[photo.name] = name
+    counts = Counter(found.values())
+    shared = next((name for name, count in counts.items() if count > 1), None)
+    if shared is not None and len(set(found.values())) == 1:
+        raise DataError(f"source {source.label!r}: {shared!r} is named like {counts[shared]} photos; keep one of them")
+    return {photo: name for photo, name in found.items() if counts[name] == 1}
 
 
 def _named_as_photos(given: GivenLandmarks, source: Source) -> GivenLandmarks:
@@ -203,6 +231,8 @@ def _content(read: bytes | DataError) -> bytes:
 
 def _read_file(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return read_regular(file, LARGEST_TABLE)
+    except UnsafePathError as error:
+        raise DataError(f"landmarks: {error}") from None
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error}") from None

@@ -96,11 +96,13 @@ def read_pts(label: str, content: bytes) -> Float[np.ndarray, "p 2"]:
     Comments (#, //) are ignored. A comma separates x from y, or is a decimal comma where a space separates them.
 
     Raises:
-        DataError: a line is not a point, or their number differs from n_points.
+        DataError: a line is not a point, their number differs from n_points, or the file has several faces.
     """
     text = decode_text(label, content)
     if ("{" in text) != ("}" in text):
         raise DataError(f"{label}: it has only one of its braces")
+    if text.count("{") > 1:
+        raise DataError(f"{label}: {text.count('{')} faces in braces; keep one")
     stated = re.search(r"^\s*n_points\s*[:=]\s*(\d+)", text, re.MULTILINE | re.IGNORECASE)
     body = text.partition("{")[2].partition("}")[0] if "{" in text else text
     points = []
@@ -139,6 +141,8 @@ def _columns(label: str, header: list[str]) -> tuple[int, list[int]]:
 
 
 def _number(cell: str, decimal_comma: bool = False) -> float:
+    if "_" in cell:  # float reads 1_5 as 15
+        return float("nan")
     try:
         return float(
             cell.strip().replace(",", ".") if decimal_comma and _DECIMAL_COMMA.fullmatch(cell.strip()) else cell

@@ -111,6 +111,9 @@ def _to_rgb(image: Image.Image, max_megapixels: float) -> tuple[UInt8[np.ndarray
             notes = [note] if (note := choose_page(image)) else notes
             _check_size(image.width, image.height, max_megapixels)
     statement = color_statement(image, notes)
+    if image.format != "TIFF":
+        # A PNG's Exif may follow its pixels: getexif would load them, hide their damage, and leave them black.
+        image.load()
     upright = _orientation(image, notes)
     image.load()
     if image.format == "TIFF":  # Pillow has turned it while loading
@@ -137,6 +140,8 @@ def _orientation(image: Image.Image, notes: list[str]) -> int:
     except Exception:  # Exif holds anything; Pillow raises many types
         notes.append("unreadable EXIF ignored")
         return 1
+    if isinstance(value, bytes) and len(value) == 1:  # of the type BYTE
+        value = value[0]
     return value if value in _UPRIGHT else 1
 
 

@@ -36,11 +36,11 @@ def convert_to_srgb(image: Image.Image, exponent: float, chromaticities: Chromat
     samples = np.arange(256) / 255
     linear = (_srgb_linear(samples) if not exponent else samples**exponent).astype(np.float32)
     if is_srgb(chromaticities):
-        table = np.rint(255 * _srgb_encoded(linear)).astype(int).tolist()
+        table = np.rint(255 * srgb_encoded(linear)).astype(int).tolist()
         return image.point(table * 3)
     matrix = (np.linalg.inv(to_xyz(SRGB)) @ to_xyz(chromaticities)).astype(np.float32)
     # Spaced by square roots: sRGB's curve is steep near black.
-    encoded = np.rint(255 * _srgb_encoded((np.arange(_FINE + 1) / _FINE) ** 2)).astype(np.uint8)
+    encoded = np.rint(255 * srgb_encoded((np.arange(_FINE + 1) / _FINE) ** 2)).astype(np.uint8)
     pixels = np.asarray(image).reshape(-1, 3)
     out = np.empty_like(pixels)
     for start in range(0, len(pixels), _BLOCK):
@@ -54,7 +54,8 @@ def _srgb_linear(sample: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return np.where(sample <= 0.04045, sample / 12.92, ((sample + 0.055) / 1.055) ** 2.4)
 
 
-def _srgb_encoded(light: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+def srgb_encoded(light: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Returns sRGB samples, 0..1, of linear light."""
     return np.where(light <= 0.0031308, light * 12.92, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055)
 
 

@@ -11,7 +11,10 @@ from PIL import Image
 from ecvae_jax.data.errors import BadPhotoError
 
 _PHOTOMETRIC, _BITS, _SAMPLE_FORMAT, _MAX_SAMPLE, _SUBFILE, _OLD_SUBFILE = 262, 258, 339, 281, 254, 255
+_PLANES, _COMPRESSION = 284, 259
 _SIGNED, _FLOAT = 2, 3
+_MASK = 4
+"""The bit of a page that is the mask of another."""
 _PAGES = 16
 """Pages that are compared; the photo of a camera is among the first few."""
 _CONVERT = "convert it to 8 bits"
@@ -30,6 +33,8 @@ def gray_levels(image: Image.Image) -> Float[np.ndarray, "h w"]:
     """
     values = np.asarray(image)
     tags = _tags(image)
+    if image.format != "TIFF" and image.mode == "F":
+        raise BadPhotoError(f"samples without a range: float samples of {image.format}; {_CONVERT}")
     if image.format != "TIFF":  # Pillow scales those of PNG, JPEG 2000 and PGM to 16 bits
         return np.clip(values.astype(np.float32) / np.float32(65535), 0, 1)
     if image.mode == "F":
@@ -53,12 +58,17 @@ def check_samples(image: Image.Image) -> None:
     """Accepts a TIFF whose samples Pillow has reduced to 8 bits correctly; any other image.
 
     Raises:
-        BadPhotoError: the samples are signed, or do not use the range of their bits.
+        BadPhotoError: the samples are signed, lie in planes that Pillow misreads, or do not use the range of their
+            bits.
     """
     tags = _tags(image)
     formats, bits = tags.get(_SAMPLE_FORMAT, ()), _first(tags, _BITS, 8)
     if _SIGNED in (formats if isinstance(formats, tuple) else (formats,)):
         raise BadPhotoError(f"samples without a range: signed numbers, black and white are not stated; {_CONVERT}")
+    in_planes = _first(tags, _PLANES, 1) == 2
+    # Pillow 12.3 reads planes as 8 bits without a word where it unpacks them itself, and Lab's without their offset.
+    if in_planes and (image.mode == "LAB" or (bits > 8 and _first(tags, _COMPRESSION, 1) == 1)):
+        raise BadPhotoError(f"{bits}-bit {image.mode} in planes, which the decoder misreads; {_CONVERT} of one plane")
     if bits <= 8 or is_deep(image) or image.mode not in ("RGB", "RGBA"):
         return
     white = 2 ** int(bits) - 1
@@ -76,6 +86,8 @@ def choose_page(image: Image.Image) -> str:
     count = getattr(image, "n_frames", 1)
     for number in range(min(count, _PAGES)):
         image.seek(number)
+        if number and int(_tags(image).get(_SUBFILE, 0)) & _MASK:
+            continue
         reduced = bool(int(_tags(image).get(_SUBFILE, 0)) & 1) or _tags(image).get(_OLD_SUBFILE) == 2
         pages.append((number, image.width, image.height, reduced))
     _, width, height, reduced = pages[0]

@@ -16,6 +16,7 @@ from ecvae_jax.data.errors import DataError, one_line
 from ecvae_jax.data.photos.photo import PHOTO_SUFFIXES, BadPhotoError
 from ecvae_jax.data.photos.sources.folder import named_photos, not_a_photo
 from ecvae_jax.data.photos.sources.source import (
+    LARGEST_TABLE,
     Content,
     Loaded,
     Source,
@@ -25,8 +26,6 @@ from ecvae_jax.data.photos.sources.source import (
 )
 
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-_LARGEST_TABLE = 512 * 10**6
-"""Bytes of a landmark table: 400,000 faces of 98 points."""
 _LARGEST_HEADER = 2**20
 """Bytes of one tar member's headers; tarfile reads a header into memory, whatever size it states."""
 _MOST_MEMBERS = 5_000_000
@@ -92,7 +91,7 @@ def open_archive(path: Path, identity: str, max_megabytes: float = 64.0) -> Sour
     def read(wanted: Sequence[str]) -> dict[str, bytes | DataError]:
         asked = {name: member for name, member in members.items() if name in set(wanted)}
         files = [(name, member) for name, member in asked.items() if not member.reason]
-        contents = (loaded.content for loaded in load(path, files, _LARGEST_TABLE))
+        contents = (loaded.content for loaded in load(path, files, LARGEST_TABLE))
         found: dict[str, bytes | DataError] = {
             name: content if isinstance(content, bytes) else DataError(f"archive {path}: {name}: {content}")
             for (name, _), content in zip(files, contents, strict=True)

@@ -10,7 +10,8 @@ from pathlib import Path
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.photos.identity import choose_identity_rule, identity_of
 from ecvae_jax.data.photos.photo import PHOTO_SUFFIXES
-from ecvae_jax.data.photos.sources.source import Files, Loaded, Photo, Source
+from ecvae_jax.data.photos.sources.source import LARGEST_TABLE, Files, Loaded, Photo, Source
+from ecvae_jax.files import UnsafePathError, read_regular
 
 
 def open_folder(root: Path, identity: str) -> Source:
@@ -34,8 +35,8 @@ def open_list(file: Path, identity: str) -> Source:
         DataError: the list cannot be read, is empty, or names a photo twice.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_regular(file, LARGEST_TABLE).decode("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError, UnsafePathError) as error:
         raise DataError(f"list {file} cannot be read: {error}") from None
     files: dict[str, Path] = {}
     for number, line in enumerate(lines, 1):
@@ -105,9 +106,10 @@ def reader(root: Path) -> Files:
     """Returns the `Source.read` of a folder."""
 
     def read(name: str) -> bytes | DataError:
-        path = root / name
         try:
-            return path.read_bytes() if path.is_file() else DataError(f"{name} is not a regular file")
+            return read_regular(root / name, LARGEST_TABLE)
+        except UnsafePathError as error:
+            return DataError(str(error))
         except OSError as error:
             return DataError(f"{name} cannot be read: {error.strerror}")
 

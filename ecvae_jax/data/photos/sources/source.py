@@ -42,6 +42,9 @@ class Photo:
     """"train", "validation" or "test" if the source defines splits, otherwise ""."""
 
 
+LARGEST_TABLE = 512 * 10**6
+"""Bytes of a landmark table or a list: 400,000 faces of 98 points."""
+
 Files = Callable[[Sequence[str]], dict[str, bytes | DataError]]
 """Returns files of a source that are not photos, such as landmarks: each one's content, or why it cannot be read."""
 
