@@ -161,16 +161,18 @@ def read_regular(path: Path, most: int) -> bytes:
         OSError: the file cannot be opened.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(handle, "rb") as file:
-        kind = next((name for is_kind, name in _KINDS if is_kind(os.fstat(handle).st_mode)), None)
-        if kind:
-            raise UnsafePathError(f"{path} is {kind}: only a regular file is read")
-        size = os.fstat(handle).st_size
-        content = file.read(most + 1) if size <= most else b""
-        if size > most or len(content) > most:
-            size = max(size, len(content))
-            raise UnsafePathError(f"{path} has {size / 1e6:,.0f} MB: at most {most / 1e6:g} MB are read")
-    return content
+    try:
+        kind, size = irregular(path, follow=True), os.fstat(handle).st_size
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise UnsafePathError(f"{path} is {kind or 'no regular file'}: only a regular file is read")
+        content = bytearray()
+        while size <= most and len(content) <= most and (part := os.read(handle, 1 << 20)):
+            content += part
+    finally:
+        os.close(handle)
+    if max(size, len(content)) > most:
+        raise UnsafePathError(f"{path} has {max(size, len(content)) / 1e6:,.0f} MB: at most {most / 1e6:g} MB are read")
+    return bytes(content)
 
 
 def lock_file(path: Path) -> IO[str] | None:

@@ -309,3 +309,50 @@ def test_long_names_and_pax_headers_of_honest_archives_are_read(tmp_path: Path):
         source = open_source(str(tmp_path / "long.tar"))
         assert [photo.name for photo in source.photos] == [name]
         assert next(source.load(0)).content == b"a"
+
+
+def _with_size(content: bytearray, at: int, size: int) -> bytearray:
+    """Returns a tar whose header at `at` states a size, with a fitting checksum."""
+    content[at + 124 : at + 136] = size.to_bytes(12, "big", signed=True) if size < 0 else b"%011o\0" % size
+    content[at + 148 : at + 156] = b" " * 8
+    content[at + 148 : at + 156] = b"%06o\0 " % sum(content[at : at + 512])
+    return content
+
+
+@pytest.mark.parametrize("gz", [False, True])
+@pytest.mark.parametrize("kind", ["checksum", "negative", "no size", "end mark", "joined"])
+def test_what_a_damaged_header_hides_is_reported(tmp_path: Path, kind: str, gz: bool) -> None:
+    """tarfile ends at the first header that it cannot read, without a word."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as target:
+        add(target, "a.png", bytes(range(1, 200)))
+        at = stream.tell()
+        for name in ("b.png", "c.png", "landmarks68.csv"):
+            add(target, name, bytes(range(1, 200)))
+    content = bytearray(stream.getvalue())
+    if kind == "checksum":
+        content[at + 3] ^= 1
+    elif kind == "end mark":
+        content[at : at + 1024] = bytes(1024)
+    elif kind == "joined":
+        content = content + content
+    else:
+        content = _with_size(content, at, -1024 if kind == "negative" else 0)
+    file = tmp_path / ("a.tar.gz" if gz else "a.tar")
+    file.write_bytes(gzip.compress(content) if gz else content)
+    source = open_source(str(file))
+    reason = "more follows its end mark" if kind in ("end mark", "joined") else "damaged header"
+    assert any(f"{file.name} is damaged after" in fact and reason in fact for fact in source.facts), source.facts
+    assert len(list(source.load(0))) == len(source.photos)
+
+
+def test_backslashes_in_a_zip_are_folders(tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", people=2, shots=1)
+    file = tmp_path / "photos.zip"
+    with zipfile.ZipFile(file, "w") as target:
+        for path in sorted((tmp_path / "photos").iterdir()):
+            target.write(path, f"set/{path.name}")
+    file.write_bytes(file.read_bytes().replace(b"set/", b"set\\"))
+    summary = prepare(str(file), tmp_path / "out", PrepareConfig(size=16, workers=1))
+    assert summary.kept == 2
+    assert report(tmp_path / "out")["set/landmarks68.csv"]["reason"] == "the landmarks that were used"

@@ -19,6 +19,7 @@ from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.cli.main import main
 from ecvae_jax.config import ClusterConfig, Config, PriorConfig
 from ecvae_jax.data.faces import load_faces
+from ecvae_jax.export.folder import FolderKind
 from ecvae_jax.export.formats import ABOUT, ExportError, describe, publishable, write_export
 from ecvae_jax.export.functions import Function, exported_functions
 from ecvae_jax.files import UnsafePathError
@@ -367,3 +368,13 @@ def test_the_clients_of_the_guide_run(
     else:
         wanted = transfer_plain(restored, images, landmarks, landmarks[::-1])
         np.testing.assert_allclose(np.load(made).astype(int), wanted, atol=1)
+
+
+@pytest.mark.parametrize("kind", ["nested", "huge"])
+def test_an_index_that_is_nested_or_huge_is_no_export(tmp_path: Path, kind: str) -> None:
+    page = FolderKind("page", "page.json", "ecvae-page")
+    with (tmp_path / "page.json").open("wb") as file:
+        file.write(b"[" * 100_000)
+        file.truncate(2**40 if kind == "huge" else 100_000)
+    with pytest.raises(UnsafePathError, match="is no page of ecvae: only one is replaced"):
+        page.check_replaceable(tmp_path, overwrite=True)

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import sys
 import tomllib
 from fnmatch import fnmatch
@@ -326,6 +327,14 @@ def test_the_command_replays_with_and_without_the_photo(
         ({"fine": png(np.zeros((8, 8, 3), np.uint8))}, "the replay's fine crop is"),
         ({"z": "AAAAAA=="}, "z has 1 numbers"),
         ({"z": base64.b64encode(np.float32([np.inf]).tobytes()).decode()}, "z: must be finite"),
+        (
+            {"model": {"config_sha256": ["0"], "step": 3}},
+            "model: must have the text config_sha256 and the whole number",
+        ),
+        (
+            {"model": {"config_sha256": "0", "step": "3"}},
+            "model: must have the text config_sha256 and the whole number",
+        ),
         ({"model": {"config_sha256": "0", "step": 3, "half": True}}, "name the page's with --checkpoint"),
     ],
 )
@@ -334,6 +343,25 @@ def test_a_replay_that_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(DataError, match=reason):
         draw_replay(stored, read_replay(saved(tmp_path, content(stored, **changes))))
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("fifo", "is a FIFO"), ("zero", "is a device"), ("sparse", "at most 4 MB are read"), ("folder", "is a folder")],
+)
+def test_a_replay_is_a_regular_file_of_bounded_size(tmp_path: Path, kind: str, reason: str) -> None:
+    path = tmp_path / "replay.json"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "zero":
+        path.symlink_to("/dev/zero")
+    elif kind == "sparse":
+        with path.open("wb") as file:
+            file.truncate(2**40)
+    else:
+        path.mkdir()
+    with pytest.raises(DataError, match=f"{reason}.*; give the JSON saved by the page"):
+        read_replay(path)
 
 
 JSON = st.recursive(

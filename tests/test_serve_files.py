@@ -122,6 +122,19 @@ def test_fields_of_a_json_file_are_replaced(tmp_path: Path) -> None:
     assert ask(app, "/page.json").status == 404
 
 
+@pytest.mark.parametrize("kind", ["nested", "huge"])
+def test_a_nested_or_huge_json_file_is_not_found(tmp_path: Path, kind: str) -> None:
+    from ecvae_jax.serve.serving import check_points
+
+    for name in ("page.json", "model.json"):
+        with (tmp_path / name).open("wb") as file:
+            file.write(b"[" * 100_000)
+            file.truncate(2**40 if kind == "huge" else 100_000)
+    app = Guard(Files(tmp_path, {"page.json": {"compute": True}}), "127.0.0.1")
+    assert ask(app, "/page.json").status == 404
+    check_points(tmp_path, 98)  # no page of ours
+
+
 def test_a_page_of_other_landmarks_is_refused(tmp_path: Path) -> None:
     from ecvae_jax.serve.serving import check_points
 

@@ -20,7 +20,7 @@ from ecvae_jax.comparison.variants import Run, choose_variants, plan_runs, usabl
 from ecvae_jax.config import Config
 from ecvae_jax.data.faces import Faces, load_faces
 from ecvae_jax.evaluation.scoring import Measures, load_measures
-from ecvae_jax.files import write_text
+from ecvae_jax.files import read_regular, write_text
 from ecvae_jax.progress import duration
 from ecvae_jax.training.loop import train
 
@@ -29,6 +29,8 @@ SCORES = "scores.json"
 """In the folder of each run; written last, so that its presence marks a finished run."""
 
 _FORMAT = 1
+_LARGEST_SCORES = 16 * 2**20
+"""Bytes."""
 _SCORED_ALONE = 0.1  # of the time of a run with training, for the estimate of the time left
 
 
@@ -118,10 +120,10 @@ def _stored(folder: Path, run: Run, base: Config, scoring: Scoring) -> dict[str,
     """
     path, made = folder / run.name / SCORES, _made(run.variant.config(base, run.seed), scoring)
     try:
-        scores = json.loads(path.read_text())
+        scores = json.loads(read_regular(path, _LARGEST_SCORES))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         _say(f"{path} cannot be read: the run is scored again")
         return None
     if not isinstance(scores, dict):

@@ -7,8 +7,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ecvae_jax.files import UnsafePathError, irregular
+from ecvae_jax.files import UnsafePathError, irregular, read_regular
 from ecvae_jax.folders import replace_folder, temporary_folder
+
+_LARGEST_INDEX = 16 * 2**20
+"""Bytes."""
 
 
 class ExportError(ValueError):
@@ -43,9 +46,9 @@ class FolderKind:
         if irregular(out) != "a folder" or irregular(index) or not index.is_file():
             raise UnsafePathError(refusal)
         try:
-            content = json.loads(index.read_text())
+            content = json.loads(read_regular(index, _LARGEST_INDEX))
             listed = {self.index, *content["files"]} if content["kind"] == self.kind else set()
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise UnsafePathError(refusal) from None
         found = {str(path.relative_to(out)) for path in out.rglob("*") if irregular(path) != "a folder"}
         if found - listed:

@@ -26,7 +26,7 @@ from ecvae_jax.data.errors import BadPhotoError, DataError, one_line
 from ecvae_jax.data.photos.crop import CropBox, cut_crop
 from ecvae_jax.data.photos.photo import read_photo
 from ecvae_jax.export.formats import publishable
-from ecvae_jax.files import check_output
+from ecvae_jax.files import UnsafePathError, check_output, read_regular
 from ecvae_jax.images import enlarge as enlarged
 from ecvae_jax.images import save_png, to_float, to_uint8
 from ecvae_jax.model import cvae
@@ -38,6 +38,8 @@ from ecvae_jax.synthesis.batches import decode, move
 
 _KIND, _FORMAT = "ecvae-replay", 1
 _MOST_BYTES = 4_000_000
+_LARGEST_PHOTO = 64_000_000
+"""Bytes."""
 _LARGEST_Z = 1e3
 """Magnitude of a number of z, whose prior has a deviation below 1."""
 _WITHIN = (-1.0, 2.0)
@@ -70,10 +72,9 @@ def read_replay(path: Path) -> Replay:
         DataError: the file is missing, too large, or no replay.
     """
     try:
-        size = path.stat().st_size
-        if size > _MOST_BYTES:
-            raise DataError(f"{path}: {size / 1e6:.1f} MB; a replay has at most {_MOST_BYTES / 1e6:g} MB")
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular(path, _MOST_BYTES))
+    except UnsafePathError as error:
+        raise DataError(f"replay: {error}; give the JSON saved by the page") from None
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; give the JSON saved by the page") from None
     except (ValueError, RecursionError):
@@ -171,8 +172,10 @@ def _with_photo(replay: Replay, photo: Path, model: Model) -> Replay:
     if replay.photo_sha256 is None or replay.crop is None:
         raise DataError(f"{photo}: the replay names no photo; remove --source")
     try:
-        data = photo.read_bytes()
+        data = read_regular(photo, _LARGEST_PHOTO)
         pixels, _ = read_photo(data)
+    except UnsafePathError as error:
+        raise DataError(f"photo: {error}; give the photo that was used on the page") from None
     except OSError as error:
         raise DataError(f"{photo}: {error.strerror}; give the photo that was used on the page") from None
     except BadPhotoError as error:
@@ -203,8 +206,11 @@ def _parsed(content: Any) -> Replay:
     box = None if crop is None else CropBox(*(float(crop[name]) for name in CropBox._fields))
     if box is not None and not all(map(math.isfinite, box)):
         raise ValueError("crop: must be finite")
+    model = dict(content["model"])
+    if not isinstance(model.get("config_sha256"), str) or not isinstance(model.get("step"), int):
+        raise ValueError("model: must have the text config_sha256 and the whole number step")
     return Replay(
-        model=dict(content["model"]),
+        model=model,
         landmarks=_points(content["landmarks"], "landmarks"),
         target=_points(content["target_landmarks"], "target_landmarks"),
         detail=detail,

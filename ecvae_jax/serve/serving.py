@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import gettempdir
@@ -13,7 +12,7 @@ from ecvae_jax.files import irregular
 from ecvae_jax.folders import temporary_folder
 from ecvae_jax.serve.guard import Guard
 from ecvae_jax.serve.listen import listen, run, url_of
-from ecvae_jax.serve.static import Files, open_below
+from ecvae_jax.serve.static import Files, load_json, open_below
 
 _BROWSER_MODEL = "face128"
 """Default of a page that the browser computes; on a server with a GPU the default is larger."""
@@ -96,7 +95,7 @@ def check_points(page: Path, points: int) -> None:
     """Raises ValueError if a page was written for another landmark scheme than the server's model has."""
     try:
         with open_below(page, ["model.json"]) as file:
-            theirs = json.load(file)["points"]
+            theirs = load_json(file)["points"]
     except (OSError, ValueError, KeyError, TypeError):
         return  # no page of ours
     if theirs != points:

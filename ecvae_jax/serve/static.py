@@ -34,6 +34,8 @@ _TYPES = {
 }
 _ANY_TYPE = "application/octet-stream"
 """Of .onnx, .bin and every other file: with nosniff, no browser runs or shows it."""
+_LARGEST_JSON = 16 * 2**20
+"""Bytes."""
 _CHUNK = 64 * 1024
 
 
@@ -63,7 +65,7 @@ class Files:
             fields = self.changed.get("/".join(names))
             if fields is not None:
                 with file:
-                    return JSONResponse({**json.load(file), **fields}, headers={"cache-control": "no-store"})
+                    return JSONResponse({**load_json(file), **fields}, headers={"cache-control": "no-store"})
         except (OSError, ValueError, TypeError):
             return refused(404, "no such file")
         found = os.fstat(file.fileno())
@@ -105,6 +107,21 @@ def open_below(folder: Path, names: Sequence[str]) -> IO[bytes]:
         os.close(handle)
         raise FileNotFoundError(names[-1])
     return os.fdopen(handle, "rb")
+
+
+def load_json(file: IO[bytes]) -> Any:
+    """Returns the content of a JSON file of a page, which may come from a stranger.
+
+    Raises:
+        ValueError: the file is too large, nested too deeply, or no JSON.
+    """
+    text = file.read(_LARGEST_JSON + 1)
+    if len(text) > _LARGEST_JSON:
+        raise ValueError(f"a JSON file of a page has at most {_LARGEST_JSON} bytes")
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("a JSON file of a page is not nested so deeply") from None
 
 
 async def _pieces(file: IO[bytes], size: int) -> AsyncIterator[bytes]:

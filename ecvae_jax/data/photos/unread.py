@@ -40,7 +40,7 @@ def refuse_unread(source: Source) -> None:
     if source.root is not None and source.searched:
         names += [f"{name}/" for name in ("landmarks68.csv", "landmarks98.csv") if (source.root / name).is_dir()]
     for name in names:
-        if _NAMED.fullmatch(posixpath.basename(name.rstrip("/"))):
+        if _NAMED.fullmatch(posixpath.basename(name.replace("\\", "/").rstrip("/"))):
             raise DataError(f"source {source.label!r}: {name!r} is named like landmarks, and is not read; {_DO}")
     stems = {composed(posixpath.splitext(photo.name)[0]) for photo in source.photos}
     beside = [name for name in names if composed(posixpath.splitext(name)[0]) in stems]

@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from tarfile import EOFHeaderError, InvalidHeaderError, ReadError, TruncatedHeaderError  # pyright: ignore
 from typing import Any, NamedTuple
 
 from ecvae_jax.data.errors import DataError, one_line
@@ -28,6 +29,8 @@ from ecvae_jax.data.photos.sources.source import (
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _LARGEST_HEADER = 2**20
 """Bytes of one tar member's headers; tarfile reads a header into memory, whatever size it states."""
+_PADDING = 20 * 2**10
+"""Bytes after the end mark in which another archive would begin: writers fill up 10 kB."""
 _MOST_MEMBERS = 5_000_000
 _UNIX = 3
 """The system, in a zip, whose modes of files are known."""
@@ -41,11 +44,12 @@ _TAR_KINDS = {
 
 
 class _Member(NamedTuple):
-    """A file of an archive: its stamp; its place in a tar; the reason why it is not read, or ""."""
+    """A file of an archive: its stamp; its place in a tar; the reason why it is not read, or ""; its name in a zip."""
 
     stamp: str
     place: int = 0
     reason: str = ""
+    stored: str = ""
 
 
 def is_archive(path: Path) -> bool:
@@ -115,8 +119,11 @@ def _zip_members(path: Path) -> tuple[dict[str, _Member], int]:
     members = {}
     for info in infos:
         is_link = info.create_system == _UNIX and stat.S_ISLNK(info.external_attr >> 16)
-        members[info.filename] = _Member(
-            f"{info.file_size} {info.CRC}", reason="symbolic link: not followed" if is_link else ""
+        name = info.filename.replace("\\", "/")  # of .NET before 4.6.1; ZIP itself has / only
+        members[name] = _Member(
+            f"{info.file_size} {info.CRC}",
+            reason="symbolic link: not followed" if is_link else "",
+            stored=info.filename,
         )
     return dict(sorted(members.items())), len(infos)
 
@@ -141,8 +148,8 @@ def _tar_members(path: Path, damage: list[str]) -> tuple[dict[str, _Member], int
 
 def _read_zip(path: Path, members: list[tuple[str, _Member]], limit: int) -> Iterator[Loaded]:
     with zipfile.ZipFile(path) as archive:
-        for name, _ in members:
-            yield Loaded(_zip_content(archive, name, limit))
+        for _, member in members:
+            yield Loaded(_zip_content(archive, member.stored, limit))
 
 
 def _zip_content(archive: zipfile.ZipFile, name: str, limit: int) -> Content:
@@ -193,7 +200,31 @@ def _each(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 class _BoundedInfo(tarfile.TarInfo):
-    """A tar member whose headers are read only up to a limit: pax records, long names, maps of sparse files."""
+    """A tar member whose headers are read only up to a limit: pax records, long names, maps of sparse files.
+
+    tarfile takes a damaged header after the first member for the end of the archive, without a word; here it is damage.
+    """
+
+    @classmethod
+    def fromtarfile(cls, tarfile: Any) -> Any:
+        """Returns the next member.
+
+        Raises:
+            ReadError: its header is damaged, or files follow the archive's end mark.
+        """
+        try:
+            member = super().fromtarfile(tarfile)
+        except EOFHeaderError:
+            if tarfile.fileobj.read(_PADDING).strip(b"\0"):
+                raise ReadError("more follows its end mark; unpack it, or tar it again") from None
+            raise
+        except (InvalidHeaderError, TruncatedHeaderError) as error:
+            if tarfile.offset == 0:
+                raise
+            raise ReadError(f"damaged header ({error})") from None
+        if member.size < 0:
+            raise ReadError(f"damaged header (a size of {member.size})")
+        return member
 
     def _proc_member(self, tarfile: Any) -> Any:  # the method that tarfile names for subclasses to extend
         whole = tarfile.fileobj
