@@ -51,6 +51,17 @@ def test_landmarks_of_heads_are_matched_within_two_pixels_of_128(frontal) -> Non
     assert float(pixels.mean()) < 2.0 < float(unmoved.mean())
 
 
+@pytest.mark.parametrize("pinned", [False, True])
+def test_maps_of_all_pairs_are_the_maps_of_each_pair(frontal, pinned: bool) -> None:
+    ours, theirs = jnp.asarray(frontal[:2]), jnp.asarray(frontal[2:5])
+    every = jax.jit(warp.smooth_maps, static_argnums=(2, 3))(ours, theirs, 8, pinned)
+    assert every.shape == (3, 2, 8, 8, 2)
+    first, second = jnp.tile(ours, (3, 1, 1)), jnp.repeat(theirs, 2, axis=0)
+    each = jax.jit(warp.smooth_map, static_argnums=(2, 3))(first, second, 8, pinned)
+    np.testing.assert_allclose(every.reshape(each.shape), each, atol=1e-5)
+    assert float(jnp.abs(every[0] - every[1]).max()) > 1e-3
+
+
 def test_the_map_back_inverts_the_map(frontal) -> None:
     first, second = jnp.asarray(frontal[::2]), jnp.asarray(frontal[1::2])
     there, back = finer(smooth_map(first, second, 32), 64), finer(smooth_map(second, first, 32), 64)

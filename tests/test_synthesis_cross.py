@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.config import AdaptConfig
 from ecvae_jax.data.faces import load_faces
+from ecvae_jax.model.model import condition_of
 from ecvae_jax.synthesis import cross
 from ecvae_jax.synthesis.adapt import transfer_adapted
 from ecvae_jax.synthesis.cross import transfer_cross
@@ -33,6 +35,25 @@ def test_a_grid_is_the_pictures_of_its_pairs(faces_and_model, detail: float, tra
     assert np.abs(grid.astype(int) - pairs).max() <= 1
     assert np.abs(grid[0].astype(int) - grid[1]).mean() > 1
     assert np.abs(grid[:, 0].astype(int) - grid[:, 1]).mean() > 0.1
+
+
+def test_blocks_hold_the_pictures_in_their_places(faces_and_model, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images, landmarks, targets = faces_and_model
+    whole = transfer_cross(model, images, landmarks, targets)
+    monkeypatch.setattr(cross, "_ROWS", 1)
+    monkeypatch.setattr(cross, "BATCH", 4)  # blocks of 2 × 2, the last ones 1 × 2, 2 × 1 and 1 × 1
+    assert np.abs(whole.astype(int) - transfer_cross(model, images, landmarks, targets)).max() <= 1
+
+
+def test_one_picture_needs_one_decoder_and_one_condition(faces_and_model) -> None:
+    """The first picture of a process waits for its programs: see docs/measurements/speed.md, first picture."""
+    model, images, landmarks, targets = faces_and_model
+    programs: list[Any] = [cross._decode, cross.compiled_condition]
+    for program in programs:
+        program.clear_cache()
+    transfer_cross(model, images[:1], landmarks[:1], targets[:1])
+    condition_of(model, targets[:1])  # its sketch stands beside the picture
+    assert [program._cache_size() for program in programs] == [1, 1]
 
 
 def test_each_source_is_encoded_once(faces_and_model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -304,8 +304,8 @@ class AdaptConfig:
     learning_rate: float = 1e-3
     """Initial learning rate of those steps."""
     detail: float = 1.0
-    """Weight, 0 to 1, of the source's own pixels and texture, warped by the landmarks, where they agree with the model's
-    image."""
+    """Weight, 0 to 1, of the source's own pixels and texture, warped by the landmarks, where they agree with the
+    model's image."""
 
     def __post_init__(self) -> None:
         check_types(self, "adapt")

@@ -146,11 +146,17 @@ def make_condition(
         landmarks, scheme, architecture.model.image_size, settings.sigma, settings.samples_per_span, settings.channels
     )
     weights = _weights(architecture, frozen, landmarks)
-    means = cluster_means(architecture, params, frozen)
-    settings = architecture.prior
-    prior = make_prior(settings.kind, weights, means, frozen.cluster_stddev, frozen.covariances, settings.noise)
+    prior = prior_of(architecture, params, frozen, weights)
     frame = make_frame(architecture.model, frozen.clusters.mean_shape, landmarks)
     return Condition(sketch, weights, prior, prior.reference, frame)
+
+
+def prior_of(
+    architecture: Architecture, params: PyTree | None, frozen: Frozen, cluster_weights: Float[Array, "b k"]
+) -> Prior:
+    """Returns the prior of the faces with these cluster weights; the arguments are those of `make_condition`."""
+    means, settings = cluster_means(architecture, params, frozen), architecture.prior
+    return make_prior(settings.kind, cluster_weights, means, frozen.cluster_stddev, frozen.covariances, settings.noise)
 
 
 compiled_condition = jax.jit(make_condition, static_argnums=0)

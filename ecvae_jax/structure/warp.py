@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import einops
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,9 +32,28 @@ def smooth_map(
         side: cells of the grid in each direction; cell i is centered at (i + 1/2) / side.
         pinned: also maps the crop's border onto itself; for crops that show the same surroundings.
     """
+    return _regressed(landmarks, landmarks_to, side, pinned).reshape(-1, side, side, 2)
+
+
+def smooth_maps(
+    landmarks: Float[Array, "c p 2"], landmarks_to: Float[Array, "r p 2"], side: int, pinned: bool = False
+) -> Float[Array, "r c side side 2"]:
+    """Returns `smooth_map` of each first face to each second face; kernels and eliminations are done once a first face.
+
+    Arguments are those of `smooth_map`.
+    """
+    columns = einops.repeat(landmarks_to, "r p xy -> c p (r xy)", c=landmarks.shape[0])
+    places = _regressed(landmarks, columns, side, pinned)
+    return einops.rearrange(places, "c (i j) (r xy) -> r c i j xy", i=side, xy=2)
+
+
+def _regressed(
+    landmarks: Float[Array, "b p 2"], landmarks_to: Float[Array, "b p k"], side: int, pinned: bool
+) -> Float[Array, "b {side}*{side} k"]:
+    """Returns each column of `landmarks_to`, a coordinate of a face, regressed over the grid of the first face."""
     if pinned:
-        border = jnp.broadcast_to(jnp.asarray(_BORDER, landmarks.dtype)[None], (landmarks.shape[0], *_BORDER.shape))
-        landmarks, landmarks_to = (jnp.concatenate([one, border], axis=1) for one in (landmarks, landmarks_to))
+        landmarks = _with_border(landmarks, 1)
+        landmarks_to = _with_border(landmarks_to, landmarks_to.shape[-1] // 2)
     center = jnp.mean(landmarks, axis=1, keepdims=True)
     center_to = jnp.mean(landmarks_to, axis=1, keepdims=True)
     points, points_to = landmarks - center, landmarks_to - center_to
@@ -43,8 +63,12 @@ def smooth_map(
         kernel = _kernel(points, points) + _RIDGE * jnp.eye(points.shape[1])[None]
         pull = _solve(kernel, points_to - points @ affine)
         cells = cell_centers(side).reshape(1, -1, 2) - center
-        places = cells @ affine + _kernel(cells, points) @ pull + center_to
-    return places.reshape(-1, side, side, 2)
+        return cells @ affine + _kernel(cells, points) @ pull + center_to
+
+
+def _with_border(columns: Float[Array, "b p k"], faces: int) -> Float[Array, "b q k"]:
+    border = jnp.asarray(np.tile(_BORDER, faces), columns.dtype)
+    return jnp.concatenate([columns, jnp.broadcast_to(border[None], (columns.shape[0], *border.shape))], axis=1)
 
 
 def cell_centers(side: int) -> Float[Array, "side side 2"]:

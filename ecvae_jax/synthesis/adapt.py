@@ -25,7 +25,7 @@ from ecvae_jax.structure.warp import cell_centers, finer, resample, resample_cub
 from ecvae_jax.synthesis.batches import Images, Landmarks, check_faces, in_batches, transfer_plain
 from ecvae_jax.synthesis.batches import encode as encode_faces
 
-_FIELD = 32
+FIELD = 32
 """Side of the grid on which the map between two faces is computed."""
 _SSIM_WEIGHT = 0.3
 _Z_RATE = 10.0
@@ -154,22 +154,48 @@ def photo_weights(
     The weights are those of the photo and of its texture. The arguments are those of `lay_photo_over`.
     """
     size = drawn.shape[1]
-    places = smooth_map(target_landmarks, landmarks, _FIELD, pinned=True)
-    down, right = (jnp.asarray(jnp.gradient(places, 1 / _FIELD, axis=axis)) for axis in (1, 2))
+    places = smooth_map(target_landmarks, landmarks, FIELD, pinned=True)
+    fine = finer(places, size)
+    trust = trust_in_map(places, fine)
+    weight, texture_weight = pixel_weights(trust, resample(reconstruction, fine), drawn)
+    return places, share * weight, share * texture_weight
+
+
+def trust_in_map(places: Float[Array, "b f f 2"], fine: Float[Array, "b side side 2"]) -> Float[Array, "b side side 1"]:
+    """Returns the weight of a photo's pixels by the map alone: lower where it stretches the photo or leaves it.
+
+    Args:
+        places: where each cell of a coarse grid over the drawn image lies in the photo, crop units.
+        fine: the same for each pixel.
+    """
+    size = fine.shape[1]
+    down, right = (jnp.asarray(jnp.gradient(places, 1 / FIELD, axis=axis)) for axis in (1, 2))
     area = right[..., 0] * down[..., 1] - right[..., 1] * down[..., 0]
     usual = jnp.abs(jnp.median(area, axis=(1, 2), keepdims=True)) + 1e-6
-    here = jnp.broadcast_to(cell_centers(size)[None], (drawn.shape[0], size, size, 2))
+    here = jnp.broadcast_to(cell_centers(size)[None], (places.shape[0], size, size, 2))
     trust = resample(jnp.clip(area / usual, 0.0, 1.0)[..., None], here)
-    fine = finer(places, size)
-    inside = jnp.min(jnp.minimum(fine, 1.0 - fine), axis=-1, keepdims=True)
-    trust = trust * jnp.clip(inside / _EDGE + 0.5, 0.0, 1.0)
-    difference = jnp.mean(jnp.abs(resample(reconstruction, fine) - drawn), axis=-1, keepdims=True)
+    # Channel by channel, as below: XLA's CPU code for reductions over 2 or 3 channels is slow.
+    inside = jnp.minimum(fine, 1.0 - fine)
+    return trust * jnp.clip(jnp.minimum(inside[..., :1], inside[..., 1:]) / _EDGE + 0.5, 0.0, 1.0)
+
+
+def pixel_weights(
+    trust: Float[Array, "b h w 1"], warped: Float[Array, "b h w 3"], drawn: Float[Array, "b h w 3"]
+) -> tuple[Float[Array, "b h w 1"], Float[Array, "b h w 1"]]:
+    """Returns the weight of a photo's pixels, and that of its texture beyond it, 0 to 1.
+
+    They are high where the warped reconstruction and the drawn image agree around a pixel.
+
+    Args:
+        trust: `trust_in_map`, which both weights contain.
+    """
+    size = drawn.shape[1]
+    apart = jnp.abs(warped - drawn)
+    mean = (apart[..., :1] + apart[..., 1:2] + apart[..., 2:]) / 3.0
     near = np.abs(np.arange(size)[:, None] - np.arange(size)[None]) <= _NEIGHBORHOOD * size / 2
-    local = _averaged(trust * difference, near)
-    weight, textured = (
-        share * trust * jnp.exp(-jnp.square(local / tolerance)) for tolerance in (_TOLERANCE, _TEXTURE_TOLERANCE)
-    )
-    return places, weight, textured - weight
+    local = _averaged(trust * mean, near)
+    weight, textured = (trust * jnp.exp(-jnp.square(local / most)) for most in (_TOLERANCE, _TEXTURE_TOLERANCE))
+    return weight, textured - weight
 
 
 def _averaged(maps: Float[Array, "b h w c"], near: np.ndarray) -> Float[Array, "b h w c"]:

@@ -1,9 +1,11 @@
-"""Every source under every target: each face is encoded once, each block of targets shares its structure passes."""
+"""Every source under every target: each face is encoded once, each block shares what depends on its targets only."""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
+import einops
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,14 +13,27 @@ from jaxtyping import Array, Float, PyTree, UInt8
 
 from ecvae_jax.config import AdaptConfig, Architecture
 from ecvae_jax.images import to_float, to_uint8
-from ecvae_jax.model.conditioning import Frozen, make_condition
+from ecvae_jax.model.conditioning import Condition, Frozen, compiled_condition, prior_of
 from ecvae_jax.model.cvae import decode, encode
 from ecvae_jax.model.model import Model
-from ecvae_jax.synthesis.adapt import lay_photo_over, photo_layers, transfer_adapted
-from ecvae_jax.synthesis.batches import BATCH, Images, Landmarks, check_faces, in_batches
+from ecvae_jax.structure.warp import finer, resample, resample_cubic, smooth_maps
+from ecvae_jax.synthesis.adapt import FIELD, photo_layers, pixel_weights, transfer_adapted, trust_in_map
+from ecvae_jax.synthesis.batches import BATCH, Images, Landmarks, check_faces
 
 _ROWS = 8
-"""Most sources of one compiled call. A target's structure is encoded once for all sources of the call."""
+"""Sources of one block, twice as many where at least that many are given. A target's structure is encoded once for
+all of them."""
+
+
+class _Sources(NamedTuple):
+    """The sources of a block, padded, on the device."""
+
+    landmarks: Float[Array, "r p 2"]
+    cluster_weights: Float[Array, "r k"]
+    z: Float[Array, "r d"]
+    """Means of the posteriors."""
+    pixels: Float[Array, "r h w 9"] | None
+    """Photo, texture and reconstruction, where the photo is laid over."""
 
 
 def transfer_cross(
@@ -49,71 +64,127 @@ def transfer_cross(
     check_faces(model.config, images, landmarks)
     check_faces(model.config, images, target_landmarks)
     share = jnp.float32(adaptation.detail) if adaptation.detail else None
-    constants = model.architecture, model.params, model.frozen
-    sources = in_batches(partial(_read, share is not None, *constants), images, landmarks)
-    drawn = np.empty((n, m, *images.shape[1:]), np.uint8)
-    height = min(_ROWS, _filled(n))
+    architecture, params, frozen = constants = model.architecture, model.params, model.frozen
+    height = 2 * _ROWS if n >= 2 * _ROWS else min(_ROWS, _filled(n))
     width = BATCH // height
-    for top in range(0, n, height):
-        rows = slice(top, top + height)
-        faces = _padded((*sources, images, landmarks), rows)
-        for left in range(0, m, width):
-            columns = slice(left, left + width)
-            (targets,) = _padded((target_landmarks,), columns)
-            block = _draw_block(transport, *constants, share, *faces, targets)
-            part = drawn[rows, columns]
-            part[...] = to_uint8(np.asarray(block))[: part.shape[0], : part.shape[1]]
+    tops, drawn = range(0, n, height), np.empty((n, m, *images.shape[1:]), np.uint8)
+    blocks = [
+        _read(share is not None, *constants, *(_padded(part, slice(top, top + height)) for part in (images, landmarks)))
+        for top in tops
+    ]
+    for left in range(0, m, width):
+        columns = slice(left, left + width)
+        targets = jnp.asarray(_padded(target_landmarks, columns))
+        condition = compiled_condition(*constants, targets)
+        for top, faces in zip(tops, blocks, strict=True):
+            z = faces.z, faces.cluster_weights, condition.cluster_weights
+            moved = _move(transport, architecture, params, frozen, *z)
+            block = _decode(architecture, params, moved, condition, frozen.z_scale)
+            if share is not None:
+                block = _lay_over(faces, targets, block, share)
+            part = drawn[top : top + height, columns]
+            shape = len(faces.z), len(targets), *images.shape[1:]
+            part[...] = to_uint8(np.asarray(block)).reshape(shape)[: part.shape[0], : part.shape[1]]
     return drawn
 
 
-def _padded(arrays: tuple[np.ndarray | None, ...], rows: slice) -> list[np.ndarray | None]:
-    """Returns these rows of the arrays, the last one repeated up to a power of two, so that few shapes compile."""
-
-    def pad(array: np.ndarray) -> np.ndarray:
-        part = array[rows]
-        missing = _filled(len(part)) - len(part)
-        return np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
-
-    return [None if array is None else pad(array) for array in arrays]
+def _padded(array: np.ndarray, rows: slice) -> np.ndarray:
+    """Returns these rows of the array, the last one repeated up to a power of two, so that few shapes compile."""
+    part = array[rows]
+    missing = _filled(len(part)) - len(part)
+    return np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
 
 
 def _filled(count: int) -> int:
     return 1 << (count - 1).bit_length()
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def _read(
-    reconstructs: bool, architecture: Architecture, params: PyTree, frozen: Frozen, images: Array, landmarks: Array
-) -> tuple[Float[Array, "b d"], Float[Array, "b h w 3"] | None]:
-    """Returns the mean of each source's posterior, and its reconstruction where the photo is laid over."""
-    condition = make_condition(architecture, params, frozen, landmarks)
-    z = encode(architecture, params, to_float(images), condition).mean
-    return z, decode(architecture, params, z, condition, frozen.z_scale) if reconstructs else None
+    reconstructs: bool,
+    architecture: Architecture,
+    params: PyTree,
+    frozen: Frozen,
+    images: UInt8[np.ndarray, "r h w 3"],
+    landmarks: Float[np.ndarray, "r p 2"],
+) -> _Sources:
+    faces = jnp.asarray(landmarks)
+    condition = compiled_condition(architecture, params, frozen, faces)
+    image, z = _encode(architecture, params, images, condition)
+    pixels = _layered(image, _decode(architecture, params, z, condition, frozen.z_scale)) if reconstructs else None
+    return _Sources(faces, condition.cluster_weights, z, pixels)
+
+
+@jax.jit
+def _layered(image: Float[Array, "r h w 3"], reconstruction: Float[Array, "r h w 3"]) -> Float[Array, "r h w 9"]:
+    return jnp.concatenate([photo_layers(image, reconstruction), reconstruction], axis=-1)
+
+
+# One program a network and not one for all: the decoder that reconstructs one source also draws one pair, and a
+# process that draws its first picture compiles half as long.
+_decode = jax.jit(decode, static_argnums=0)
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode(
+    architecture: Architecture, params: PyTree, images: Array, condition: Condition
+) -> tuple[Float[Array, "r h w 3"], Float[Array, "r d"]]:
+    image = to_float(images)
+    return image, encode(architecture, params, image, condition).mean
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _draw_block(
+def _move(
     transport: bool,
     architecture: Architecture,
     params: PyTree,
     frozen: Frozen,
-    share: Array | None,
     z: Float[Array, "r d"],
-    reconstruction: Float[Array, "r h w 3"] | None,
-    images: Array,
-    landmarks: Float[Array, "r p 2"],
-    target_landmarks: Float[Array, "c p 2"],
-) -> Float[Array, "r c h w 3"]:
-    rows, columns = len(z), len(target_landmarks)
+    weights: Float[Array, "r k"],
+    target_weights: Float[Array, "c k"],
+) -> Float[Array, "r*c d"]:
+    rows, columns = len(z), len(target_weights)
     each = partial(jnp.repeat, repeats=columns, axis=0)
-    sources, targets = each(landmarks), jnp.tile(target_landmarks, (rows, 1, 1))
-    moved = each(z)
-    if transport:  # of these conditions only the priors are computed
-        start, end = (make_condition(architecture, params, frozen, faces).prior for faces in (sources, targets))
-        moved = start.transport(moved, end)
-    condition = make_condition(architecture, params, frozen, target_landmarks)
-    drawn = decode(architecture, params, moved, condition, frozen.z_scale)
-    if share is not None and reconstruction is not None:
-        layers = photo_layers(to_float(images), reconstruction)
-        drawn = lay_photo_over(each(layers), each(reconstruction), drawn, sources, targets, share)
-    return drawn.reshape(rows, columns, *drawn.shape[1:])
+    if not transport:
+        return each(z)
+    sides = each(weights), jnp.tile(target_weights, (rows, 1))
+    start, end = (prior_of(architecture, params, frozen, side) for side in sides)
+    return start.transport(each(z), end)
+
+
+def _lay_over(
+    sources: _Sources, target_landmarks: Float[Array, "c p 2"], drawn: Float[Array, "n h w 3"], share: Array
+) -> Float[Array, "n h w 3"]:
+    """Returns what `lay_photo_over` makes of each pair.
+
+    Three programs: fused with what follows, XLA's CPU code for the reads of `resample` takes twice as long.
+    """
+    fine, trust = _find_places(target_landmarks, sources.landmarks, drawn.shape[1])
+    return _blend(trust, _resample_all(sources.pixels, fine), drawn, share)
+
+
+@partial(jax.jit, static_argnums=2)
+def _find_places(
+    target_landmarks: Array, landmarks: Array, size: int
+) -> tuple[Float[Array, "n h w 2"], Float[Array, "n h w 1"]]:
+    """Returns where each pixel of each pair lies in the photo, and the trust in that map."""
+    places = smooth_maps(target_landmarks, landmarks, FIELD, pinned=True)
+    places = places.reshape(-1, *places.shape[2:])
+    fine = finer(places, size)
+    return fine, trust_in_map(places, fine)
+
+
+@jax.jit
+def _resample_all(pixels: Float[Array, "r h w 9"], fine: Float[Array, "n h w 2"]) -> Float[Array, "n h w 9"]:
+    """Returns the layers of each source read at the places of each of its pairs."""
+    places = einops.rearrange(fine, "(r c) h w xy -> r (c h) w xy", r=len(pixels))
+    read = resample_cubic(pixels[..., :6], places), resample(pixels[..., 6:], places)
+    return jnp.concatenate(read, axis=-1).reshape(*fine.shape[:-1], 9)
+
+
+@jax.jit
+def _blend(
+    trust: Float[Array, "b h w 1"], layers: Float[Array, "b h w 9"], drawn: Float[Array, "b h w 3"], share: Array
+) -> Float[Array, "b h w 3"]:
+    photo, texture, warped = jnp.split(layers, 3, axis=-1)
+    weight, texture_weight = pixel_weights(trust, warped, drawn)
+    return drawn + share * (weight * (photo - drawn) + texture_weight * texture)
