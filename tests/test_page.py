@@ -32,7 +32,7 @@ from ecvae_jax.model.conditioning import add_learned_means, init_frozen
 from ecvae_jax.model.cvae import init_params
 from ecvae_jax.model.model import Model
 from ecvae_jax.page.build import INDEX, LARGEST, write_page
-from ecvae_jax.page.functions import fine_size, own_share, page_functions
+from ecvae_jax.page.functions import fine_size, page_functions
 from ecvae_jax.page.replay import draw_replay, read_replay
 from ecvae_jax.page.sliders import SLIDERS, expression_facts, slider_facts
 from ecvae_jax.structure.openings import inner_openings, without_crossing
@@ -40,6 +40,7 @@ from ecvae_jax.structure.scheme import get_scheme
 from ecvae_jax.synthesis.adapt import transfer_adapted
 from ecvae_jax.synthesis.batches import decode, encode, move
 from ecvae_jax.synthesis.directions import fit_directions, in_frame
+from ecvae_jax.synthesis.overlay import own_share
 
 ROOT = Path(__file__).parents[1]
 STATIC = ROOT / "ecvae_jax" / "page" / "static"

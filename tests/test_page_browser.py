@@ -225,6 +225,74 @@ def test_points_move_with_the_keyboard(shown: Shown) -> None:
     np.testing.assert_allclose(shown.points(), points, atol=1e-6)
 
 
+def example(folder: Path, number: int) -> bytes:
+    return (folder / "examples" / f"face{number}.jpg").read_bytes()
+
+
+def drop(shown: Shown, data: bytes, name: str, kind: str) -> None:
+    """Drops a file on the picture, as a file manager does."""
+    shown.tab.dispatch_event("#drop", "dragover")
+    assert "dropping" in (shown.tab.locator("#drop").get_attribute("class") or "")
+    transfer = shown.tab.evaluate_handle(
+        """([text, name, type]) => {
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], name, { type }));
+          return transfer;
+        }""",
+        [base64.b64encode(data).decode(), name, kind],
+    )
+    shown.tab.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
+    assert "dropping" not in (shown.tab.locator("#drop").get_attribute("class") or "")
+
+
+def test_a_photo_is_dropped(shown: Shown, folder: Path) -> None:
+    before = shown.pixels()
+    shown.tab.locator("#people button").nth(1).click()
+    shown.status("face2.jpg: face found")
+    wanted, points = shown.pixels(), shown.points()
+    shown.tab.locator("#people button").nth(0).click()
+    shown.status("face1.jpg: face found")
+    drop(shown, example(folder, 2), "Anna at the sea.JPG", "")  # file managers may state no type
+    shown.status("Anna at the sea.JPG: face found")
+    np.testing.assert_array_equal(shown.pixels(), wanted)
+    np.testing.assert_allclose(shown.points(), points, atol=1e-6)
+    assert not np.array_equal(wanted, before)
+    drop(shown, b"words", "notes.txt", "text/plain")
+    shown.tab.locator("#error", has_text="What was dropped is no picture").wait_for(timeout=READY)
+    np.testing.assert_array_equal(shown.pixels(), wanted)
+    shown.problems.clear()
+
+
+def test_a_photo_is_pasted_from_the_clipboard(shown: Shown, folder: Path) -> None:
+    """Through the browser's own clipboard and keys: a screenshot or a copied picture is a PNG there."""
+    shown.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    photo, stream = Image.open(io.BytesIO(example(folder, 3))), io.BytesIO()
+    photo.save(stream, "PNG")
+    shown.tab.locator("#people button").nth(2).click()
+    shown.status("face3.jpg: face found")
+    wanted, points = shown.pixels(), shown.points()
+    shown.tab.locator("#people button").nth(0).click()
+    shown.status("face1.jpg: face found")
+    shown.tab.evaluate(
+        """async (text) => {
+          const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+          const picture = new Blob([bytes], { type: "image/png" });
+          await navigator.clipboard.write([new ClipboardItem({ "image/png": picture })]);
+        }""",
+        base64.b64encode(stream.getvalue()).decode(),
+    )
+    shown.tab.keyboard.press("Control+v")
+    shown.status("image.png: face found")
+    np.testing.assert_allclose(shown.points(), points, atol=1e-5)
+    assert np.abs(shown.pixels() - wanted).max() <= 1  # the same pixels, decoded from PNG
+    before = shown.pixels()
+    shown.tab.evaluate("() => navigator.clipboard.writeText('no picture')")
+    shown.tab.keyboard.press("Control+v")
+    shown.settle()
+    np.testing.assert_array_equal(shown.pixels(), before)
+    assert shown.tab.locator("#error").is_hidden()
+
+
 def test_what_is_no_face_is_said_in_place(shown: Shown, tmp_path: Path) -> None:
     before = shown.pixels()
     Image.new("RGB", (300, 200), "gray").save(tmp_path / "wall.png")

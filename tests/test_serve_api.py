@@ -26,9 +26,11 @@ import ecvae_jax
 from ecvae_jax.cli.main import main
 from ecvae_jax.data.detect.detector import DetectedFace
 from ecvae_jax.data.errors import MissingExtraError
+from ecvae_jax.data.faces import load_faces
 from ecvae_jax.export.formats import describe
 from ecvae_jax.export.functions import exported_functions
 from ecvae_jax.model.model import Model
+from ecvae_jax.page.replay import draw_replay, read_replay
 from ecvae_jax.serve import bodies
 from ecvae_jax.serve.api import make_app
 from ecvae_jax.serve.engine import Engine
@@ -159,6 +161,34 @@ def test_draw_is_decode_and_with_the_photo_transfer(
         app, "/api/draw", body | {"own_landmarks": good["own_landmarks"], "image": good["image"], "detail": 0.0}
     )
     np.testing.assert_array_equal(pixels(none), drawn[1])
+
+
+def test_draw_at_the_fine_size_is_the_replay_s_picture(
+    app: Guard, model: Model, engine: Engine, good: dict[str, Any], tmp_path: Path
+) -> None:
+    """The page's picture with a server behind it: the photo's pixels at fine_size, as its JSON replays them."""
+    about = ask(app, "/api/model").json
+    fine = load_faces("rendered", "test").image(0, about["fine_size"])
+    body = {name: good[name] for name in ("z", "own_landmarks")}
+    body |= {"landmarks": good["target_landmarks"], "fine": packed(fine), "detail": 0.8}
+    drawn = pixels(post(app, "/api/draw", body))
+    assert drawn.shape == (about["fine_size"], about["fine_size"], 3)
+    steps = {name: good[name] for name in ("image", "landmarks", "target_landmarks")}
+    steps |= {"kind": "ecvae-replay", "format": 1, "fine": body["fine"], "detail": 0.8}
+    steps |= {"model": {"config_sha256": about["config_sha256"], "step": about["step"], "half": False}}
+    (tmp_path / "steps.json").write_text(json.dumps(steps))
+    replayed = draw_replay(model, read_replay(tmp_path / "steps.json"))
+    assert np.abs(drawn.astype(int) - replayed).max() <= 1
+    none = pixels(post(app, "/api/draw", body | {"detail": 0.0}))
+    assert none.shape == (32, 32, 3)
+    for change, reason in (
+        ({"image": good["image"]}, "fine: replaces image; send one of them"),
+        ({"own_landmarks": None}, "fine: needs own_landmarks"),
+        ({"fine": good["image"]}, f"fine: 32×32 px; the model reads a crop of {about['fine_size']}×"),
+    ):
+        answer = post(app, "/api/draw", body | change)
+        assert answer.status == 422
+        assert answer.error.startswith(reason)
 
 
 def test_what_is_kept_of_a_drag_is_that_face_s(app: Guard, engine: Engine, good: dict[str, Any]) -> None:
@@ -459,6 +489,8 @@ def test_warming_up_compiles_what_requests_run(
     whole = {name: good[name] for name in ("z", "landmarks", "own_landmarks", "image", "detail")}
     requests = [(name, {field: good[field] for field in fields}) for name, fields in FIELDS.items()]
     requests += [("draw", whole), ("draw", whole | {"detail": 0.0}), ("draw", whole | {"detail": 0.3})]
+    side = engine.fine_side
+    requests.append(("draw", whole | {"image": None, "fine": packed(np.zeros((side, side, 3), np.uint8))}))
     requests += [("transfer", requests[3][1] | {"detail": detail}) for detail in (0.0, 0.3)]
 
     def compiled() -> list[str]:

@@ -51,6 +51,7 @@ def test_the_served_page_draws_within_its_policy(server: tuple[str, bool], play:
         assert shown.tab.evaluate("self.crossOriginIsolated")
         assert ("by the server" in shown.tab.inner_text("#engine")) == computes
         before = shown.pixels()
+        assert before.shape == (384, 384, 3)  # the photo's own pixels, also where the server draws
         shown.slide("slider-smile", 0.8)
         smiling = shown.pixels()
         assert np.abs(smiling - before).max() > 30

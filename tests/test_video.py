@@ -16,6 +16,8 @@ from ecvae_jax.data.detect.detector import DetectedFace
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.faces import load_faces
 from ecvae_jax.data.photos.crop import CropBox
+from ecvae_jax.structure.openings import inner_openings, without_crossing
+from ecvae_jax.structure.scheme import get_scheme
 from ecvae_jax.structure.warp import finer, resample, smooth_map
 from ecvae_jax.video import transfer as room
 from ecvae_jax.video.jitter import at_rest, jitter, lag, measure_motion
@@ -217,6 +219,20 @@ def test_a_gif_walk_is_a_closed_loop(model, tmp_path: Path) -> None:
     with Image.open(tmp_path / "o.gif") as image:
         assert (image.n_frames, image.info["duration"], image.info["loop"]) == (4, 100, 0)
         assert image.width == 2 * image.height
+
+
+@pytest.mark.parametrize("points", [68, 98])
+def test_a_blink_shuts_the_eyes_and_moves_nothing_else(points: int) -> None:
+    faces, scheme = load_faces("rendered", "test").landmarks_as(points), get_scheme(points)
+    for face in faces[::24]:
+        loop = walk(face, "blink", 10)
+        np.testing.assert_allclose(loop[0], without_crossing(face, scheme), atol=1e-6)
+        for upper, lower in inner_openings(scheme)[:2]:
+            gap = np.linalg.norm(loop[:, lower] - loop[:, upper], axis=2).mean(1)
+            assert gap.argmin() == 5
+            assert gap[5] < 0.2 * gap[0]
+        mouth = list(dict(scheme.boundaries)["lip_upper_inner"])
+        assert np.abs(loop[5, mouth] - face[mouth]).max() < 0.012
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from support.videos import write_clip
 
 from ecvae_jax.cli.main import main
 from ecvae_jax.data.faces import load_faces
+from ecvae_jax.structure.scheme import get_scheme
 from ecvae_jax.structure.warp import finer, resample, smooth_map
 from ecvae_jax.video.paths import walk
 from ecvae_jax.video.read import open_driver
@@ -71,3 +72,22 @@ def test_a_driver_is_tracked_drawn_and_judged(tmp_path: Path, capsys: pytest.Cap
     assert np.abs(laughing - resting)[mouth].mean() > 4
     assert np.abs(turning - resting)[mouth].mean() > 4
     assert np.abs(frames[REST - 2].pixels - resting)[mouth].mean() < 4
+
+
+def test_a_blink_hides_the_photo_s_open_eyes(tmp_path: Path) -> None:
+    """Where an eye closes, the picture is the model's alone: the photo's open eye would show through."""
+    command = ["transfer", "--checkpoint", "face128", "--source", "rendered:test:72", "--path", "blink"]
+    command += ["--seconds", "0.4", "--fps", "10"]
+    drawn = []
+    for name, options in (("own.mkv", []), ("plain.mkv", ["--adapt.detail", "0"])):
+        assert main([*command, *options, "--out", str(tmp_path / name)]) == 0
+        drawn.append([frame.pixels.astype(int) for frame in open_driver(tmp_path / name)])
+    own, plain = drawn
+    side, landmarks = own[0].shape[0], load_faces("rendered", "test").landmarks[72]
+    for eye in get_scheme(len(landmarks)).eyes:
+        x, y = (landmarks[list(eye)].mean(0) * side).astype(int)
+        near = np.s_[y - 3 : y + 4, x - 5 : x + 6]
+        shut, open_ = (np.abs(own[n] - plain[n])[near].mean() for n in (2, 0))
+        assert shut < 6
+        assert open_ > 2 * shut
+        assert np.abs(own[2] - own[0])[near].mean() > 15

@@ -11,17 +11,16 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree, UInt8
+from jaxtyping import Float, UInt8
 
 from ecvae_jax.checkpoints.load import load_model
-from ecvae_jax.config import AdaptConfig, Architecture
+from ecvae_jax.config import AdaptConfig
 from ecvae_jax.data.errors import BadPhotoError, DataError, one_line
 from ecvae_jax.data.photos.crop import CropBox, cut_crop
 from ecvae_jax.data.photos.photo import read_photo
@@ -29,12 +28,11 @@ from ecvae_jax.export.formats import publishable
 from ecvae_jax.files import UnsafePathError, check_output, read_regular
 from ecvae_jax.images import enlarge as enlarged
 from ecvae_jax.images import save_png, to_float, to_uint8
-from ecvae_jax.model import cvae
-from ecvae_jax.model.conditioning import Frozen, make_condition
 from ecvae_jax.model.model import Model
-from ecvae_jax.page.functions import fine_size, own_share
-from ecvae_jax.synthesis.adapt import lay_photo_over, photo_layers, transfer_adapted
-from ecvae_jax.synthesis.batches import decode, move
+from ecvae_jax.page.functions import fine_size
+from ecvae_jax.synthesis.adapt import transfer_adapted
+from ecvae_jax.synthesis.batches import decode, encode, move
+from ecvae_jax.synthesis.overlay import draw_over
 
 _KIND, _FORMAT = "ecvae-replay", 1
 _MOST_BYTES = 4_000_000
@@ -117,31 +115,13 @@ def draw_replay(model: Model, replay: Replay) -> UInt8[np.ndarray, "side side 3"
         return transfer_adapted(model, image, landmarks, target, True, AdaptConfig(detail=replay.detail))[0]
     if replay.fine.shape != (fine_size(model), fine_size(model), 3):
         raise DataError(f"the replay's fine crop is {replay.fine.shape}; must be {fine_size(model)} px")
-    share, fine = jnp.float32(replay.detail), replay.fine[None]
-    drawn = _draw_fine(model.architecture, model.params, model.frozen, share, image, fine, landmarks, target)
+    z, fine, share = (
+        encode(model, image, landmarks).mean,
+        to_float(jnp.asarray(replay.fine[None])),
+        jnp.float32(replay.detail),
+    )
+    drawn = draw_over(model.architecture, model.params, model.frozen, z, fine, landmarks, target, share)
     return to_uint8(np.asarray(drawn))[0]
-
-
-@partial(jax.jit, static_argnums=0)
-def _draw_fine(
-    architecture: Architecture,
-    params: PyTree,
-    frozen: Frozen,
-    share: Array,
-    image: Array,
-    fine: Array,
-    landmarks: Array,
-    target_landmarks: Array,
-) -> Float[Array, "1 side side 3"]:
-    own, target = (make_condition(architecture, params, frozen, face) for face in (landmarks, target_landmarks))
-    z = cvae.encode(architecture, params, to_float(image), own).mean
-    drawn = cvae.decode(architecture, params, own.prior.transport(z, target.prior), target, frozen.z_scale)
-    reconstruction = cvae.decode(architecture, params, z, own, frozen.z_scale)
-    # clipped, as the page's images are
-    drawn, reconstruction = (jnp.clip(each, -1.0, 1.0) for each in (drawn, reconstruction))
-    map_of_share = own_share(landmarks, target_landmarks, share[None], drawn.shape[1])
-    layers = photo_layers(to_float(fine), reconstruction)
-    return lay_photo_over(layers, reconstruction, drawn, landmarks, target_landmarks, map_of_share)
 
 
 def write_replay(checkpoint: Path | None, path: Path, photo: Path | None, out: Path, factor: int) -> list[str]:

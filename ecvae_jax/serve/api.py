@@ -103,18 +103,23 @@ class Interface:
     async def draw(self, request: Request) -> Response:
         """Answers with the picture of a z under landmarks."""
         body, raw = await _read(request, bodies.Draw), _wants_raw(request)
-        if body.image is not None and body.own_landmarks is None:
-            raise RefusedError(422, "image: needs own_landmarks, the landmarks of that image")
+        photos = [name for name in ("image", "fine") if getattr(body, name) is not None]
+        if photos and body.own_landmarks is None:
+            raise RefusedError(422, f"{photos[0]}: needs own_landmarks, the landmarks of that image")
+        if len(photos) > 1:
+            raise RefusedError(422, "fine: replaces image; send one of them")
 
         def compute() -> bytes:
             engine = self.engine
             z = bodies.read_latent(body.z, engine.z_dim)
-            face, own, image = bodies.read_points(body.landmarks, engine.points), None, None
+            face, own, image, fine = bodies.read_points(body.landmarks, engine.points), None, None, None
             if body.own_landmarks is not None:
                 own = bodies.read_points(body.own_landmarks, engine.points, "own_landmarks")
             if body.image is not None:
                 image = bodies.read_crop(body.image, engine.side)
-            return _packed(engine.draw(z, face, own, image, body.detail), raw)
+            if body.fine is not None:
+                fine = bodies.read_crop(body.fine, engine.fine_side, "fine")
+            return _packed(engine.draw(z, face, own, image, body.detail, fine), raw)
 
         return _picture(await self.computing.run(compute), raw)
 

@@ -71,6 +71,10 @@ class Draw(Body):
     image: Annotated[
         Crop | None, Field(description="Crop that gave z, with own_landmarks: its own pixels are laid over.")
     ] = None
+    fine: Annotated[
+        Crop | None,
+        Field(description="In place of image: the crop at fine_size of api/model, which the picture then has."),
+    ] = None
     detail: Annotated[Share, Field(description="Weight of the image's own pixels.")] = 1.0
 
 
@@ -136,27 +140,27 @@ def write_latent(z: Float[np.ndarray, "1 d"]) -> str:
     return base64.b64encode(np.asarray(z[0], "<f4").tobytes()).decode()
 
 
-def read_crop(text: str, side: int) -> UInt8[np.ndarray, "1 side side 3"]:
+def read_crop(text: str, side: int, name: str = "image") -> UInt8[np.ndarray, "1 side side 3"]:
     """Returns the pixels of a PNG or JPEG, as one image; its size is checked before it is decoded.
 
     Raises:
         RefusedError: the text is not the Base64 of such a file, or the image has another size.
     """
-    data = _bytes(text, "image")
+    data = _bytes(text, name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, of large images and odd metadata; the rules are here
             with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
                 if image.size != (side, side):
                     width, height = image.size
-                    raise RefusedError(422, f"image: {width}×{height} px; the model reads a crop of {side}×{side}")
+                    raise RefusedError(422, f"{name}: {width}×{height} px; the model reads a crop of {side}×{side}")
                 if image.mode not in ("RGB", "RGBA", "L", "P"):
-                    raise RefusedError(422, f"image: mode {image.mode}; send 8-bit RGB")
+                    raise RefusedError(422, f"{name}: mode {image.mode}; send 8-bit RGB")
                 return np.asarray(image.convert("RGB"))[None]
     except RefusedError:
         raise
     except Exception:  # Pillow's decoders raise many types for a damaged file
-        raise RefusedError(422, "image: no readable PNG or JPEG") from None
+        raise RefusedError(422, f"{name}: no readable PNG or JPEG") from None
 
 
 def read_whole_photo(text: str) -> UInt8[np.ndarray, "h w 3"]:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree, UInt8
 
@@ -23,10 +24,11 @@ from ecvae_jax.images import to_float, to_uint8
 from ecvae_jax.model.conditioning import Frozen, make_condition
 from ecvae_jax.model.cvae import decode
 from ecvae_jax.model.model import Model
+from ecvae_jax.page.functions import fine_size
 from ecvae_jax.serve.guard import RefusedError
-from ecvae_jax.synthesis.adapt import lay_photo_over, photo_layers
 from ecvae_jax.synthesis.batches import encode, move
 from ecvae_jax.synthesis.cross import transfer_cross
+from ecvae_jax.synthesis.overlay import draw_over
 
 Face = Float[np.ndarray, "1 p 2"]
 Latent = Float[np.ndarray, "1 d"]
@@ -44,14 +46,15 @@ class Engine:
         self.model, self.reader = model, PortraitReader.of_model(model)
         self.side, self.points = model.config.model.image_size, model.config.data.points
         self.z_dim = model.config.model.z_dim
+        self.fine_side = fine_size(model)
         self._kept: dict[tuple[bytes, bytes], Array] = {}
 
     def about(self) -> dict[str, Any]:
-        """Returns `model.json` of an export, with `compute` true, and the detector's name or None."""
+        """Returns `model.json` of an export, with `compute` true, `fine_size`, and the detector's name or None."""
         plain = publishable(self.model, half=False)
         found = describe(plain, "onnx", exported_functions(plain))
         detector = self.reader.detector.name if self.has_detector() else None
-        return {**found, "format": "compute", "compute": True, "detector": detector}
+        return {**found, "format": "compute", "compute": True, "fine_size": self.fine_side, "detector": detector}
 
     def has_detector(self) -> bool:
         """Returns whether the model's detector is installed; loads it."""
@@ -75,15 +78,25 @@ class Engine:
         own_landmarks: Face | None = None,
         image: UInt8[np.ndarray, "1 h w 3"] | None = None,
         detail: float = 1.0,
+        fine: UInt8[np.ndarray, "1 a b 3"] | None = None,
     ) -> Picture:
-        """Returns z drawn under landmarks; moved from its own ones, and under its photo's pixels, where given."""
-        model = self.model
+        """Returns z drawn under landmarks; moved from its own ones, and under its photo's pixels, where given.
+
+        With `fine`, the crop at `fine_side`, the picture has that size, and eyes that close are the model's alone.
+        """
+        model, photo = self.model, image if fine is None else fine
         constants = model.architecture, model.params, model.frozen
-        if own_landmarks is None or image is None or not detail:
+        if own_landmarks is None or photo is None or not detail:
             return to_uint8(np.asarray(_draw(*constants, z, landmarks, own_landmarks)))[0]
-        reconstruction = self._reconstruction(z, own_landmarks)
-        faces = z, landmarks, own_landmarks, image, reconstruction
-        return to_uint8(np.asarray(_draw_over(*constants, *faces, np.float32(detail))))[0]
+        faces = (
+            z,
+            to_float(jnp.asarray(photo)),
+            own_landmarks,
+            landmarks,
+            jnp.float32(detail),
+            self._reconstruction(z, own_landmarks),
+        )
+        return to_uint8(np.asarray(draw_over(*constants, *faces, keep_closed=fine is not None)))[0]
 
     def _reconstruction(self, z: Latent, landmarks: Face) -> Array:
         """Returns z drawn under its own landmarks; kept, as a drag asks for it at every step."""
@@ -130,6 +143,7 @@ class Engine:
         self.draw(z, face)
         self.draw(z, face, face)
         self.draw(z, face, face, image)
+        self.draw(z, face, face, fine=np.zeros((1, self.fine_side, self.fine_side, 3), np.uint8))
         self.transfer(image, face, face)
         self.transfer(image, face, face, detail=0.0)
         self.sample(face, 0)
@@ -148,23 +162,6 @@ def _draw(
     if own_landmarks is not None:
         z = make_condition(architecture, params, frozen, own_landmarks).prior.transport(z, target.prior)
     return decode(architecture, params, z, target, frozen.z_scale)
-
-
-@partial(jax.jit, static_argnums=0)
-def _draw_over(
-    architecture: Architecture,
-    params: PyTree,
-    frozen: Frozen,
-    z: Array,
-    landmarks: Array,
-    own_landmarks: Array,
-    image: Array,
-    reconstruction: Array,
-    share: Array,
-) -> Float[Array, "1 h w 3"]:
-    drawn = _draw(architecture, params, frozen, z, landmarks, own_landmarks)
-    layers = photo_layers(to_float(image), reconstruction)
-    return lay_photo_over(layers, reconstruction, drawn, own_landmarks, landmarks, share)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -14,6 +14,8 @@ _YAW, _PITCH = 15.0, 8.0
 """Degrees at the ends of a turn and of a nod."""
 _TAGS = {"blink": "closed"}
 """Expressions of the heads that have another name here."""
+_FULL = {"blink": 1.3}
+"""Amounts at the far end, where not 1: at 1, the mean over the heads' people leaves 16 to 28% of an eye's opening."""
 
 
 def walk(landmarks: Float[np.ndarray, "p 2"], name: PathName, count: int) -> Float[np.ndarray, "n p 2"]:
@@ -22,13 +24,14 @@ def walk(landmarks: Float[np.ndarray, "p 2"], name: PathName, count: int) -> Flo
     Args:
         landmarks: in any unit.
     """
+    full = _FULL.get(name, 1.0)
     turn = 2 * np.pi * np.arange(count) / count
     rise, swing = 0.5 - 0.5 * np.cos(turn), np.sin(turn)
     amounts = {
         "circle": {"yaw": _YAW * 0.7 * swing, "pitch": _PITCH * 1.2 * rise},
         "turn": {"yaw": _YAW * swing},
         "nod": {"pitch": _PITCH * swing},
-    }.get(name, {_TAGS.get(name, name): rise})
+    }.get(name, {_TAGS.get(name, name): full * rise})
     directions, scheme = fit_directions(len(landmarks)), get_scheme(len(landmarks))
     moved = np.repeat(landmarks[None].astype(np.float64), count, axis=0)
     for direction, along in amounts.items():

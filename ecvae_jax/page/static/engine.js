@@ -69,14 +69,13 @@ export class LocalEngine {
 
 /** The interface of `ecvae serve --compute`: JSON to api/…, images as raw bytes back. */
 export class ComputeEngine {
-  constructor(about) {
-    this.size = about.image_size;
+  constructor() {
     this.name = "by the server";
     this.pngs = new WeakMap();
   }
 
   async png(image) {
-    if (!this.pngs.has(image)) this.pngs.set(image, base64(await pngOf(image, this.size)));
+    if (!this.pngs.has(image)) this.pngs.set(image, base64(await pngOf(image, Math.sqrt(image.length / 3))));
     return this.pngs.get(image);
   }
 
@@ -110,9 +109,9 @@ export class ComputeEngine {
     return this.latent("sample", { landmarks: pairs(landmarks), seed });
   }
 
-  async draw({ z, own, landmarks, image, detail }) {
+  async draw({ z, own, landmarks, photo, detail }) {
     const body = { z: base64(z), landmarks: pairs(landmarks), own_landmarks: pairs(own), detail };
-    if (image && detail) body.image = await this.png(image);
+    if (photo && detail) body.fine = await this.png(photo);
     const answer = await this.ask("draw", body, "application/octet-stream");
     return new Uint8Array(await answer.arrayBuffer());
   }

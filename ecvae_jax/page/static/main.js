@@ -48,7 +48,8 @@ async function start() {
   if (index.compute) {
     $("privacy").textContent = "The crop of your face is sent to the server of this page, which keeps nothing.";
     about = { ...about, ...(await (await fetch("api/model")).json()) };
-    engine = new ComputeEngine(about);
+    index.fine_size = about.fine_size;
+    engine = new ComputeEngine();
   }
   $("loading").hidden = true;
   $("main").setAttribute("aria-busy", "false");

@@ -13,7 +13,7 @@ export async function replayOf({ about, index, compute, face, z, isPhoto, target
     photo: face.photo && { name: face.photo.name, sha256: face.photo.sha256, width: face.photo.picture.width, height: face.photo.picture.height },
     crop: face.box ?? null,
     image: isPhoto ? base64(await pngOf(face.image, about.image_size)) : null,
-    fine: isPhoto && !compute && detail ? base64(await pngOf(face.fine, index.fine_size)) : null,
+    fine: isPhoto && detail ? base64(await pngOf(face.fine, index.fine_size)) : null,
     landmarks: pairs(face.landmarks),
     target_landmarks: pairs(target),
     detail: isPhoto ? detail : 0,
