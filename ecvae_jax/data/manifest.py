@@ -18,6 +18,7 @@ from typing import Any
 
 from ecvae_jax.config import RENDERED
 from ecvae_jax.data.errors import DataError, one_line
+from ecvae_jax.files import unspelled
 
 INFO = "dataset_info.json"
 _METADATA = "metadata.json"
@@ -80,6 +81,8 @@ def find_records(records: str | Path) -> Path:
     folder = Path(records)
     if not folder.is_dir():
         raise DataError(f"records {str(folder)!r}: no such folder; make one with `ecvae prepare SOURCE OUT`")
+    if odd := unspelled(folder):
+        raise DataError(f"records {odd}")
     if not (folder / INFO).is_file():
         raise DataError(
             f"records {str(folder)!r}: not a records folder (it has no {INFO}); "
