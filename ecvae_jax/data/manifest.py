@@ -161,6 +161,8 @@ def _splits(folder: Path, info: dict[str, Any]) -> dict[str, list[RecordFile]]:
         label, template = split["name"], split.get("filepathTemplate", "")
         if not _WORD.fullmatch(label):
             raise DataError(f"{INFO} has the split {label!r}: must be letters, digits and _")
+        if label in splits:
+            raise DataError(f"{INFO} has the split {label!r} twice; keep one")
         if template not in _TEMPLATES:
             raise DataError(f"{INFO} has filepathTemplate={template!r}: must be {_TEMPLATES[1]!r}")
         lengths = [_length(text) for text in split.get("shardLengths", [])]
@@ -168,6 +170,8 @@ def _splits(folder: Path, info: dict[str, Any]) -> dict[str, list[RecordFile]]:
             RecordFile(str(folder / f"{name}-{label}.{kind}-{number:05d}-of-{len(lengths):05d}"), length)
             for number, length in enumerate(lengths)
         ]
+    if not splits:
+        raise DataError(f"{INFO} names no split")
     return splits
 
 
