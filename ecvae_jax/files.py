@@ -47,6 +47,15 @@ def irregular(path: Path, follow: bool = False) -> str | None:
     return next((kind for is_kind, kind in _KINDS if is_kind(mode)), None)
 
 
+def unspelled(path: Path) -> str | None:
+    """Returns why the libraries of records and checkpoints cannot take a path: they need UTF-8; None if they can."""
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        return f"{str(path)!r} is not UTF-8 here: give another name, or set PYTHONUTF8=1 if the locale is C"
+    return None
+
+
 def lies_in(path: Path, folder: Path) -> bool:
     """Returns whether a path is a folder or lies in it, by the identity of the folders: links and mounts count."""
     try:

@@ -250,6 +250,8 @@ def test_closed_pipe_is_quiet(words: str, both: bool, tmp_path: Path) -> None:
             "train",
             "JAX_TRANSFER_GUARD_DEVICE_TO_HOST='disallow_explicit': commands move arrays",
         ),
+        ({"JAX_NUMPY_DTYPE_PROMOTION": "strict"}, "train", "JAX_NUMPY_DTYPE_PROMOTION='strict': commands combine"),
+        ({"JAX_DISABLE_JIT": "1"}, "train", "JAX_DISABLE_JIT='1': without compiled programs"),
     ],
 )
 def test_an_environment_without_a_device_or_transfers_is_one_line(
@@ -296,3 +298,27 @@ def test_a_path_of_too_many_folders_is_one_line(
 def test_module_is_the_command() -> None:
     shown = subprocess.run([sys.executable, "-m", "ecvae_jax", "--version"], capture_output=True, text=True, check=True)
     assert shown.stdout == f"ecvae {__version__}\n"
+
+
+@pytest.mark.parametrize("columns", ["1", "5", "39"])
+def test_the_help_ends_on_a_narrow_terminal(columns: str) -> None:
+    command = [sys.executable, "-m", "ecvae_jax", "completion", "--help"]
+    ended = subprocess.run(command, env={**os.environ, "COLUMNS": columns}, capture_output=True, text=True, timeout=20)
+    assert ended.returncode == 0
+    assert max(map(len, ended.stdout.splitlines())) > int(columns)
+
+
+@pytest.mark.parametrize("command", ["prepare PHOTOS OUT --workers 1 --size 16", "info OUT", "train --workdir OUT"])
+def test_a_path_that_is_not_utf_8_is_one_line(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from drawn_faces import make_photos
+
+    make_photos(tmp_path / "photos", people=1, shots=1)
+    out = tmp_path / "o\udcff"
+    if command.startswith("info"):
+        out.mkdir()
+        (out / "dataset_info.json").write_text("{}")
+    words = [{"PHOTOS": str(tmp_path / "photos"), "OUT": str(out)}.get(word, word) for word in command.split()]
+    assert main(words) in (1, 2)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "is not UTF-8 here: give another name" in lines[0]

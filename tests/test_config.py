@@ -118,6 +118,8 @@ def test_values_out_of_range_raise_with_their_name(make, words: str) -> None:
     [
         ("{", "not JSON"),
         ("[]", "must be a JSON object"),
+        ('{"train": {"steps": 1}, "train": {"steps": 2}}', "config has 'train' twice; keep one"),
+        ('{"train": {"steps": 1, "steps": 2}}', "config has 'steps' twice; keep one"),
         (json.dumps({"modle": {}}), "unknown; the sections are"),
         (json.dumps({"model": {"z_dims": 3}}), "unknown; the fields are"),
         (json.dumps({"model": {"image_size": 48}}), "image_size=48"),

@@ -288,3 +288,27 @@ def test_a_prepared_set_of_tfds_cannot_name_code_either(tmp_path: Path, monkeypa
     with pytest.raises(DataError, match=r"names the class 'payload\.Text'"):
         open_source("tfds:foreign_faces:train")
     assert not (tmp_path / "RAN").exists()
+
+
+def test_splits_are_named_once(stranger: Path) -> None:
+    info = json.loads((stranger / "dataset_info.json").read_text())
+    edit(stranger / "dataset_info.json", splits=[*info["splits"], info["splits"][0]])
+    with pytest.raises(DataError, match="twice; keep one"):
+        record_splits(str(stranger))
+    edit(stranger / "dataset_info.json", splits=[])
+    with pytest.raises(DataError, match="names no split"):
+        record_splits(str(stranger))
+
+
+def test_metadata_of_a_stranger_does_not_command_the_terminal(
+    stranger: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ecvae_jax.cli.main import main
+
+    edit(stranger / "metadata.json", source="\x1b]0;title\x07\x1b[31m", detector="\x9b31m")
+    assert main(["info", str(stranger)]) == 0
+    printed = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\x9b"} & set(printed)
+    assert "\\x1b[31m" in printed
+    assert main(["info", str(stranger) + "\x1b[31m"]) == 1
+    assert "\x1b" not in capsys.readouterr().err

@@ -223,6 +223,27 @@ def test_a_video_of_high_dynamic_range_is_refused(tmp_path: Path):
     assert reasons == {"high dynamic range or BT.2020 video: convert it to BT.709"}
 
 
+@pytest.mark.parametrize("stated", [{"color_trc": 8}, {"color_trc": 9}, {"color_primaries": 12}])
+def test_a_video_of_other_curves_or_primaries_is_refused(tmp_path: Path, stated: dict[str, int]):
+    write_quadrants(tmp_path / "clip.mkv", **stated)
+    contents = [one.content for one in open_source(f"video:{tmp_path / 'clip.mkv'}").load(0)]
+    assert all(isinstance(content, BadPhotoError) for content in contents)
+    assert "of ITU-T H.273): convert it to BT.709" in str(contents[0])
+
+
+def test_a_file_of_sound_has_no_pictures(tmp_path: Path):
+    import av
+
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        for packet in [*stream.encode(frame), *stream.encode()]:
+            container.mux(packet)
+    with pytest.raises(DataError, match="no video stream; give a file with moving pictures"):
+        open_source(f"video:{tmp_path / 'sound.mp4'}")
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -349,3 +349,15 @@ def test_full_disk_costs_nothing_but_the_steps_since_the_last_checkpoint(
     assert sorted(path.name for path in (copy / "checkpoints").iterdir()) == ["5"]
     assert train(tiny_config, copy).finished
     assert_same(restored(tiny_config, copy), restored(tiny_config, tiny_workdir))
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"files": {"a": {"bytes": 1e400, "sha256": "0"}}}', '{"files": ' + "[" * 100_000]
+)
+def test_checksums_that_are_nested_or_endless_are_damage(tmp_path: Path, text: str) -> None:
+    (tmp_path / "checksums.json").write_text(text)
+    assert find_damage(tmp_path) == "checksums.json is not a list of checksums"
+    (tmp_path / "checksums.json").unlink()
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "metadata").write_text("[" * 100_000)
+    assert "missing or unreadable" in str(find_damage(tmp_path))

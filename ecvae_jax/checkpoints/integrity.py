@@ -96,7 +96,7 @@ def find_damage(folder: Path, items: Collection[str] | None = None) -> str | Non
             for name, entry in files.items()
             if items is None or name.split("/")[0] in items
         }
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return f"{MANIFEST} is not a list of checksums"
     for name, (size, checksum) in expected.items():
         parts = name.split("/")
@@ -231,6 +231,6 @@ def _damage_without_manifest(folder: Path) -> str | None:
         if (folder / METADATA).stat().st_size > _MOST_BYTES:
             return f"{METADATA.as_posix()} has more than {_MOST_BYTES} bytes"
         metadata = json.loads((folder / METADATA).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return f"{MANIFEST} is missing, and {METADATA.as_posix()} is missing or unreadable"
     return f"{MANIFEST} is missing" if isinstance(metadata, dict) and metadata.get(MARK) else None

@@ -73,7 +73,13 @@ def _main(words: list[str], stopping: Stopping | None) -> int:
 def _run(words: list[str], verbose: bool, stopping: Stopping | None) -> int:
     from ecvae_jax.cli.commands import COMMANDS
     from ecvae_jax.cli.parsing import parse, say, wrong_usage
-    from ecvae_jax.cli.runtime import check_environment, keep_freed_memory, set_platform_flags, use_compilation_cache
+    from ecvae_jax.cli.runtime import (
+        check_environment,
+        keep_freed_memory,
+        set_platform_flags,
+        use_compilation_cache,
+        widen_terminal,
+    )
 
     if not words or words[0] in ("-h", "--help"):
         print(_help())
@@ -90,6 +96,7 @@ def _run(words: list[str], verbose: bool, stopping: Stopping | None) -> int:
     command, rest = COMMANDS[words[0]], words[1:]
     try:
         check_environment()
+        widen_terminal()
         set_platform_flags()
         keep_freed_memory()
         note = use_compilation_cache() if command.compiles else None

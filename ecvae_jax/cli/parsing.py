@@ -22,6 +22,7 @@ VERBOSE = ("-v", "--verbose")
 
 _CONFIG = "CONFIG: an experiment, before all options: a .py file with a variable `config`, or JSON. docs/training.md"
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _T = TypeVar("_T")
 
 
@@ -97,4 +98,9 @@ def wrong_usage(message: str) -> int:
 def say(*lines: str) -> None:
     """Prints lines on standard error, each with the command's name."""
     for line in lines:
-        print(f"ecvae: {line}", file=sys.stderr)
+        print(f"ecvae: {printable(line)}", file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """Returns a text whose control characters are spelled: names and metadata of strangers may command a terminal."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ecvae_jax.cli.options.kinds import STDOUT
-from ecvae_jax.cli.parsing import say
+from ecvae_jax.cli.parsing import printable, say
 from ecvae_jax.files import write_text
 
 
@@ -27,4 +27,4 @@ def show(lines: Callable[[], Sequence[str]], facts: Callable[[], Any], path: Pat
             return
         write_text(path, text)
         say(f"written: {path}")
-    print("\n".join(lines()))
+    print(printable("\n".join(lines())))

@@ -7,6 +7,7 @@ import glob
 import importlib.util
 import os
 import re
+import shutil
 import stat
 import sys
 import tempfile
@@ -92,6 +93,16 @@ def check_environment() -> None:
     for name, value in os.environ.items():
         if name.startswith("JAX_TRANSFER_GUARD") and value.startswith("disallow"):
             raise ValueError(f"{name}={value!r}: commands move arrays between host and device; unset it")
+        if name == "JAX_NUMPY_DTYPE_PROMOTION" and value == "strict":
+            raise ValueError(f"{name}={value!r}: commands combine arrays of several dtypes; unset it")
+        if name == "JAX_DISABLE_JIT" and value.lower() in ("1", "true", "yes", "on", "t", "y"):
+            raise ValueError(f"{name}={value!r}: without compiled programs a command takes hours; unset it")
+
+
+def widen_terminal() -> None:
+    """Sets the width of the help, where the terminal is so narrow that tyro would not end (at 5 columns)."""
+    if shutil.get_terminal_size().columns < _NARROWEST:
+        os.environ["COLUMNS"] = str(_NARROWEST)
 
 
 def keep_freed_memory() -> bool:
@@ -127,6 +138,8 @@ VARIABLE = "ECVAE_COMPILATION_CACHE"
 """Environment variable with the folder (or gs:// address) of the cache, or "off"."""
 
 _MOST_BYTES = 2 * 10**9
+_NARROWEST = 40
+"""Columns of a terminal."""
 
 # By default JAX keeps programs that took a second or more. XLA:CPU compiles dozens for a training, each in less.
 _CACHE_SETTINGS = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}

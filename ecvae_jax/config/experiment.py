@@ -95,7 +95,7 @@ class Config:
             ValueError: text is not a JSON object, or a section or field is unknown or out of range.
         """
         try:
-            sections = json.loads(text)
+            sections = json.loads(text, object_pairs_hook=_without_twins)
         except json.JSONDecodeError as error:
             raise ValueError(f"config is not JSON: {error}") from None
         check(isinstance(sections, dict), "config", type(sections).__name__, "must be a JSON object")
@@ -147,6 +147,15 @@ def load_config(path: Path) -> Config:
     if not isinstance(config, Config):
         raise ValueError(f"{name}: must define `config`, an ecvae_jax.config.Config; got {config!r}")
     return config
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twin = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"config has {twin!r} twice; keep one")
+    return found
 
 
 def _load_json(path: Path) -> Config:

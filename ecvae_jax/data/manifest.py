@@ -18,6 +18,7 @@ from typing import Any
 
 from ecvae_jax.config import RENDERED
 from ecvae_jax.data.errors import DataError, one_line
+from ecvae_jax.files import unspelled
 
 INFO = "dataset_info.json"
 _METADATA = "metadata.json"
@@ -80,6 +81,8 @@ def find_records(records: str | Path) -> Path:
     folder = Path(records)
     if not folder.is_dir():
         raise DataError(f"records {str(folder)!r}: no such folder; make one with `ecvae prepare SOURCE OUT`")
+    if odd := unspelled(folder):
+        raise DataError(f"records {odd}")
     if not (folder / INFO).is_file():
         raise DataError(
             f"records {str(folder)!r}: not a records folder (it has no {INFO}); "
@@ -158,6 +161,8 @@ def _splits(folder: Path, info: dict[str, Any]) -> dict[str, list[RecordFile]]:
         label, template = split["name"], split.get("filepathTemplate", "")
         if not _WORD.fullmatch(label):
             raise DataError(f"{INFO} has the split {label!r}: must be letters, digits and _")
+        if label in splits:
+            raise DataError(f"{INFO} has the split {label!r} twice; keep one")
         if template not in _TEMPLATES:
             raise DataError(f"{INFO} has filepathTemplate={template!r}: must be {_TEMPLATES[1]!r}")
         lengths = [_length(text) for text in split.get("shardLengths", [])]
@@ -165,6 +170,8 @@ def _splits(folder: Path, info: dict[str, Any]) -> dict[str, list[RecordFile]]:
             RecordFile(str(folder / f"{name}-{label}.{kind}-{number:05d}-of-{len(lengths):05d}"), length)
             for number, length in enumerate(lengths)
         ]
+    if not splits:
+        raise DataError(f"{INFO} names no split")
     return splits
 
 

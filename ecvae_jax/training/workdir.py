@@ -15,7 +15,7 @@ from typing import IO
 from ecvae_jax.agreement import run_on_host0
 from ecvae_jax.checkpoints.integrity import stored_steps
 from ecvae_jax.checkpoints.place import LostFolderError, Place
-from ecvae_jax.files import UnsafePathError, lock_file
+from ecvae_jax.files import UnsafePathError, lock_file, unspelled
 from ecvae_jax.files import open_regular as open_regular_file
 
 LOCK = "training.lock"
@@ -47,6 +47,8 @@ def lock_workdir(workdir: Path) -> Iterator[None]:
 
     def lock() -> None:
         nonlocal held, place
+        if odd := unspelled(workdir):
+            raise WorkdirError(f"workdir {odd}")
         workdir.mkdir(parents=True, exist_ok=True)
         held = _lock(workdir)
         place = Place(workdir)

@@ -14,7 +14,7 @@ from pathlib import Path
 from ecvae_jax.data.errors import DataError
 from ecvae_jax.data.photos.sources import Source
 from ecvae_jax.data.prepare.options import PrepareConfig
-from ecvae_jax.files import UnsafePathError, irregular, lies_in
+from ecvae_jax.files import UnsafePathError, irregular, lies_in, unspelled
 from ecvae_jax.folders import REPLACED, claim_folder, is_free, is_marked, replace_folder, restore_folder
 
 REPORT = "report.csv"
@@ -36,9 +36,11 @@ def check_out(out: Path, files: Source, options: PrepareConfig) -> None:
     """Refuses an OUT that cannot be made, or whose replacement would delete anything but earlier records.
 
     Raises:
-        DataError: OUT is a link, lies in the source, exists without `overwrite`, holds an input or a file that is not
-            of records, or is not a records folder.
+        DataError: OUT is not UTF-8, is a link, lies in the source, exists without `overwrite`, holds an input or a
+            file that is not of records, or is not a records folder.
     """
+    if odd := unspelled(out):
+        raise DataError(odd)
     kind = irregular(out)
     if kind == "a link":
         raise DataError(f"{out} is a link: no link is followed for writing; give the path that it leads to")

@@ -19,6 +19,10 @@ from ecvae_jax.data.photos.sources.source import Loaded, Photo, Source, damage_f
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegvideo,mpegts,asf,flv,m4v"
 _HDR = (16, 18)
 """Transfer curves PQ and HLG, ITU-T H.273."""
+_OTHER_CURVES = (8, 9, 10, 17)
+"""Linear light, logarithms, digital cinema."""
+_OTHER_PRIMARIES = (8, 10, 11, 12)
+"""Film, XYZ, and the two P3."""
 _BT2020 = 9
 _BT2020_MATRICES = (9, 10)
 _UNSTATED = 2
@@ -103,6 +107,9 @@ def upright_frame(frame: Any, stream: Any) -> UInt8[np.ndarray, "h w 3"] | BadPh
     """
     if frame.color_trc in _HDR or frame.color_primaries == _BT2020 or frame.colorspace in _BT2020_MATRICES:
         return BadPhotoError("high dynamic range or BT.2020 video: convert it to BT.709")
+    if frame.color_trc in _OTHER_CURVES or frame.color_primaries in _OTHER_PRIMARIES:
+        stated = f"curve {int(frame.color_trc)}, primaries {int(frame.color_primaries)}"
+        return BadPhotoError(f"colors of the video ({stated} of ITU-T H.273): convert it to BT.709")
     if frame.colorspace not in _MATRICES:
         return BadPhotoError(f"color matrix {int(frame.colorspace)} (ITU-T H.273) of the video: convert it to BT.709")
     matrix = assumed_matrix(frame)
