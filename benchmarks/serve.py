@@ -2,8 +2,8 @@
 
     python benchmarks/serve.py [--checkpoint face128] [--requests 100] [--rounds 5]
 
-A drag sends z, both faces' landmarks and the photo's crop, and reads raw pixels; its landmarks change at every request.
-Rounds alternate between the kinds of request. Standard output has a Markdown table; messages are on standard error.
+A drag sends z, both faces' landmarks and the photo's crop at fine_size, and reads raw pixels; its landmarks change at
+every request. Rounds alternate between the kinds of request. Standard output has a Markdown table; messages are on standard error.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ def main() -> None:
 
 def measure(port: int, faces: Any, requests: int, rounds: int) -> dict[str, list[np.ndarray]]:
     """Returns the milliseconds of each request, by kind and round."""
+    from ecvae_jax.data.faces import load_faces
+
     connection = http.client.HTTPConnection("127.0.0.1", port)
 
     def post(path: str, body: dict[str, Any]) -> bytes:
@@ -76,14 +78,21 @@ def measure(port: int, faces: Any, requests: int, rounds: int) -> dict[str, list
             raise SystemExit(f"api/{path}: {answer.status} {data[:300]!r}")
         return data
 
-    stream = io.BytesIO()
-    Image.fromarray(faces.images[0]).save(stream, "PNG")
-    image, own = base64.b64encode(stream.getvalue()).decode(), faces.landmarks[0].tolist()
+    def packed(pixels: np.ndarray) -> str:
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "PNG")
+        return base64.b64encode(stream.getvalue()).decode()
+
+    connection.request("GET", "/api/model")
+    side = json.loads(connection.getresponse().read())["fine_size"]
+    image, own = packed(faces.images[0]), faces.landmarks[0].tolist()
+    fine = packed(load_faces("rendered", "test").image(0, side))
     z = json.loads(post("encode", {"image": image, "landmarks": own}))["z"]
     kinds: dict[str, tuple[str, dict[str, Any], str]] = {
         "draw": ("draw", {"z": z}, "landmarks"),
         "draw, z moved": ("draw", {"z": z, "own_landmarks": own}, "landmarks"),
-        "draw, z moved, own pixels (a drag)": ("draw", {"z": z, "own_landmarks": own, "image": image}, "landmarks"),
+        "draw, z moved, own pixels": ("draw", {"z": z, "own_landmarks": own, "image": image}, "landmarks"),
+        f"the same at {side} px (a drag)": ("draw", {"z": z, "own_landmarks": own, "fine": fine}, "landmarks"),
         "transfer": ("transfer", {"image": image, "landmarks": own}, "target_landmarks"),
     }
     times: dict[str, list[np.ndarray]] = {name: [] for name in kinds}

@@ -25,6 +25,27 @@ _ecvae() {
 complete -o default -F _ecvae ecvae
 """
 
+# The scripts of the other two propose nothing there either, and turn file names off.
+_ZSH = """
+_ecvae() { _tyro_ecvae "$@" || _files }
+if [[ $zsh_eval_context[-1] == loadautofunc ]]; then _ecvae "$@"; else compdef _ecvae ecvae; fi
+"""
+_FISH = """
+function _ecvae
+    set -l found (_tyro_ecvae)
+    if test -n "$found"
+        printf '%s\\n' $found
+    else
+        __fish_complete_path (commandline -ct)
+    end
+end
+complete --erase --command ecvae
+complete --no-files --command ecvae --arguments '(_ecvae)'
+"""
+_OWN = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
+_ZSH_CALL = '_tyro_ecvae "$@"'
+"""Last line of tyro's script: it completes when the script is autoloaded, and fails when the script is sourced."""
+
 
 def completion(shell: Shell, options: Mapping[str, type]) -> str:
     """Returns a script for the shell.
@@ -38,4 +59,5 @@ def completion(shell: Shell, options: Mapping[str, type]) -> str:
         tyro.extras.subcommand_cli_from_dict(commands, prog="ecvae", args=["--tyro-write-completion", shell, "-"])
     # Each line of a description of several lines would be a proposal (tyro 1.0.17).
     lines = [_SPEC.sub(lambda table: re.sub(r"\\+n", " ", table[0]), line) for line in printed.getvalue().splitlines()]
-    return "\n".join(lines).rstrip() + "\n" + (_BASH if shell == "bash" else "")
+    script = "\n".join(lines).rstrip().removesuffix(_ZSH_CALL if shell == "zsh" else "")
+    return script.rstrip() + "\n" + _OWN[shell]
