@@ -3,7 +3,8 @@
     python benchmarks/serve.py [--checkpoint face128] [--requests 100] [--rounds 5]
 
 A drag sends z, both faces' landmarks and the photo's crop at fine_size, and reads raw pixels; its landmarks change at
-every request. Rounds alternate between the kinds of request. Standard output has a Markdown table; messages are on standard error.
+every request. Rounds alternate between the kinds of request. Standard output has a Markdown table; messages are on
+standard error.
 """
 
 from __future__ import annotations
