@@ -198,6 +198,7 @@ def test_beam_knows_all_options_that_the_docs_name(tmp_path: Path):
         BeamWork(PrepareConfig(beam_runner=runner, beam_options=options), tmp_path)
 
 
+@pytest.mark.slow  # two processes import Beam
 @needs_beam
 def test_the_command_takes_several_options(tmp_path: Path):
     from ecvae_jax.cli.main import main

@@ -134,6 +134,7 @@ def test_failed_training_is_not_restarted_and_its_pod_is_deleted(world: World, o
     assert not (world.folder / "queue").exists()
 
 
+@pytest.mark.slow  # two lost pods; one is lost below
 def test_number_of_attempts_is_limited(world: World) -> None:
     shown = launch(world, *POD, "--attempts", "2", *TRAIN, outcomes="75 75 0")
     assert shown.returncode == 75

@@ -35,6 +35,7 @@ def test_unknown_name_is_an_attribute_error() -> None:
         _ = ecvae_jax.nothing
 
 
+@pytest.mark.slow  # test_wheel.py runs it too
 def test_the_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     code = code.replace("anna.jpg", "rendered:test:0").replace("smile.jpg", "rendered:test:49")

@@ -110,6 +110,7 @@ def head(root: Path):
     return mesh, landmarks, FaceUnits(root, mesh, landmarks)
 
 
+@pytest.mark.slow  # every shape of the lids
 def test_closed_lids_meet_and_do_not_pass_each_other(root: Path, head):
     from tools.render_heads.identity import draw_identity
     from tools.render_heads.landmarks import LID_PAIRS

@@ -50,6 +50,7 @@ def test_points_behind_the_checkpoint_are_dropped_from_both(tmp_path: Path) -> N
         assert steps_in_tensorboard(tmp_path, name) == [2, 4, 6, 8, 10]
 
 
+@pytest.mark.slow  # four trainings
 def test_the_point_at_the_checkpoint_is_kept_however_often_it_is_killed(tmp_path: Path) -> None:
     write(tmp_path, 0, (2, 4, 6))
     for _ in range(3):

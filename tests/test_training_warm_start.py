@@ -113,6 +113,7 @@ def test_a_model_that_does_not_exist_is_refused_before_the_first_step(tiny_confi
         train(with_settings(tiny_config, {"train.init_from": str(tmp_path / "nothing")}), tmp_path / "run")
 
 
+@pytest.mark.slow  # three trainings; how any training resumes is in test_training_loop.py
 def test_it_trains_from_them_and_resumes_bit_for_bit_without_the_model(
     tiny_config: Config, tiny_workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],

@@ -32,6 +32,7 @@ class KilledError(BaseException):
     """Ends a training as abruptly as possible inside a process."""
 
 
+@pytest.mark.slow  # three trainings; their states are compared in test_training_loop.py
 def test_metrics_of_a_killed_and_resumed_training_are_those_of_an_uninterrupted_one(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
