@@ -436,6 +436,7 @@ import os, signal, sys
 from pathlib import Path
 from ecvae_jax import folders
 folders._exchange = lambda first, second: False  # as on a system without renameat2
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 rename = Path.rename
 def killing(self, target):
     rename(self, target)
