@@ -308,7 +308,10 @@ def test_the_help_ends_on_a_narrow_terminal(columns: str) -> None:
     assert max(map(len, ended.stdout.splitlines())) > int(columns)
 
 
-@pytest.mark.parametrize("command", ["prepare PHOTOS OUT --workers 1 --size 16", "info OUT", "train --workdir OUT"])
+@pytest.mark.parametrize(
+    "command",
+    ["prepare PHOTOS OUT --workers 1 --size 16", "info OUT", "train --workdir OUT", "export face128 OUT"],
+)
 def test_a_path_that_is_not_utf_8_is_one_line(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from drawn_faces import make_photos
 

@@ -15,6 +15,7 @@ from ecvae_jax.checkpoints.integrity import CheckpointError, write_manifest
 from ecvae_jax.checkpoints.load import load_model
 from ecvae_jax.checkpoints.place import pattern_free
 from ecvae_jax.checkpoints.readback import find_fault, structure
+from ecvae_jax.files import unspelled
 from ecvae_jax.folders import temporary_folder
 from ecvae_jax.gaussian import LowRankGaussian
 
@@ -31,10 +32,12 @@ def export_model(checkpoint: Path | None, out: Path, half: bool = True, density:
         density: of the training faces' z, stored with the model; None: the checkpoint's own, if any.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, or `out` exists.
+        CheckpointError: the checkpoint cannot be read, or `out` exists or is not UTF-8.
     """
     if os.path.lexists(out):
         raise CheckpointError(f"{out} exists: give the name of a new folder")
+    if odd := unspelled(out):
+        raise CheckpointError(odd)
     model = load_model(checkpoint)
     names = "+".join(Path(part).name for part in model.config.data.records.split("+"))
     data = dataclasses.replace(model.config.data, records=names)
