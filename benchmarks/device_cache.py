@@ -22,22 +22,33 @@ from ecvae_jax.training.parallel import map_step
 from ecvae_jax.training.step import make_train_step
 
 
-def make_config(cache: Any, size: int, batch: int) -> Config:
-    file = Path(__file__).parents[1] / "configs" / ("demo.py" if size == 64 else "shipped.py")
-    config = load_config(file)
+def rendered_config(size: int, batch: int) -> Config:
+    """Returns the demo's experiment at 64 px, the bundled model's at 128 px, on the rendered heads."""
+    config = load_config(Path(__file__).parents[1] / "configs" / ("demo.py" if size == 64 else "shipped.py"))
     return dataclasses.replace(
         config,
-        data=dataclasses.replace(config.data, records="rendered", cache=cache),
+        data=dataclasses.replace(config.data, records="rendered"),
         model=dataclasses.replace(config.model, image_size=size),
         train=dataclasses.replace(config.train, batch_size=batch),
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def make_parser(about: str | None) -> argparse.ArgumentParser:
+    """Returns a parser of `rendered_config`'s arguments and the number of rounds."""
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--size", type=int, default=64, choices=(64, 128))
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=7)
+    return parser
+
+
+def make_config(cache: Any, size: int, batch: int) -> Config:
+    config = rendered_config(size, batch)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, cache=cache))
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
     parser.add_argument("--steps", type=int, default=8, help="steps of a round")
     options = parser.parse_args()
     faces = load_faces("rendered", "train")

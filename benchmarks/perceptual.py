@@ -5,16 +5,15 @@ Usage: python benchmarks/perceptual.py [--size 64] [--batch 8] [--rounds 7]
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import statistics
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
+from device_cache import make_parser, rendered_config
 
-from ecvae_jax.config import Config, load_config
+from ecvae_jax.config import Config
 from ecvae_jax.data.batches import load_faces, training_batches
 from ecvae_jax.training.parallel import map_step, replicate
 from ecvae_jax.training.preview import device_views
@@ -36,24 +35,13 @@ VARIANTS = {
 
 
 def make_config(name: str, size: int, batch: int) -> Config:
-    file = Path(__file__).parents[1] / "configs" / ("demo.py" if size == 64 else "shipped.py")
-    config = load_config(file)
-    weight = 0.0 if name == "off" else 0.5
+    config, weight = rendered_config(size, batch), 0.0 if name == "off" else 0.5
     objective = dataclasses.replace(config.objective, perceptual_weight=weight, **VARIANTS[name])
-    return dataclasses.replace(
-        config,
-        objective=objective,
-        model=dataclasses.replace(config.model, image_size=size),
-        data=dataclasses.replace(config.data, records="rendered"),
-        train=dataclasses.replace(config.train, batch_size=batch),
-    )
+    return dataclasses.replace(config, objective=objective)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=64, choices=(64, 128))
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = make_parser(__doc__)
     options = parser.parse_args()
     first = make_config("off", options.size, options.batch)
     faces = load_faces("rendered", "train")

@@ -109,8 +109,12 @@ def test_a_path_starts_at_the_source_and_ends_at_the_target(model: Model, faces)
     assert walk.shape == (2, 4, 32, 32, 3)
     ends = transfer(model, some(faces, [0, 0, 1, 1]), some(faces, [0, 9, 1, 8]), adaptation=plain)
     assert np.abs(walk[:, [0, 3]].astype(int) - ends.reshape(2, 2, 32, 32, 3)).max() <= 1
+    one_target = interpolate(model, some(faces, [0, 1]), some(faces, [9]), 4, adaptation=plain)
+    assert np.array_equal(one_target[0], walk[0])
     with pytest.raises(ValueError, match="at least 2"):
         interpolate(model, some(faces, [0]), some(faces, [9]), 1)
+    with pytest.raises(ValueError, match="1 sources and 2 targets: give as many"):
+        interpolate(model, some(faces, [0]), some(faces, [9, 8]), 4)
 
 
 def test_one_source_or_one_target_broadcasts(model: Model, faces) -> None:

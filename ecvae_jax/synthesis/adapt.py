@@ -38,8 +38,8 @@ _TOLERANCE = 0.06
 """Mean absolute difference (images in [-1, 1]) that lowers the weight of a photo's pixels to 1/e. Neighborhood and
 tolerance were chosen on views of 12 people outside the bundled model's training set."""
 _TEXTURE_TOLERANCE = 0.12
-"""The same for the photo's texture: twice as large, texture adds no wrong shape. From 0.15 on, turned heads get a
-second outline. Chosen on views of 3 validation people and on rendered heads (docs/measurements/bundled_model.md)."""
+"""The same for the photo's texture, which carries little of its shape. At 0.2, turned heads get a second outline of
+hair and collar. Chosen on views of 3 validation people and on rendered heads of the validation split."""
 _TEXTURE = 1 / 64
 """Standard deviation, in crop units, of the blur that separates texture from shape."""
 

@@ -59,15 +59,18 @@ def interpolate(
     """Returns each source appearance on the straight path from its own landmarks to its target's.
 
     Args:
-        targets: as many faces as sources.
+        targets: as many faces as sources, or one for all.
         steps: images per path, ends included; at least 2.
         drawing: see `transfer`.
 
     Raises:
-        ValueError: fewer than 2 steps, or as for `transfer`.
+        ValueError: fewer than 2 steps, another number of targets, or as for `transfer`.
     """
     if steps < 2:
         raise ValueError(f"steps={steps}: must be at least 2, the two ends of the path")
+    n, m = len(sources.landmarks), len(targets.landmarks)
+    if m not in (1, n):
+        raise ValueError(f"{n} sources and {m} targets: give as many targets as sources, or one")
     along = np.linspace(0.0, 1.0, steps, dtype=np.float32)[None, :, None, None]
     paths = (1 - along) * sources.landmarks[:, None] + along * targets.landmarks[:, None]
     drawn = np.empty((*paths.shape[:2], *sources.images.shape[1:]), np.uint8)

@@ -99,8 +99,8 @@ def check_encoder(out: Path) -> Any:
         av.Codec(encoder, "w")
     except ValueError:  # UnknownCodecError
         raise MissingExtraError(
-            f"{out}: this PyAV was built without the encoder {encoder}; install the wheel of PyPI, "
-            "or choose another suffix"
+            f"{out}: this PyAV was built without the encoder {encoder}; install PyAV's own wheel, or "
+            "choose another suffix"
         ) from None
     return av
 
