@@ -7,6 +7,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -24,12 +25,15 @@ from ecvae_jax.export.formats import ABOUT, ExportError, describe, publishable, 
 from ecvae_jax.export.functions import Function, exported_functions
 from ecvae_jax.files import UnsafePathError
 from ecvae_jax.gaussian import LowRankGaussian
+from ecvae_jax.model.blocks import GROUP_CHANNELS
 from ecvae_jax.model.conditioning import add_learned_means, init_frozen
 from ecvae_jax.model.cvae import init_params
 from ecvae_jax.model.model import Model, condition_of
+from ecvae_jax.model.normalization import EPSILON, normalized_silu
 from ecvae_jax.prior import CovariancePrior, Covariances
 from ecvae_jax.structure.scheme import get_scheme
 from ecvae_jax.structure.sketch import draw_sketch
+from ecvae_jax.structure.warp import resample
 from ecvae_jax.synthesis.batches import decode, encode, transfer_plain
 
 ort = pytest.importorskip("onnxruntime")
@@ -182,6 +186,64 @@ def test_newtons_inverse_solves_the_worst_kernel_matrix(points: int) -> None:
     right = np.random.default_rng(0).normal(size=(1, points, 2)).astype(np.float32)
     wanted = np.linalg.solve(matrix.astype(np.float64), right.astype(np.float64))
     np.testing.assert_allclose(solve(jnp.asarray(matrix), jnp.asarray(right)), wanted, atol=2e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (1, 4), (16, 16)])
+@pytest.mark.parametrize("constant", ["", "maps", "places"])
+def test_maps_read_at_places_are_one_operator(
+    shape: tuple[int, int], constant: str, tiny_config: Config, tmp_path: Path
+) -> None:
+    """Also beyond the edge, of maps that are not square, and where the maps or the places are those of every face."""
+    rng = np.random.default_rng(0)
+    maps, places = rng.normal(size=(3, *shape, 3)).astype(np.float32), rng.uniform(-0.3, 1.3, (3, 7, 9, 2))
+    given = {"maps": maps, "places": places.astype(np.float32)}
+    if constant:
+        given[constant] = given[constant][:1]
+
+    def read(*inputs: jax.Array) -> tuple[jax.Array, ...]:
+        found = dict(zip([name for name in given if name != constant], inputs, strict=True))
+        if constant:
+            batch = inputs[0].shape[0]
+            found[constant] = jnp.broadcast_to(given[constant], (batch, *given[constant].shape[1:]))
+        return (resample(found["maps"], found["places"]),)
+
+    kept = {name: array for name, array in given.items() if name != constant}
+    (made,), kinds = run_onnx(tiny_config, read, kept, tmp_path)
+    assert "GridSample" in kinds
+    assert "GatherND" not in kinds
+    np.testing.assert_allclose(made, read(*map(jnp.asarray, kept.values()))[0], atol=2e-5)
+
+
+def test_normalization_is_one_operator_a_group(tiny_config: Config, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    maps = (3 + 2 * rng.normal(size=(2, 6, 4, 24))).astype(np.float32)
+    maps[1, ..., :8] = 5  # a group without variance
+    scale, bias = (jnp.asarray(rng.normal(size=24), jnp.float32) for _ in range(2))
+    norm = lambda maps: (normalized_silu(maps, scale, bias, 24 // GROUP_CHANNELS),)  # noqa: E731
+    (made,), kinds = run_onnx(tiny_config, norm, {"maps": maps}, tmp_path)
+    assert kinds.count("InstanceNormalization") == 1
+    assert not {"ReduceSum", "Sqrt"} & set(kinds)
+    groups = maps.astype(np.float64).reshape(2, 24, -1, GROUP_CHANNELS)
+    mean, variance = (of(groups, axis=(1, 3), keepdims=True) for of in (np.mean, np.var))
+    before = ((groups - mean) / np.sqrt(variance + EPSILON)).reshape(maps.shape) * np.asarray(scale) + np.asarray(bias)
+    wanted = before / (1 + np.exp(-before))
+    np.testing.assert_allclose(made, wanted, atol=1e-5)
+    np.testing.assert_allclose(made, norm(jnp.asarray(maps))[0], atol=1e-3)  # its variance of a constant is rounding
+
+
+def run_onnx(
+    config: Config, call: Callable[..., tuple[jax.Array, ...]], inputs: dict[str, np.ndarray], folder: Path
+) -> tuple[list[np.ndarray], list[str]]:
+    """Returns the outputs of a function's ONNX graph, and the kinds of its nodes."""
+    import onnx
+
+    from ecvae_jax.export.onnx.write import onnx_files
+
+    function = Function("f", call, {name: array.shape[1:] for name, array in inputs.items()}, ("made",), "")
+    for name, data in onnx_files(config.architecture, [function], {}).items():
+        (folder / name).write_bytes(data)
+    made = ort.InferenceSession(folder / "f.onnx").run(None, inputs)
+    return [np.asarray(each) for each in made], [node.op_type for node in onnx.load(folder / "f.onnx").graph.node]
 
 
 def test_a_primitive_without_a_rule_is_refused() -> None:

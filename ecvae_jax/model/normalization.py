@@ -29,7 +29,7 @@ def normalized_silu(
 
     Statistics and everything before the result are float32. Wu & He 2018, https://arxiv.org/abs/1803.08494.
     """
-    return _forward(maps, scale, bias, groups)[0]
+    return _normalized_silu(maps, scale, bias, groups)
 
 
 class GroupNorm(nn.Module):
@@ -47,6 +47,11 @@ class GroupNorm(nn.Module):
         result = normalized_silu(maps, scale, bias, self.num_groups)
         assert isinstance(result, jax.Array)
         return result.astype(self.dtype)
+
+
+@partial(jax.jit, static_argnums=3)  # a name in the traced program, by which an export finds it
+def _normalized_silu(maps: Array, scale: Array, bias: Array, groups: int) -> Array:
+    return _forward(maps, scale, bias, groups)[0]
 
 
 def _forward(maps: Array, scale: Array, bias: Array, groups: int) -> tuple[Array, _Residuals]:

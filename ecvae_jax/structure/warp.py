@@ -77,6 +77,7 @@ def cell_centers(side: int) -> Float[Array, "side side 2"]:
     return jnp.stack(jnp.meshgrid(middles, middles, indexing="xy"), axis=-1)
 
 
+@jax.jit  # a name in the traced program, by which an export finds it
 def resample(maps: Float[Array, "b h w c"], places: Float[Array, "b i j 2"]) -> Float[Array, "b i j c"]:
     """Returns the maps read at `places` (x, y in crop units) by bilinear interpolation; the edge extends outside.
 
@@ -138,7 +139,7 @@ def _inverse_2x2(moment: Float[Array, "b 2 2"]) -> Float[Array, "b 2 2"]:
     return jnp.stack([jnp.stack([d, -b], -1), jnp.stack([-c, a], -1)], -2) / determinant[:, None, None]
 
 
-@jax.jit  # a name in the traced program, by which an export finds it
+@jax.jit  # named for exports, as above
 def _solve(matrix: Float[Array, "b n n"], right: Float[Array, "b n m"]) -> Float[Array, "b n m"]:
     """Returns matrix⁻¹ · right for symmetric positive definite matrices, by Gauss-Jordan elimination.
 

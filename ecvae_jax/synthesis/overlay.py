@@ -14,7 +14,6 @@ from ecvae_jax.model.conditioning import Frozen, make_condition
 from ecvae_jax.model.cvae import decode
 from ecvae_jax.structure.openings import inner_openings
 from ecvae_jax.structure.scheme import get_scheme
-from ecvae_jax.structure.warp import cell_centers
 from ecvae_jax.synthesis.adapt import lay_photo_over, photo_layers
 
 _LEFT_OPEN = (0.35, 0.7)
@@ -78,15 +77,16 @@ def own_share(
     `adapt.photo_weights` compares means over an eye's surroundings, so it keeps half of an open eye on a closed one.
     """
     scheme = get_scheme(landmarks.shape[1])
-    centers = cell_centers(size)[None]
+    middles = (jnp.arange(size) + 0.5) / size
     share = jnp.broadcast_to(detail[:, None, None, None], (landmarks.shape[0], size, size, 1))
     for eye, (upper, lower) in zip(scheme.eyes, inner_openings(scheme), strict=False):  # the third opening is the mouth
         before, after = (_openness(face, eye, upper, lower) for face in (landmarks, target_landmarks))
         closed = jnp.clip((_LEFT_OPEN[1] - after / before) / (_LEFT_OPEN[1] - _LEFT_OPEN[0]), 0.0, 1.0)
         points = target_landmarks[:, np.asarray(eye)]
         width = jnp.max(points[..., 0], axis=1) - jnp.min(points[..., 0], axis=1)
-        offset = (centers - jnp.mean(points, axis=1)[:, None, None]) / (_EYE_REACH * width + 1e-6)[:, None, None, None]
-        near = jnp.exp(-jnp.square(jnp.sum(jnp.square(offset), axis=-1, keepdims=True)))
+        center, reach = jnp.mean(points, axis=1), _EYE_REACH * width + 1e-6
+        x, y = (jnp.square((middles[None] - center[:, axis, None]) / reach[:, None]) for axis in (0, 1))
+        near = jnp.exp(-jnp.square(x[:, None, :] + y[:, :, None]))[..., None]
         share = share * (1.0 - closed[:, None, None, None] * near)
     return share
 

@@ -72,6 +72,8 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.inputs: list[onnx.ValueInfoProto] = []
         self.initializers: dict[str, TensorProto] = {}
+        self.unshaped: dict[str, Value] = {}
+        """What was reshaped, by the name of the result: a reshape of a reshape is one."""
         self._made: dict[Any, str] = {}
 
     def input(self, name: str, shape: Dims) -> Value:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ecvae_jax.export.onnx.fused import FUSED
 from ecvae_jax.export.onnx.graph import Graph, Value, constant
 from ecvae_jax.export.onnx.rules import RULES
 from ecvae_jax.export.onnx.shapes import UnsupportedError
@@ -36,14 +37,17 @@ def evaluate(
     for equation in jaxpr.eqns:
         name, params, given = equation.primitive.name, equation.params, [read(atom) for atom in equation.invars]
         inner = params.get("jaxpr") or params.get("call_jaxpr")
-        if name in ("jit", "pjit", "custom_jvp_call", "custom_vjp_call", "closed_call"):
+        types = [atom.aval for atom in equation.invars]
+        fused = FUSED.get(params.get("name", ""))
+        if fused is not None:
+            made = [fused(graph, given, equation.outvars[0].aval, {**params, "_from": types})]
+        elif name in ("jit", "pjit", "custom_jvp_call", "custom_vjp_call", "closed_call"):
             other = alternatives.get(params.get("name", ""))
             if other is not None:
-                specs = [jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype) for atom in equation.invars]
+                specs = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in types]
                 inner = jax.make_jaxpr(other)(*specs)
             made = evaluate(graph, inner, given, alternatives)
         elif name in RULES:
-            types = [atom.aval for atom in equation.invars]
             made = [RULES[name](graph, given, equation.outvars[0].aval, {**params, "_from": types})]
         else:
             raise UnsupportedError(

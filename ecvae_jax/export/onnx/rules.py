@@ -23,7 +23,16 @@ def elementwise(kind: str, dtype: Any = None) -> Rule:
     """Returns the rule of a primitive that is one ONNX operator with broadcasting."""
 
     def rule(graph: Graph, inputs: list[Value], aval: Any, params: Params) -> Value:
-        return graph.op(kind, inputs, joined([value.shape for value in inputs]), dtype)
+        dims = joined([value.shape for value in inputs])
+        # ONNX Runtime broadcasts value by value where all inputs end with an axis of length 1: five times slower.
+        kept = len(dims)
+        while kept and dims[kept - 1] == 1:
+            kept -= 1
+        if not kept or kept == len(dims) or len(inputs) == 1:
+            return graph.op(kind, inputs, dims, dtype)
+        cut = len(dims) - kept
+        inputs = [reshape(graph, value, value.shape[: max(len(value.shape) - cut, 0)]) for value in inputs]
+        return reshape(graph, graph.op(kind, inputs, dims[:kept], dtype), dims)
 
     return rule
 

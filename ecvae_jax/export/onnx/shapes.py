@@ -56,7 +56,11 @@ def joined(shapes: list[Dims]) -> Dims:
 
 def reshape(graph: Graph, value: Value, dims: Dims) -> Value:
     """Returns the value in another shape; the batch, if any, is the one free size."""
+    value = graph.unshaped.get(value.name, value)
     if value.shape == dims:
         return value
     target = [-1 if side == BATCH else side for side in dims]
-    return graph.op("Reshape", [value, ints(*target)], dims)
+    made = graph.op("Reshape", [value, ints(*target)], dims)
+    if made.array is None:
+        graph.unshaped[made.name] = value
+    return made

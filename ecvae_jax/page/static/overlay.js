@@ -12,103 +12,99 @@ const KERNELS = {
   },
 };
 const TEXTURE = 1 / 64; // crop units: deviation of the blur that separates texture from shape
+const LEAST = 1e-4; // smaller weights change no pixel
 const tables = new Map();
 
-/** Returns, per output, the first input and the weights of an enlargement, as jax.image.resize has them. */
-function table(from, to, kernelName) {
-  const name = `${from} ${to} ${kernelName}`;
-  if (!tables.has(name)) {
-    const { reach, at } = KERNELS[kernelName];
-    const rows = Array.from({ length: to }, (_, k) => {
-      const center = ((k + 0.5) * from) / to - 0.5;
-      const first = Math.max(0, Math.ceil(center - reach)), last = Math.min(from - 1, Math.floor(center + reach));
-      const weights = Array.from({ length: last - first + 1 }, (_, j) => at(first + j - center));
-      const sum = weights.reduce((one, other) => one + other, 0);
-      return { first, weights: Float64Array.from(weights, (weight) => weight / sum) };
-    });
-    tables.set(name, rows);
-  }
-  return tables.get(name);
+/** Returns the weights of an enlargement, as jax.image.resize has them. */
+function enlargement(from, to, kernelName) {
+  const { reach, at } = KERNELS[kernelName], center = (k) => ((k + 0.5) * from) / to - 0.5;
+  return table(`${from} ${to} ${kernelName}`, from, to, 2 * reach, (k) => Math.ceil(center(k) - reach), (k, from) => at(from - center(k)));
 }
 
-/** Returns the weights of a blur, per output, as synthesis/adapt.py, photo_layers, has them; deviation in cells. */
-function blurTable(side, deviation) {
-  const name = `${side} blur ${deviation}`;
-  if (!tables.has(name)) {
-    const reach = Math.floor(3 * deviation);
-    const rows = Array.from({ length: side }, (_, k) => {
-      const first = Math.max(0, k - reach), last = Math.min(side - 1, k + reach);
-      const weights = Array.from({ length: last - first + 1 }, (_, j) => Math.exp(-0.5 * ((first + j - k) / deviation) ** 2));
-      const sum = weights.reduce((one, other) => one + other, 0);
-      return { first, weights: Float64Array.from(weights, (weight) => weight / sum) };
-    });
-    tables.set(name, rows);
+/** Returns the weights of a blur, as synthesis/adapt.py, photo_layers, has them; deviation in cells. */
+function blur(side, deviation) {
+  const reach = Math.floor(3 * deviation);
+  return table(`${side} blur ${deviation}`, side, side, 2 * reach + 1, (k) => k - reach, (k, from) => Math.exp(-0.5 * ((from - k) / deviation) ** 2));
+}
+
+/** Returns, per output, the first of the `taps` inputs that it reads, and their weights, which sum to 1. */
+function table(name, from, to, taps, firstOf, weightOf) {
+  if (tables.has(name)) return tables.get(name);
+  const firsts = new Int32Array(to), weights = new Float64Array(to * taps);
+  for (let k = 0; k < to; k++) {
+    const start = firstOf(k), first = Math.min(Math.max(start, 0), from - taps);
+    let sum = 0;
+    for (let j = Math.max(start, 0); j < Math.min(start + taps, from); j++) sum += weights[k * taps + j - first] = weightOf(k, j);
+    for (let j = 0; j < taps; j++) weights[k * taps + j] /= sum;
+    firsts[k] = first;
   }
+  tables.set(name, { taps, firsts, weights });
   return tables.get(name);
 }
 
 /** Returns a square map of `channels` enlarged from side to `to`. */
 export function enlarge(map, side, to, channels, kernelName) {
-  return side === to ? map : filtered(map, side, to, channels, table(side, to, kernelName));
+  return side === to ? map.slice() : filtered(map, side, to, channels, enlargement(side, to, kernelName));
 }
 
 /** Returns a square map filtered along its rows and columns by a table of weights. */
-function filtered(map, side, to, channels, rows) {
-  const wide = new Float32Array(side * to * channels), out = new Float32Array(to * to * channels);
-  for (let y = 0; y < side; y++)
-    for (let x = 0; x < to; x++) {
-      const { first, weights } = rows[x];
-      for (let c = 0; c < channels; c++) {
+function filtered(map, side, to, channels, { taps, firsts, weights }) {
+  const row = to * channels, wide = new Float32Array(side * row), out = new Float32Array(to * row);
+  for (let y = 0, o = 0; y < side; y++)
+    for (let x = 0; x < to; x++)
+      for (let c = 0, start = (y * side + firsts[x]) * channels; c < channels; c++, o++) {
         let sum = 0;
-        for (let k = 0, at = (y * side + first) * channels + c; k < weights.length; k++, at += channels) sum += weights[k] * map[at];
-        wide[(y * to + x) * channels + c] = sum;
+        for (let k = 0, w = x * taps, at = start + c; k < taps; k++, at += channels) sum += weights[w + k] * map[at];
+        wide[o] = sum;
       }
-    }
-  const row = to * channels;
   for (let y = 0; y < to; y++) {
-    const { first, weights } = rows[y];
-    for (let x = 0; x < row; x++) {
-      let sum = 0;
-      for (let k = 0, at = first * row + x; k < weights.length; k++, at += row) sum += weights[k] * wide[at];
-      out[y * row + x] = sum;
+    const sums = out.subarray(y * row, (y + 1) * row);
+    for (let k = 0; k < taps; k++) {
+      const weight = weights[y * taps + k], values = wide.subarray((firsts[y] + k) * row, (firsts[y] + k + 1) * row);
+      if (weight) for (let x = 0; x < row; x++) sums[x] += weight * values[x]; // row by row: in the order of the memory
     }
   }
   return out;
 }
 
-/** Returns a photo's texture, size × size × 3: the fine detail that its reconstruction, floats of `side` cells, lacks. */
-export function textureOf(photo, size, reconstruction, side) {
-  const lacking = enlarge(reconstruction, side, size, 3, "cubic").map((value, k) => photo[k] / 255 - value);
-  const shape = filtered(lacking, size, size, 3, blurTable(size, TEXTURE * size));
-  return lacking.map((value, k) => value - shape[k]);
+/**
+ * Returns what layOver lays over, floats of size × size × 3: a photo in [0, 1], and its texture, the fine detail that its
+ * reconstruction (floats of `side` cells) lacks. `bytes` are the photo's.
+ */
+export function layersOf(bytes, size, reconstruction, side) {
+  const photo = new Float32Array(bytes).map((value) => value / 255); // both float32: one kind of array is read faster
+  const lacking = enlarge(reconstruction, side, size, 3, "cubic").map((value, k) => photo[k] - value);
+  const shape = filtered(lacking, size, size, 3, blur(size, TEXTURE * size));
+  return { photo, texture: lacking.map((value, k) => value - shape[k]) };
 }
 
 /**
  * Returns the drawn face with the photo's pixels, floats in [0, 1], size × size × 3.
- * `photo` has RGB bytes of size × size, `texture` is textureOf it; `drawn` and the `weights` of both have `side` cells,
- * `places` `cells` (x, y of the photo, crop units).
+ * `photo` and `texture` are layersOf it; `drawn` and the `weights` of both have `side` cells, `places` `cells` (x, y of
+ * the photo, crop units).
  */
 export function layOver({ photo, texture }, size, drawn, weights, side, places, cells) {
   const image = enlarge(drawn, side, size, 3, "cubic");
   const [share, fine] = weights.map((weight) => enlarge(weight, side, size, 1, "linear"));
   const offsets = Float32Array.from(places, (at, k) => at - ((k % 2 ? Math.floor(k / 2 / cells) : (k >> 1) % cells) + 0.5) / cells);
   const moved = enlarge(offsets, cells, size, 2, "linear");
-  const out = new Float32Array(image);
   for (let y = 0, k = 0; y < size; y++) {
     for (let x = 0; x < size; x++, k++) {
       const part = share[k], finePart = fine[k];
-      if (part < 1e-4 && finePart < 1e-4) continue;
+      const own = part >= LEAST, textured = finePart >= LEAST;
+      if (!own && !textured) continue;
       const u = Math.min(Math.max(moved[2 * k] * size + x, 0), size - 1), v = Math.min(Math.max(moved[2 * k + 1] * size + y, 0), size - 1);
       const left = Math.min(Math.floor(u), size - 2), top = Math.min(Math.floor(v), size - 2);
-      const dx = u - left, dy = v - top, at = 3 * (top * size + left), below = at + 3 * size;
-      for (let c = 0; c < 3; c++) {
-        const upper = photo[at + c] + (photo[at + 3 + c] - photo[at + c]) * dx;
-        const lower = photo[below + c] + (photo[below + 3 + c] - photo[below + c]) * dx;
-        const above = texture[at + c] + (texture[at + 3 + c] - texture[at + c]) * dx;
-        const under = texture[below + c] + (texture[below + 3 + c] - texture[below + c]) * dx;
-        out[3 * k + c] += part * ((upper + (lower - upper) * dy) / 255 - image[3 * k + c]) + finePart * (above + (under - above) * dy);
-      }
+      const dx = u - left, dy = v - top, at = 3 * (top * size + left), to = 3 * k;
+      if (own) for (let c = 0; c < 3; c++) image[to + c] += part * (bilinear(photo, at + c, size, dx, dy) - image[to + c]);
+      if (textured) for (let c = 0; c < 3; c++) image[to + c] += finePart * bilinear(texture, at + c, size, dx, dy);
     }
   }
-  return out;
+  return image;
+}
+
+function bilinear(map, at, size, dx, dy) {
+  const below = at + 3 * size;
+  const upper = map[at] + (map[at + 3] - map[at]) * dx, lower = map[below] + (map[below + 3] - map[below]) * dx;
+  return upper + (lower - upper) * dy;
 }

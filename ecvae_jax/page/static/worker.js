@@ -3,7 +3,7 @@
 
 import * as ort from "./vendor/ort.wasm.min.mjs";
 import { NETWORKS, findFace } from "./face.js";
-import { layOver, textureOf } from "./overlay.js";
+import { layOver, layersOf } from "./overlay.js";
 
 let about, index;
 const sessions = new Map();
@@ -124,19 +124,19 @@ async function draw(face) {
 
 /** Returns the same in floats from 0 to 1. */
 async function drawFloats({ z, own, landmarks, ownPixels, photo, key, detail }) {
-  if (photo) kept = { key, photo, reconstruction: null, texture: null };
+  if (photo) kept = { key, photo, reconstruction: null, layers: null };
   const { z: moved } = await move({ z, landmarks: own, target: landmarks });
   const drawn = await output("draw", { z: latent(moved), landmarks: faceTensor(landmarks) });
   if (!ownPixels || !detail || kept?.key !== key) return { drawn };
   kept.reconstruction ??= await output("draw", { z: latent(z), landmarks: faceTensor(own) });
   const size = about.image_size;
-  kept.texture ??= textureOf(kept.photo, index.fine_size, kept.reconstruction, size);
+  kept.layers ??= layersOf(kept.photo, index.fine_size, kept.reconstruction, size);
   const { places, weight, texture_weight: textureWeight } = await sessions.get("overlay").run({
     reconstruction: pictureTensor(kept.reconstruction), drawn: pictureTensor(drawn),
     landmarks: faceTensor(own), target_landmarks: faceTensor(landmarks), detail: tensor([detail], 1),
   });
   const weights = [weight.data, textureWeight.data];
-  return { drawn: layOver(kept, index.fine_size, drawn, weights, size, places.data, places.dims[1]) };
+  return { drawn: layOver(kept.layers, index.fine_size, drawn, weights, size, places.data, places.dims[1]) };
 }
 
 function toBytes(floats) {
