@@ -13,6 +13,7 @@ from PIL import Image
 from ecvae_jax.data.detect import load_detector
 from ecvae_jax.data.detect.detector import Detector
 from ecvae_jax.data.errors import DataError, MissingExtraError
+from ecvae_jax.data.faces import load_faces
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,18 @@ def test_landmarks_follow_the_face(dlib_68: Detector):
     still = dlib_68.detect(np.asarray(draw_face(300)))[0].landmarks
     moved = dlib_68.detect(np.asarray(draw_face(300, shift=10)))[0].landmarks
     np.testing.assert_allclose((moved - still).mean(axis=0), (30, 0), atol=4)
+
+
+def test_for_videos_a_face_at_rest_is_read_alike_in_every_frame(dlib_68: Detector):
+    """A noisy camera before a still head: the landmarks of one reading tremble at least twice as much."""
+    photo, noise = np.asarray(load_faces("rendered", "test").image(0, 256), np.float32), np.random.default_rng(0)
+    frames = [(photo + noise.normal(0, 4, photo.shape)).clip(0, 255).astype(np.uint8) for _ in range(12)]
+    once, steady = (
+        np.stack([detector.detect(frame)[0].landmarks for frame in frames])
+        for detector in (dlib_68, load_detector("dlib-68", video=True))
+    )
+    assert steady.std(axis=0).mean() < 0.5 * once.std(axis=0).mean()
+    np.testing.assert_allclose(steady.mean(axis=(0, 1)), once.mean(axis=(0, 1)), atol=1)
 
 
 def test_the_largest_face_comes_first(dlib_68: Detector):

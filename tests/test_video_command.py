@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ from ecvae_jax.cli.main import main
 from ecvae_jax.data.faces import load_faces
 from ecvae_jax.structure.scheme import get_scheme
 from ecvae_jax.structure.warp import finer, resample, smooth_map
+from ecvae_jax.video.measure import measure_video
 from ecvae_jax.video.paths import walk
 from ecvae_jax.video.read import open_driver
 
@@ -58,11 +60,15 @@ def test_a_driver_is_tracked_drawn_and_judged(tmp_path: Path, capsys: pytest.Cap
     motion = found["motion"]
     assert motion["still"] > REST
     assert motion["driver"] > 0.3  # percent of the eye distance: the noise shows
-    driven = re.search(r"jitter of the motion: .*\(ratio ([\d.]+), .*; lag ([\d.]+) frames", shown.err)
+    driven = re.search(r"jitter of the motion: .*\(ratio ([\d.]+), .*; lag (-?[\d.]+) frames", shown.err)
     assert driven
     assert float(driven[1]) <= 0.5
-    assert float(driven[2]) <= 1
-    assert motion["ratio"] < 1  # dlib alone trembles by 2% on this output: docs/video.md
+    assert abs(float(driven[2])) <= 0.5
+    assert motion["ratio"] < 0.7  # of what is left in the drawn video, most is dlib's own tremble: docs/video.md
+    if importlib.util.find_spec("ai_edge_litert"):
+        other = measure_video(out, driver, "mediapipe-68").motion
+        print(other.to_line("output by MediaPipe"))
+        assert other.ratio <= 0.5
     assert found["flicker"] < 0.5  # of 255: the picture rests
     resting, laughing, turning = (
         frames[n].pixels.astype(int) for n in (REST // 2, REST + ACT // 2, 2 * REST + ACT + 4)

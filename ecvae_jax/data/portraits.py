@@ -117,13 +117,20 @@ class PortraitReader:
 
     @functools.cached_property
     def detector(self) -> Detector:
-        """The loaded detector.
+        """The loaded detector; raises as `load`."""
+        return self.load()
+
+    def load(self, video: bool = False) -> Detector:
+        """Returns the detector.
+
+        Args:
+            video: one for videos; see `load_detector`.
 
         Raises:
             DataError: it has fewer landmarks than the scheme.
             MissingExtraError: it is not installed.
         """
-        detector = load_detector(self.detector_name)
+        detector = load_detector(self.detector_name, video)
         if detector.points < self.points:
             raise DataError(
                 f"{detector.name} finds {detector.points} landmarks, but the model was trained on {self.points}; "

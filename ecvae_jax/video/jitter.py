@@ -44,7 +44,7 @@ class Motion(NamedTuple):
         """
         if not self.still:
             return f"jitter of the {of}: not measured, the driver never rests"
-        lag = "" if np.isnan(self.lag) else f"; lag {self.lag:.2f} frames"
+        lag = "" if np.isnan(self.lag) else f"; lag {round(self.lag, 2) + 0.0:.2f} frames"
         return (
             f"jitter of the {of}: {self.jitter:.3f}% of the eye distance, the raw driver's {self.driver:.3f}% "
             f"(ratio {self.ratio:.2f}, {self.still} frames at rest){lag}"

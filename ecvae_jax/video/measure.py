@@ -74,8 +74,8 @@ def measure_video(video: Path, driver: Path, detector: str = "dlib-68", find: Fi
     """
     theirs, ours = open_driver(driver), open_driver(video)
     changes: list[float] = []
-    truth = _tracked(theirs, find or WindowedSearch(load_detector(detector)), None)
-    mine = _tracked(ours, find or WindowedSearch(load_detector(detector)), changes)
+    truth = _tracked(theirs, find or WindowedSearch(load_detector(detector, video=True)), None)
+    mine = _tracked(ours, find or WindowedSearch(load_detector(detector, video=True)), changes)
     count = min(len(truth.times), len(mine.times))
     shifts = np.abs((mine.times - mine.times[0])[:count] - (truth.times - truth.times[0])[:count])
     still = at_rest(truth.raw, truth.times)

@@ -26,7 +26,9 @@ stays below one frame."""
 def smooth_landmarks(
     landmarks: Float[np.ndarray, "n p 2"], times: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, "n p 2"]:
-    """Returns landmarks smoothed in units of the eye distance.
+    """Returns landmarks smoothed in units of the eye distance, without lag: the filter's mean over both directions.
+
+    The filter alone follows late, by as much as it is early in a film that runs backward. All frames are known here.
 
     Args:
         times: seconds, rising.
@@ -35,7 +37,10 @@ def smooth_landmarks(
         return landmarks
     unit = eye_distance(landmarks)
     faster = max(1.0, 1.0 / (_RATE * float(np.median(np.diff(times)))))
-    return unit * one_euro(landmarks / unit, times, faster * MIN_CUTOFF, faster * SPEED, faster * SPEED_CUTOFF)
+    settings = [faster * value for value in (MIN_CUTOFF, SPEED, SPEED_CUTOFF)]
+    forward = one_euro(landmarks / unit, times, *settings)
+    backward = one_euro(landmarks[::-1] / unit, -times[::-1], *settings)[::-1]
+    return 0.5 * unit * (forward + backward)
 
 
 def one_euro(

@@ -118,7 +118,7 @@ def write_transfer_video(
 
 def _drive(model: Model, face: Source, film: Driver, config: VideoConfig, find: Find | None) -> Plan:
     reader = PortraitReader.of_model(model)
-    find = find or WindowedSearch(reader.detector)
+    find = find or WindowedSearch(reader.load(video=True))
     clock: list[tuple[Fraction, Fraction]] = []
 
     def frames() -> Iterator:

@@ -16,8 +16,11 @@ from ecvae_jax.data.detect.detector import Detector
 from ecvae_jax.data.errors import DataError
 
 
-def load_detector(name: str) -> Detector:
+def load_detector(name: str, video: bool = False) -> Detector:
     """Returns the detector of that name.
+
+    Args:
+        video: one that reads a face at rest alike in every frame, at a higher cost.
 
     Raises:
         DataError: no such detector exists.
@@ -25,7 +28,7 @@ def load_detector(name: str) -> Detector:
     """
     if name not in _LOADERS:
         raise DataError(f"detector={name!r}: must be one of {', '.join(_LOADERS)}")
-    return _LOADERS[name]()
+    return _LOADERS[name](video)
 
 
 def recorded_detector(text: str) -> str | None:
@@ -50,10 +53,10 @@ def choose_detector(points: int, trained_with: str = "") -> str:
     return "dlib-68" if points == 68 else "mediapipe-98"
 
 
-def _dlib_68() -> Detector:
+def _dlib_68(video: bool) -> Detector:
     from ecvae_jax.data.detect.dlib import Dlib68
 
-    return Dlib68()
+    return Dlib68(steady=video)
 
 
 def _mediapipe(points: int) -> Detector:
@@ -62,8 +65,8 @@ def _mediapipe(points: int) -> Detector:
     return MediaPipeMesh(points)
 
 
-_LOADERS: dict[str, Callable[[], Detector]] = {
+_LOADERS: dict[str, Callable[[bool], Detector]] = {
     "dlib-68": _dlib_68,
-    "mediapipe-98": lambda: _mediapipe(98),
-    "mediapipe-68": lambda: _mediapipe(68),
+    "mediapipe-98": lambda video: _mediapipe(98),
+    "mediapipe-68": lambda video: _mediapipe(68),
 }
