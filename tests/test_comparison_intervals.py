@@ -129,7 +129,7 @@ def test_the_measures_come_from_the_table_of_metrics() -> None:
         ],
     }
     assert {measure.claim for measure in MEASURES} == {*claims, ""}
-    assert len(BY_KEY) == len(MEASURES) == 24
+    assert len(BY_KEY) == len(MEASURES) == 25
     for measure in MEASURES:
         assert [measure.key.startswith(beginnings) for beginnings in TABLES.values()].count(True) == 1, measure.key
     assert set(BY_KEY) >= {*BROKEN_DOWN, *report._FIGURE, *verdict._MAIN}

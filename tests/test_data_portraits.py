@@ -46,7 +46,7 @@ def photo(tmp_path: Path) -> Path:
 def use(monkeypatch: pytest.MonkeyPatch, detector: FakeDetector) -> list[str]:
     """Replaces all detectors; returns the list of the names that will be loaded."""
     loaded: list[str] = []
-    monkeypatch.setattr(portraits, "load_detector", lambda name: (loaded.append(name), detector)[1])
+    monkeypatch.setattr(portraits, "load_detector", lambda name, video: (loaded.append(name), detector)[1])
     return loaded
 
 

@@ -72,7 +72,7 @@ def folders(heads: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tu
     Image.fromarray(heads.image(0)).save(sources / "alone.png")
     (sources / "notes.txt").write_text("no photo")
     detector = Exact(heads, [24 * person + shift for person in range(4) for shift in (0, 4)])
-    monkeypatch.setattr(portraits, "load_detector", lambda name: detector)
+    monkeypatch.setattr(portraits, "load_detector", lambda name, video: detector)
     return sources, targets
 
 

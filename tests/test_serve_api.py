@@ -470,7 +470,7 @@ def test_photos_have_limits(app: Guard, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_detector_that_is_not_installed(app: Guard, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> None:
+    def missing(name: str, video: bool) -> None:
         raise MissingExtraError("dlib is not installed: pip install 'ecvae-jax[dlib]'")
 
     monkeypatch.setattr("ecvae_jax.data.portraits.load_detector", missing)

@@ -28,7 +28,7 @@ RUNS = "runs"
 SCORES = "scores.json"
 """In the folder of each run; written last, so that its presence marks a finished run."""
 
-_FORMAT = 1
+_FORMAT = 2
 _LARGEST_SCORES = 16 * 2**20
 """Bytes."""
 _SCORED_ALONE = 0.1  # of the time of a run with training, for the estimate of the time left

@@ -210,6 +210,7 @@ METRICS = (
     Metric("sample_spread", "spread of samples", "levels of 255", 2, 1, over="structures", compared={"": "diversity"}),
     Metric("sample_identity_spread", "spread of samples' identity", "", 3, 1, needs="dlib", over="structures",
            compared={"": "diversity"}),
+    Metric("sample_face_found", "face found in samples", "%", 1, 1, needs="dlib", over="structures", compared={"": ""}),
     Metric("sample_sharpness", "sharpness of samples", "%", 1, 1, over="structures", compared={"": "sharpness"}),
     Metric("sample_frechet", "Fréchet distance of samples", "", 4, -1, needs="dlib", over="runs",
            compared={"": "realism"}),

@@ -168,6 +168,7 @@ def score_samples(model: Model, pairs: Pairs, measures: Measures, density: LowRa
         found = measures.faces.measure(flat, "samples")
         descriptors = found.descriptors.reshape(len(chosen), SAMPLES, -1)
         values["sample_identity_spread"] = feature_spreads(descriptors)
+        values["sample_face_found"] = found.found.reshape(len(chosen), SAMPLES).mean(axis=1)
         numbers["identity_spread"] = feature_spread(descriptors)
         numbers["face_found"] = float(found.found.mean())
         numbers |= face_set_distances(found, measures.faces.measure(pairs.target, "true images"))
