@@ -158,7 +158,8 @@ def step_function(program: StepProgram) -> StepFunction:
             return jnp.mean(terms.loss), (terms, sums)
 
         gradient, (terms, sums) = jax.grad(objective, has_aux=True)(state.params)
-        gradient, sums = jax.lax.pmean(gradient, AXIS), jax.lax.psum(sums, AXIS)
+        alone = jax.lax.axis_size(AXIS) == 1  # XLA's CPU code would copy every gradient
+        gradient, sums = (gradient, sums) if alone else (jax.lax.pmean(gradient, AXIS), jax.lax.psum(sums, AXIS))
         means = {name: jnp.mean(value) for name, value in terms._asdict().items() if value is not None}
         means["elbo"] = jnp.mean(terms.elbo)
         metrics = jax.lax.pmean(means, AXIS)
