@@ -56,10 +56,14 @@ def arguments_of_hosts(arguments: list[str]) -> list[list[str]]:
 
 
 def fork_hosts(arguments: list[str], folder: Path, code: str, **variables: str) -> list[Forked]:
-    """Returns two forked processes that train together; `code` runs before `ecvae` and knows its host, `index`."""
+    """Returns two forked processes that train together; `code` runs before `ecvae` and knows its host, `index`.
+
+    A forked process skips JAX's exit handler. Hosts that refuse to train need it: it waits until all leave.
+    """
+    ending = "code = main({!r})\nif code == 1:\n    jax.distributed.shutdown()\nsys.exit(code)"
     return [
         Forked(
-            f"index = {index}\n{code}\nimport sys\nfrom ecvae_jax.cli.main import main\nsys.exit(main({words!r}))",
+            f"index = {index}\n{code}\nimport sys, jax\nfrom ecvae_jax.cli.main import main\n{ending.format(words)}",
             folder / f"host-{index}.log",
             # The process trains itself instead of supervising another one.
             {**of_two(), "ECVAE_WATCHED": "1", **variables},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import cast
 
 import einops
 import jax
@@ -13,8 +14,8 @@ from jaxtyping import Array, Float
 _Maps = tuple[Array, ...]
 """Each b h w·c."""
 
-_TAPS = np.exp(-((np.arange(7) - 3.0) ** 2) / (2 * 1.5**2))
-_TAPS = (_TAPS / _TAPS.sum()).tolist()
+_WINDOW = np.exp(-((np.arange(7) - 3.0) ** 2) / (2 * 1.5**2))
+_TAPS: list[float] = (_WINDOW / _WINDOW.sum()).tolist()
 """The window along one axis: Gaussian, 7 pixels, standard deviation 1.5."""
 
 
@@ -25,7 +26,8 @@ def structural_similarity(first: Float[Array, "b h w 3"], second: Float[Array, "
     """
     channels = first.shape[-1]
     one, two = (einops.rearrange(image, "b h w c -> b h (w c)") for image in (first, second))
-    mean1, mean2, square1, square2, product = _smoothed((one, two, one * one, two * two, one * two), channels)
+    smoothed = _smoothed((one, two, one * one, two * two, one * two), channels)
+    mean1, mean2, square1, square2, product = cast(_Maps, smoothed)
     c1, c2 = (0.01 * 2.0) ** 2, (0.03 * 2.0) ** 2
     variances = jnp.maximum(square1 - mean1**2 + square2 - mean2**2, 0.0)
     covariance = product - mean1 * mean2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import multiprocessing
 import os
 import subprocess
@@ -107,9 +106,6 @@ def _execute(code: str, log: str, variables: dict[str, str]) -> None:
     except Exception:
         traceback.print_exc()
         sys.exit(1)
-    finally:
-        # multiprocessing leaves them out. JAX's waits until all hosts leave: without it the last ones abort.
-        atexit._run_exitfuncs()
 
 
 def wait_until(condition: Callable[[], bool], *processes: Forked | subprocess.Popen, seconds: float = LONG) -> None:
