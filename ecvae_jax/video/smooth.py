@@ -28,7 +28,7 @@ def smooth_landmarks(
 ) -> Float[np.ndarray, "n p 2"]:
     """Returns landmarks smoothed in units of the eye distance, without lag: the filter's mean over both directions.
 
-    The filter alone follows late, by as much as it is early in a film that runs backward. All frames are known here.
+    All frames are known here, so a second filter runs backward: it is early where the first one is late.
 
     Args:
         times: seconds, rising.
