@@ -209,9 +209,11 @@ def test_a_lost_host_stops_the_other_with_a_message(config_file: Path, undisturb
     wait_until((workdir / "checkpoints" / str(STORED)).is_dir, *hosts)
     hosts[1].kill()
     assert hosts[0].wait() == TRY_AGAIN
-    last = hosts[0].text().strip().splitlines()[-1]
-    assert last.startswith("ecvae: error: another host of this training was lost")
-    assert str(workdir) in last
+    # JAX's threads may write their own lines at any time.
+    said = [line for line in hosts[0].text().splitlines() if line.startswith("ecvae: error: ")]
+    assert len(said) == 1
+    assert said[0].startswith("ecvae: error: another host of this training was lost")
+    assert str(workdir) in said[0]
     stored = Path("checkpoints") / str(STORED)
     assert_close(load_model(workdir / stored).params, load_model(undisturbed / stored).params)
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from ecvae_jax.cli.options.experiment import (
     BenchOptions,
@@ -64,12 +65,13 @@ def train(options: TrainOptions, words: Sequence[str]) -> int:
     except Exception as error:
         if not is_lost_host(error):
             raise
-        return _lost_host(workdir)
+        # JAX's exit would wait for the lost host, and its threads would write below the message.
+        _exit_now(_lost_host(workdir))
     except (SystemExit, KeyboardInterrupt) as stop:  # a signal before the first step
         if options.hosts == ALONE:
             raise
-        sys.stderr.flush()  # JAX's exit would wait for the other hosts, which do not end yet
-        os._exit(stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 1)
+        # JAX's exit would wait for the other hosts, which do not end yet.
+        _exit_now(stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 1)
     if not outcome.finished:
         say(
             f"interrupted at step {outcome.step} of {options.config.train.steps}; the state is stored in {workdir}: "
@@ -85,6 +87,13 @@ def train(options: TrainOptions, words: Sequence[str]) -> int:
     else:
         say(f"the training in {workdir} has already reached its last step, {outcome.step}")
     return 0
+
+
+def _exit_now(code: int) -> NoReturn:
+    """Ends the process without its exit handlers."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _lost_host(workdir: Path) -> int:
