@@ -16,6 +16,7 @@ pytest.importorskip("moderngl", reason="the generator needs the extra `render`")
 
 from tools.render_heads import bake, camera, expression
 from tools.render_heads.assets import AssetsNotFoundError, assets_version, find_assets
+from tools.render_heads.film import Film
 
 ROOT = Path(__file__).resolve().parent.parent
 angles = st.tuples(st.floats(-45, 45), st.floats(-20, 20), st.floats(-12, 12))
@@ -153,9 +154,9 @@ def test_normals_are_unit_and_point_outwards(head):
 
 @pytest.mark.slow
 def test_the_same_seed_writes_the_same_bytes(root: Path, renderer: str, tmp_path: Path):
-    people = {"train": (0, 1), "test": (220, 221)}
+    studio = f"bake.Studio(Path({str(root)!r}))"
     for name in ("first", "second"):
-        run_in_process(f"bake.bake(Path({str(root)!r}), Path({str(tmp_path / name)!r}), 0, {people!r}, workers=1)")
+        run_in_process(f"bake.bake({studio}, Path({str(tmp_path / name)!r}), [0, 220], workers=1)")
     files = sorted(p.relative_to(tmp_path / "first") for p in (tmp_path / "first").rglob("*") if p.is_file())
     assert files == sorted(p.relative_to(tmp_path / "second") for p in (tmp_path / "second").rglob("*") if p.is_file())
     for file in files:
@@ -172,10 +173,9 @@ def test_one_person_is_rendered_again_as_embedded(root: Path, renderer: str, tmp
         pytest.skip(f"the embedded heads were made with {made_with}, here is {renderer}, {assets_version(root)}")
     number = 223
     indices = [i for i, identity in enumerate(faces.identities) if identity == f"head{number:03d}"]
-    people, out = {"test": (number, number + 1)}, tmp_path / "again"
-    run_in_process(
-        f"bake.bake(Path({str(root)!r}), Path({str(out)!r}), {faces.metadata['seed']}, {people!r}, workers=1)"
-    )
+    out = tmp_path / "again"
+    studio = f"bake.Studio(Path({str(root)!r}), {faces.metadata['seed']})"
+    run_in_process(f"bake.bake({studio}, Path({str(out)!r}), [{number}], workers=1)")
     again = load_faces(out, "test")
     assert again.names == [faces.names[i] for i in indices]
     # Not byte for byte: another Pillow, SciPy or CPU under the same renderer rounds differently.
@@ -187,9 +187,44 @@ def test_one_person_is_rendered_again_as_embedded(root: Path, renderer: str, tmp
     assert set(again.metadata) == set(faces.metadata)
 
 
+def test_a_neutral_camera_changes_nothing_and_others_change_what_they_name():
+    image = np.random.default_rng(0).integers(40, 200, (32, 32, 3), np.uint8)
+    rng = np.random.default_rng(1)
+    assert np.array_equal(Film().develop(image, rng), image)
+    assert Film(exposure=1.2).develop(image, rng).mean() > image.mean() + 10
+    red = Film(balance=(1.2, 1.0, 1.0)).develop(image, rng).astype(int) - image
+    assert red[..., 0].min() > 0
+    assert np.abs(red[..., 1:]).max() <= 1
+    gray = Film(saturation=0.0).develop(image, rng)
+    assert np.ptp(gray.astype(int), axis=2).max() <= 1
+    assert Film(blur=60.0).develop(image, rng).std() < 0.5 * image.std()
+    flat = np.full((64, 64, 3), 128, np.uint8)
+    assert Film(noise=0.02).develop(flat, rng).std() == pytest.approx(0.02 * 255, rel=0.1)
+
+
+@pytest.mark.slow
+def test_wild_heads_are_the_same_people_in_other_light_and_size(root: Path, renderer: str, tmp_path: Path):
+    from ecvae_jax.data.faces import load_faces
+
+    studio, people, out = f"bake.Studio(Path({str(root)!r}), size=96, quality=90, wild=True)", [7, 223, 240], tmp_path
+    run_in_process(f"bake.bake({studio}, Path({str(out / 'wild')!r}), {people}, workers=1)")
+    faces = load_faces(out / "wild", "train")
+    assert sorted(set(faces.identities)) == ["head007", "head240"]
+    assert sorted(set(load_faces(out / "wild", "test").identities)) == ["head223"]
+    assert faces.images([0]).shape == (1, 96, 96, 3)
+    embedded = load_faces("rendered", "train")
+    before = embedded.tags[embedded.identities.index("head007")]
+    for key in ("hair", "eyes", "beard", "sex", "age", "ancestry"):
+        assert faces.tags[0][key] == before[key]
+    assert faces.tags[0]["light"] != before["light"]
+    assert not set(faces.names) & set(embedded.names)  # pairs are made within a sitting
+    made_by = "`bash launch/render_heads.sh OUT --size 96 --quality 90 --wild --people 7,223,240`"
+    assert made_by in (out / "wild" / "README.md").read_text()
+
+
 @pytest.mark.slow
 def test_a_contact_sheet_has_a_row_for_each_person(root: Path, renderer: str, tmp_path: Path):
     file = tmp_path / "sheets" / "heads.png"
     arguments = ["--sheet", str(file), "--people", "1,3", "--landmarks", "--assets", str(root)]
     run_in_process(f"assert bake.main({arguments!r}) == 0")
-    assert Image.open(file).size == (12 * bake.SIZE, 2 * bake.SIZE)
+    assert Image.open(file).size == (12 * 128, 2 * 128)

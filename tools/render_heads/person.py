@@ -20,7 +20,7 @@ from tools.render_heads.identity import Identity, draw_identity
 from tools.render_heads.landmarks import LandmarkMap
 from tools.render_heads.mesh import EYE_LEFT, EYE_RIGHT, HeadMesh, load_head_mesh
 from tools.render_heads.render import Renderer, Scene
-from tools.render_heads.views import GROUPS, MARGIN, Group, View, draw_group, draw_views
+from tools.render_heads.views import GROUPS, MARGIN, Group, View, draw_group, draw_views, draw_wild_group
 
 _BEARD_NUMBER = {"none": 0, "stubble": 1, "moustache": 2, "goatee": 3, "full": 4, "chin strap": 5}
 _GLASSES_SHARE = 0.18
@@ -53,9 +53,12 @@ class _Look:
 class Studio:
     """Everything loaded once: mesh, face units, landmark table, OpenGL."""
 
-    def __init__(self, root: Path, size: int, seed: int) -> None:
-        """Loads the assets below `root` (see `assets.find_assets`) and opens the renderer."""
-        self.root, self.seed = root, seed
+    def __init__(self, root: Path, size: int, seed: int, wild: bool = False) -> None:
+        """Loads the assets below `root` (see `assets.find_assets`) and opens the renderer.
+
+        `wild` sittings have the light and cameras of `views.draw_wild_group`. The people are the same.
+        """
+        self.root, self.seed, self.wild = root, seed, wild
         self.mesh: HeadMesh = load_head_mesh(root)
         self.landmarks = LandmarkMap(self.mesh)
         self.units = FaceUnits(root, self.mesh, self.landmarks)
@@ -71,7 +74,8 @@ class Studio:
         scalp = hairdressing.scalp_coverage(style, self.mesh)
         looks = self._looks(rng, person)
         for index, look in enumerate(looks):
-            group = f"{number:03d}{'ab'[index]}"
+            group = f"{number:03d}{('cd' if self.wild else 'ab')[index]}"
+            film, grain = look.group.film, np.random.default_rng([self.seed, number, index])
             for k, view in enumerate(draw_views(rng)):
                 scene, points = self._scene(person, style, sheet, scalp, look, view)
                 tags = {
@@ -91,7 +95,7 @@ class Studio:
                     "seed": [self.seed, number],
                 }
                 yield Picture(
-                    image=self.renderer.draw(scene),
+                    image=film.develop(self.renderer.draw(scene), grain),
                     landmarks=(np.round(points * _LANDMARK_STEPS) / _LANDMARK_STEPS).astype(np.float32),
                     identity=f"head{number:03d}",
                     group=f"head{group}",
@@ -110,7 +114,8 @@ class Studio:
             worn = pair if wears and (index == 0 or rng.random() < 0.6) else None
             frame, lenses = eyewear.fit(pair, neutral, person.shape) if worn is not None else (None, None)
             beard = float(np.clip(density * (1.0 if index == 0 else rng.uniform(0.75, 1.15)), 0, 1))
-            looks.append(_Look(draw_group(rng), worn, frame, lenses, beard))
+            draw = draw_wild_group if self.wild else draw_group
+            looks.append(_Look(draw(rng), worn, frame, lenses, beard))
         return looks
 
     def _scene(

@@ -17,7 +17,7 @@ these records are waived: [CC0 1.0](https://creativecommons.org/publicdomain/zer
 | skin, hair, eyes, beards, glasses, light | drawn by `tools/render_heads`; no textures of people |
 | renderer | {renderer} |
 | seed | {seed} |
-| made by | `bash launch/render_heads.sh OUT` |
+| made by | `bash launch/render_heads.sh OUT{options}` |
 
 The same seed on the same renderer, kind of CPU and versions of Pillow, NumPy and SciPy gives the same files byte for
 byte. On another CPU the landmarks and tags are the same, and rounding in the renderer changes about one pixel in 200,
@@ -39,8 +39,8 @@ the cheek, where detectors for photographs follow the outline instead.
 """
 
 
-def readme(metadata: dict[str, Any], people: int, groups: int, views: int) -> str:
-    """Returns the README for the records' metadata."""
+def readme(metadata: dict[str, Any], people: int, groups: int, views: int, options: str) -> str:
+    """Returns the README for the records' metadata; `options` are the command's, where they are not its defaults."""
     return _TEXT.format(
         people=people,
         views=groups * views,
@@ -50,5 +50,6 @@ def readme(metadata: dict[str, Any], people: int, groups: int, views: int) -> st
         renderer=metadata["renderer"],
         seed=metadata["seed"],
         quality=metadata["jpeg_quality"],
+        options=options,
         margin=metadata["margin"],
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from tools.render_heads.camera import Pose
 from tools.render_heads.expression import EXPRESSIONS, draw_mixture
+from tools.render_heads.film import NEUTRAL, Film, draw_film
 
 GROUPS, VIEWS = 2, 12
 MARGIN = 1.7
@@ -34,6 +35,7 @@ class Group:
     background_uniforms: dict[str, Any]
     cloth: np.ndarray
     collar: float
+    film: Film = NEUTRAL
 
     @property
     def tags(self) -> dict[str, Any]:
@@ -46,6 +48,7 @@ class Group:
             },
             "background": self.background,
             "camera_distance": round(self.distance, 2),
+            **({"camera": self.film.tags} if self.film != NEUTRAL else {}),
         }
 
 
@@ -87,6 +90,38 @@ def draw_group(rng: np.random.Generator) -> Group:
         background_uniforms=_draw_background(rng, kind),
         cloth=_vivid(rng, 0.35) ** 2.2,
         collar=float(rng.uniform(5.55, 5.95)),
+    )
+
+
+def draw_wild_group(rng: np.random.Generator) -> Group:
+    """Returns a sitting under light as photographs of the street and the stage have it, taken by some camera.
+
+    The key light may come from below, above or behind, hard or soft, colored, and stronger or weaker beside the fill.
+    The camera is nearer, so perspective is stronger. Backgrounds have more contrast.
+    """
+    azimuth = float(np.clip(rng.normal() * 1.0, -2.2, 2.2))
+    height = float(rng.uniform(-0.35, 1.25))
+    key = np.array([np.sin(azimuth) * np.cos(height), np.sin(height), np.cos(azimuth) * np.cos(height)])
+    tint = np.exp(rng.normal() * np.array([0.22, 0.02, -0.28]) + rng.normal(size=3) * 0.06)
+    fill = float(np.exp(rng.uniform(np.log(0.12), np.log(0.65)))) + 0.08 * abs(azimuth)
+    rim_turn = rng.uniform(-np.pi, np.pi)
+    rim = np.array([0.85 * np.sin(rim_turn), rng.uniform(-0.2, 0.8), -0.3 - 0.4 * abs(np.cos(rim_turn))])
+    rim_strength = rng.uniform(0.1, 1.4) if rng.random() < 0.6 else 0.0
+    kind = str(rng.choice(_BACKGROUNDS, p=[0.1, 0.15, 0.55, 0.2]))
+    return Group(
+        key_direction=key,
+        key_color=tint * rng.uniform(0.35, 1.5),
+        rim_direction=rim / np.linalg.norm(rim),
+        rim_color=rim_strength * np.exp(rng.normal(size=3) * 0.3),
+        sky=np.exp(rng.normal() * np.array([-0.18, 0.0, 0.22])) * fill * 1.15,
+        ground=np.array([1.0, 0.9, 0.82]) * np.exp(rng.normal(size=3) * 0.12) * fill * rng.uniform(0.25, 1.0),
+        softness=float(np.exp(rng.uniform(np.log(0.004), np.log(0.06)))),
+        distance=float(np.exp(rng.uniform(np.log(6.5), np.log(22.0)))),
+        background=kind,
+        background_uniforms=_draw_background(rng, kind),
+        cloth=_vivid(rng, 0.6) ** 2.2,
+        collar=float(rng.uniform(5.5, 6.0)),
+        film=draw_film(rng),
     )
 
 
