@@ -17,7 +17,7 @@ from ecvae_jax.data.batches import load_faces
 from ecvae_jax.images import to_float
 from ecvae_jax.model.model import Model
 from ecvae_jax.synthesis import batches as synthesis
-from ecvae_jax.synthesis.adapt import lay_photo_over, photo_layers, transfer_adapted
+from ecvae_jax.synthesis.adapt import lay_photo_over, photo_layers, transfer_adapted, within_face
 from ecvae_jax.synthesis.cross import transfer_cross
 from ecvae_jax.synthesis.transfer import Drawing
 
@@ -74,23 +74,40 @@ def test_the_model_image_stays_where_the_warped_reconstruction_disagrees(faces) 
     np.testing.assert_allclose(agreeing[middle], 0.5 * image[middle], atol=0.02)
 
 
-def test_a_photos_texture_is_added_where_its_shapes_differ_a_little(faces) -> None:
-    """A difference of 0.12 lowers the photo's own weight to exp(-4), and that of its texture to exp(-1)."""
+@pytest.mark.parametrize("within", [True, False])
+def test_a_photos_texture_is_added_where_its_shapes_differ_a_little(faces, within: bool) -> None:
+    """Where they differ by d, the weights are exp(-(d / t)²); the tolerances t are larger within the face."""
     images, landmarks = faces
+    own_tolerance, tolerance = (0.08, 0.24) if within else (0.06, 0.12)
+    # The face is the whole picture, or lies in its corner. The map between the faces is the identity.
+    landmarks = 1.6 * (landmarks - 0.5) + 0.5 if within else 0.2 * landmarks
     size = images.shape[1]
     stripes = jnp.broadcast_to(0.2 * (-1.0) ** jnp.arange(size)[None, None, :, None], images.shape)
     flat, drawn = jnp.zeros(images.shape), jnp.full(images.shape, 0.12)
     layers = photo_layers(flat + stripes, flat)
-    # A deviation of 1/64 is half a pixel here: three cells with weights 1, exp(-2) and exp(-2).
-    kept = 4 * np.exp(-2.0) / (1 + 2 * np.exp(-2.0))
-    middle = np.s_[:, 8:24, 8:24]
+    # A deviation of 1/48 is two thirds of a pixel here: five cells.
+    next_cell, last_cell = np.exp(-0.5 * 1.5**2), np.exp(-0.5 * 3.0**2)
+    kept = 1 - (1 - 2 * next_cell + 2 * last_cell) / (1 + 2 * next_cell + 2 * last_cell)
+    middle = np.s_[:, 12:20, 12:20]
     np.testing.assert_allclose(layers[..., 3:][middle], kept * stripes[middle], atol=1e-5)
     np.testing.assert_allclose(photo_layers(flat + 0.5, flat)[..., 3:], 0.0, atol=1e-6)
     mixed = np.asarray(lay_photo_over(layers, flat, drawn, landmarks, landmarks))[middle]
-    own, texture = np.exp(-4.0), np.exp(-1.0) - np.exp(-4.0)
-    expected = drawn + own * (layers[..., :3] - drawn) + texture * layers[..., 3:]
+    own, both = np.exp(-((0.12 / own_tolerance) ** 2)), np.exp(-((0.12 / tolerance) ** 2))
+    expected = drawn + own * (layers[..., :3] - drawn) + (both - own) * layers[..., 3:]
     np.testing.assert_allclose(mixed, expected[middle], atol=0.01)
     assert np.abs(np.diff(mixed, axis=2)).mean() > 0.05
+
+
+def test_the_face_is_what_its_landmarks_enclose() -> None:
+    """For points on a circle the outline is the circle, and its edge has a width of 0.03."""
+    angles = 2 * np.pi * np.arange(32) / 32
+    circle = jnp.asarray(0.5 + 0.3 * np.stack([np.cos(angles), np.sin(angles)], axis=-1)[None], jnp.float32)
+    inside = np.asarray(within_face(circle, 64))[0, ..., 0]
+    across = (np.arange(64) + 0.5) / 64 - 0.5
+    depth = 0.3 - np.hypot(across[:, None], across[None])
+    assert (inside[depth > 0.035] == 1).all()
+    assert (inside[depth < -0.007] == 0).all()  # 16 straight sides leave 2% of the radius between them and the circle
+    assert inside[(depth > 0.01) & (depth < 0.02)].min() > 0
 
 
 def test_equal_sources_are_fitted_once_and_alike(model: Model, faces, monkeypatch) -> None:

@@ -34,14 +34,19 @@ _EDGE = 0.04
 """Width of the source's border, in crop units, over which its pixels fade out."""
 _NEIGHBORHOOD = 0.17
 """Side of the square, in crop units, over which agreement is averaged: an eye with its lids."""
-_TOLERANCE = 0.06
-"""Mean absolute difference (images in [-1, 1]) that lowers the weight of a photo's pixels to 1/e. Neighborhood and
-tolerance were chosen on views of 12 people outside the bundled model's training set."""
-_TEXTURE_TOLERANCE = 0.12
-"""The same for the photo's texture, which carries little of its shape. At 0.2, turned heads get a second outline of
-hair and collar. Chosen on views of 3 validation people and on rendered heads of the validation split."""
-_TEXTURE = 1 / 64
+_TOLERANCE = 0.06, 0.08
+"""Mean absolute difference (images in [-1, 1]) that lowers the weight of a photo's pixels to 1/e: beyond the face, and
+within it."""
+_TEXTURE_TOLERANCE = 0.12, 0.24
+"""The same for the photo's texture, which carries little of its shape. Beyond the face, 0.2 gives turned heads a second
+outline of hair and collar. These figures, and the next two, were chosen on views of 3 validation people, on rendered
+heads of the validation split, and on photographs of 59 people in other light."""
+_TEXTURE = 1 / 48
 """Standard deviation, in crop units, of the blur that separates texture from shape."""
+_FACE_EDGE = 0.03
+"""Width, in crop units, over which the tolerances change, within the outline of the landmarks."""
+_OUTLINE = np.stack([f(np.arange(16) * np.pi / 8) for f in (np.cos, np.sin)]).astype(np.float32)
+"""Normals of the outline's sides, as columns."""
 
 
 def transfer_adapted(
@@ -156,8 +161,8 @@ def photo_weights(
     size = drawn.shape[1]
     places = smooth_map(target_landmarks, landmarks, FIELD, pinned=True)
     fine = finer(places, size)
-    trust = trust_in_map(places, fine)
-    weight, texture_weight = pixel_weights(trust, resample(reconstruction, fine), drawn)
+    trust, inside = trust_in_map(places, fine), within_face(target_landmarks, size)
+    weight, texture_weight = pixel_weights(trust, inside, resample(reconstruction, fine), drawn)
     return places, share * weight, share * texture_weight
 
 
@@ -179,22 +184,41 @@ def trust_in_map(places: Float[Array, "b f f 2"], fine: Float[Array, "b side sid
     return trust * jnp.clip(jnp.minimum(inside[..., :1], inside[..., 1:]) / _EDGE + 0.5, 0.0, 1.0)
 
 
+def within_face(landmarks: Float[Array, "b p 2"], size: int) -> Float[Array, "b size size 1"]:
+    """Returns 1 within the outline of the landmarks, 0 beyond it, and between them near it.
+
+    The outline is their convex hull, with 16 sides of fixed directions.
+    """
+    sides = jnp.max(landmarks @ _OUTLINE, axis=1)
+    across = cell_centers(size) @ _OUTLINE
+    depth = jnp.min(sides[:, None, None] - across[None], axis=-1, keepdims=True)
+    return jnp.clip(depth / _FACE_EDGE, 0.0, 1.0)
+
+
 def pixel_weights(
-    trust: Float[Array, "b h w 1"], warped: Float[Array, "b h w 3"], drawn: Float[Array, "b h w 3"]
+    trust: Float[Array, "b h w 1"],
+    inside: Float[Array, "b h w 1"],
+    warped: Float[Array, "b h w 3"],
+    drawn: Float[Array, "b h w 3"],
 ) -> tuple[Float[Array, "b h w 1"], Float[Array, "b h w 1"]]:
     """Returns the weight of a photo's pixels, and that of its texture beyond it, 0 to 1.
 
-    They are high where the warped reconstruction and the drawn image agree around a pixel.
+    They are high where the warped reconstruction and the drawn image agree around a pixel. Within the face more
+    disagreement is allowed: there, a turned head shows the same skin, and features carry the person.
 
     Args:
         trust: `trust_in_map`, which both weights contain.
+        inside: `within_face` of the drawn image.
     """
     size = drawn.shape[1]
     apart = jnp.abs(warped - drawn)
     mean = (apart[..., :1] + apart[..., 1:2] + apart[..., 2:]) / 3.0
     near = np.abs(np.arange(size)[:, None] - np.arange(size)[None]) <= _NEIGHBORHOOD * size / 2
     local = _averaged(trust * mean, near)
-    weight, textured = (trust * jnp.exp(-jnp.square(local / most)) for most in (_TOLERANCE, _TEXTURE_TOLERANCE))
+    weight, textured = (
+        trust * jnp.exp(-jnp.square(local / (beyond + (within - beyond) * inside)))
+        for beyond, within in (_TOLERANCE, _TEXTURE_TOLERANCE)
+    )
     return weight, textured - weight
 
 

@@ -17,7 +17,7 @@ from ecvae_jax.model.conditioning import Condition, Frozen, compiled_condition, 
 from ecvae_jax.model.cvae import decode, encode
 from ecvae_jax.model.model import Model
 from ecvae_jax.structure.warp import finer, resample, resample_cubic, smooth_maps
-from ecvae_jax.synthesis.adapt import FIELD, photo_layers, pixel_weights, transfer_adapted, trust_in_map
+from ecvae_jax.synthesis.adapt import FIELD, photo_layers, pixel_weights, transfer_adapted, trust_in_map, within_face
 from ecvae_jax.synthesis.batches import BATCH, Images, Landmarks, check_faces
 
 _ROWS = 8
@@ -158,19 +158,20 @@ def _lay_over(
 
     Three programs: fused with what follows, XLA's CPU code for the reads of `resample` takes twice as long.
     """
-    fine, trust = _find_places(target_landmarks, sources.landmarks, drawn.shape[1])
-    return _blend(trust, _resample_all(sources.pixels, fine), drawn, share)
+    fine, trust, inside = _find_places(target_landmarks, sources.landmarks, drawn.shape[1])
+    return _blend(trust, inside, _resample_all(sources.pixels, fine), drawn, share)
 
 
 @partial(jax.jit, static_argnums=2)
 def _find_places(
     target_landmarks: Array, landmarks: Array, size: int
-) -> tuple[Float[Array, "n h w 2"], Float[Array, "n h w 1"]]:
-    """Returns where each pixel of each pair lies in the photo, and the trust in that map."""
+) -> tuple[Float[Array, "n h w 2"], Float[Array, "n h w 1"], Float[Array, "n h w 1"]]:
+    """Returns where each pixel of each pair lies in the photo, the trust in that map, and `within_face`."""
     places = smooth_maps(target_landmarks, landmarks, FIELD, pinned=True)
     places = places.reshape(-1, *places.shape[2:])
     fine = finer(places, size)
-    return fine, trust_in_map(places, fine)
+    inside = jnp.tile(within_face(target_landmarks, size), (len(landmarks), 1, 1, 1))
+    return fine, trust_in_map(places, fine), inside
 
 
 @jax.jit
@@ -183,8 +184,12 @@ def _resample_all(pixels: Float[Array, "r h w 9"], fine: Float[Array, "n h w 2"]
 
 @jax.jit
 def _blend(
-    trust: Float[Array, "b h w 1"], layers: Float[Array, "b h w 9"], drawn: Float[Array, "b h w 3"], share: Array
+    trust: Float[Array, "b h w 1"],
+    inside: Float[Array, "b h w 1"],
+    layers: Float[Array, "b h w 9"],
+    drawn: Float[Array, "b h w 3"],
+    share: Array,
 ) -> Float[Array, "b h w 3"]:
     photo, texture, warped = jnp.split(layers, 3, axis=-1)
-    weight, texture_weight = pixel_weights(trust, warped, drawn)
+    weight, texture_weight = pixel_weights(trust, inside, warped, drawn)
     return drawn + share * (weight * (photo - drawn) + texture_weight * texture)

@@ -11,7 +11,7 @@ const KERNELS = {
     },
   },
 };
-const TEXTURE = 1 / 64; // crop units: deviation of the blur that separates texture from shape
+const TEXTURE = 1 / 48; // crop units: deviation of the blur that separates texture from shape
 const LEAST = 1e-4; // smaller weights change no pixel
 const tables = new Map();
 
