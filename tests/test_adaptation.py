@@ -16,8 +16,9 @@ from ecvae_jax.config import AdaptConfig, Config
 from ecvae_jax.data.batches import load_faces
 from ecvae_jax.images import to_float
 from ecvae_jax.model.model import Model
+from ecvae_jax.structure.warp import cell_centers
 from ecvae_jax.synthesis import batches as synthesis
-from ecvae_jax.synthesis.adapt import lay_photo_over, photo_layers, transfer_adapted, within_face
+from ecvae_jax.synthesis.adapt import FIELD, lay_photo_over, photo_layers, transfer_adapted, within_face
 from ecvae_jax.synthesis.cross import transfer_cross
 from ecvae_jax.synthesis.transfer import Drawing
 
@@ -102,12 +103,18 @@ def test_the_face_is_what_its_landmarks_enclose() -> None:
     """For points on a circle the outline is the circle, and its edge has a width of 0.03."""
     angles = 2 * np.pi * np.arange(32) / 32
     circle = jnp.asarray(0.5 + 0.3 * np.stack([np.cos(angles), np.sin(angles)], axis=-1)[None], jnp.float32)
-    inside = np.asarray(within_face(circle, 64))[0, ..., 0]
+    same = cell_centers(FIELD)[None]
+    inside = np.asarray(within_face(same, circle, 64))[0, ..., 0]
     across = (np.arange(64) + 0.5) / 64 - 0.5
     depth = 0.3 - np.hypot(across[:, None], across[None])
     assert (inside[depth > 0.035] == 1).all()
     assert (inside[depth < -0.007] == 0).all()  # 16 straight sides leave 2% of the radius between them and the circle
     assert inside[(depth > 0.01) & (depth < 0.02)].min() > 0
+    turned = same @ jnp.asarray([[0.6, 0.8], [-0.8, 0.6]])
+    np.testing.assert_allclose(within_face(1.3 * turned, circle, 64)[0, ..., 0], inside, atol=1e-5)
+    for squeezed, expected in ((0.8, 1.0), (0.5, (0.8 - 0.7) / 0.15), (0.3, 0.0), (-1.0, 0.0)):
+        values = within_face(same @ jnp.diag(jnp.asarray([squeezed, 1.0])), circle, 64)
+        np.testing.assert_allclose(values.max(), expected, atol=1e-4)
 
 
 def test_equal_sources_are_fitted_once_and_alike(model: Model, faces, monkeypatch) -> None:

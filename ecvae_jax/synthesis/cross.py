@@ -170,7 +170,7 @@ def _find_places(
     places = smooth_maps(target_landmarks, landmarks, FIELD, pinned=True)
     places = places.reshape(-1, *places.shape[2:])
     fine = finer(places, size)
-    inside = jnp.tile(within_face(target_landmarks, size), (len(landmarks), 1, 1, 1))
+    inside = within_face(places, jnp.tile(target_landmarks, (len(landmarks), 1, 1)), size)
     return fine, trust_in_map(places, fine), inside
 
 
