@@ -1,13 +1,11 @@
 """face128 trained further from its own weights: LPIPS in the objective, and a prior from which faces can be drawn.
 
-    ecvae train configs/face128.py --workdir runs/face128
-    ecvae export runs/face128 ecvae_jax/pretrained/face128 --density 64
+    ecvae train configs/face128.py --workdir runs/lpips --train.init-from runs/shipped
 
-The records are those of configs/shipped.py, which names the commands that prepare them. Needs the extra lpips.
+The records are those of configs/shipped.py, which names the commands that prepare them, and trains 18,000 steps before
+these. configs/face128_wild.py trains further, and lists all commands. Needs the extra lpips.
 
-Hardware: 2 quiet CPU cores, 26 images/s, 5.5 minutes. "face128" was then the result of configs/shipped.py alone, with
-18,000 steps. To repeat both, train that one and add --train.init-from runs/shipped. Scores:
-docs/measurements/bundled_model.md.
+Hardware: 2 quiet CPU cores, 26 images/s, 5.5 minutes. Scores: docs/measurements/bundled_model.md.
 """
 
 import dataclasses
