@@ -53,6 +53,24 @@ def test_missing_assets_are_named_in_one_line(tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        ("--people 5-3", "must be numbers and ranges"), ("--people a", "must be numbers and ranges"),
+        ("--people 1-3,2", "names a person twice"), ("--size 0", "from 16 to 1024"), ("--size 9e3", "from 16 to 1024"),
+        ("--quality 200", "from 1 to 95"), ("--workers 0", "from 1 to 256"), ("--seed -1", "from 0 to"),
+    ],
+)  # fmt: skip
+def test_options_out_of_range_are_refused_in_one_line(words: str, rule: str, tmp_path: Path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        bake.main(["--out", str(tmp_path / "out"), *words.split()])
+    assert stop.value.code == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert rule in last
+    assert words.split()[1] in last
+    assert not (tmp_path / "out").exists()
+
+
 @given(angles, st.floats(0.9, 1.1), st.floats(-0.05, 0.05))
 @settings(max_examples=30, deadline=None)
 def test_the_frame_is_the_scaled_box_of_the_points(pose, scale, shift):

