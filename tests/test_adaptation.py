@@ -18,8 +18,9 @@ from ecvae_jax.images import to_float
 from ecvae_jax.model.model import Model
 from ecvae_jax.structure.warp import cell_centers
 from ecvae_jax.synthesis import batches as synthesis
-from ecvae_jax.synthesis.adapt import FIELD, lay_photo_over, photo_layers, transfer_adapted, within_face
+from ecvae_jax.synthesis.adapt import transfer_adapted
 from ecvae_jax.synthesis.cross import transfer_cross
+from ecvae_jax.synthesis.photo import FIELD, lay_photo_over, photo_layers, within_face
 from ecvae_jax.synthesis.transfer import Drawing
 
 

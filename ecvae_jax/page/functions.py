@@ -6,8 +6,8 @@ from jaxtyping import Array
 
 from ecvae_jax.export.functions import Function, exported_functions
 from ecvae_jax.model.model import Model
-from ecvae_jax.synthesis.adapt import photo_weights
 from ecvae_jax.synthesis.overlay import own_share
+from ecvae_jax.synthesis.photo import photo_weights
 
 FINE = 384
 """Pixels a side of the photo's crop whose own pixels are laid over; larger crops are reduced to it."""
@@ -27,7 +27,7 @@ def page_functions(model: Model) -> list[Function]:
 
 
 def _overlay(model: Model) -> Function:
-    """Returns `synthesis.adapt.photo_weights` for images in [0, 1].
+    """Returns `synthesis.photo.photo_weights` for images in [0, 1].
 
     The page lays the photo over by them (overlay.js): in the graph, the gathers at the photo's size take 100 ms.
     """

@@ -17,8 +17,9 @@ from ecvae_jax.model.conditioning import Condition, Frozen, compiled_condition, 
 from ecvae_jax.model.cvae import decode, encode
 from ecvae_jax.model.model import Model
 from ecvae_jax.structure.warp import finer, resample, resample_cubic, smooth_maps
-from ecvae_jax.synthesis.adapt import FIELD, photo_layers, pixel_weights, transfer_adapted, trust_in_map, within_face
+from ecvae_jax.synthesis.adapt import transfer_adapted
 from ecvae_jax.synthesis.batches import BATCH, Images, Landmarks, check_faces
+from ecvae_jax.synthesis.photo import FIELD, photo_layers, pixel_weights, trust_in_map, within_face
 
 _ROWS = 8
 """Sources of one block, twice as many where at least that many are given. A target's structure is encoded once for

@@ -14,7 +14,7 @@ from ecvae_jax.model.conditioning import Frozen, make_condition
 from ecvae_jax.model.cvae import decode
 from ecvae_jax.structure.openings import inner_openings
 from ecvae_jax.structure.scheme import get_scheme
-from ecvae_jax.synthesis.adapt import lay_photo_over, photo_layers
+from ecvae_jax.synthesis.photo import lay_photo_over, photo_layers
 
 _LEFT_OPEN = (0.35, 0.7)
 """Fractions of its openness below which an eye counts as closed, and above which as open as in the photo."""
@@ -36,7 +36,7 @@ def draw_over(
     transport: bool = True,
     keep_closed: bool = True,
 ) -> Float[Array, "b side side 3"]:
-    """Returns z drawn under target landmarks, with its photo's own pixels where they agree (`adapt.lay_photo_over`).
+    """Returns z drawn under target landmarks, with its photo's own pixels where they agree (`photo.lay_photo_over`).
 
     One source (n = 1) serves all b targets; else n = b.
 
@@ -74,7 +74,7 @@ def own_share(
 ) -> Float[Array, "b size size 1"]:
     """Returns the share of a photo's own pixels: `detail`, and 0 at eyes that close.
 
-    `adapt.photo_weights` compares means over an eye's surroundings, so it keeps half of an open eye on a closed one.
+    `photo.photo_weights` compares means over an eye's surroundings, so it keeps half of an open eye on a closed one.
     """
     scheme = get_scheme(landmarks.shape[1])
     middles = (jnp.arange(size) + 0.5) / size

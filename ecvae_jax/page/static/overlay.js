@@ -1,4 +1,4 @@
-// The photo's own pixels over a drawn face, at the photo's size: synthesis/adapt.py, lay_photo_over.
+// The photo's own pixels over a drawn face, at the photo's size: synthesis/photo.py, lay_photo_over.
 
 const KERNELS = {
   linear: { reach: 1, at: (x) => Math.max(0, 1 - Math.abs(x)) },
@@ -21,7 +21,7 @@ function enlargement(from, to, kernelName) {
   return table(`${from} ${to} ${kernelName}`, from, to, 2 * reach, (k) => Math.ceil(center(k) - reach), (k, from) => at(from - center(k)));
 }
 
-/** Returns the weights of a blur, as synthesis/adapt.py, photo_layers, has them; deviation in cells. */
+/** Returns the weights of a blur, as synthesis/photo.py, photo_layers, has them; deviation in cells. */
 function blur(side, deviation) {
   const reach = Math.floor(3 * deviation);
   return table(`${side} blur ${deviation}`, side, side, 2 * reach + 1, (k) => k - reach, (k, from) => Math.exp(-0.5 * ((from - k) / deviation) ** 2));
