@@ -28,7 +28,7 @@ config = dataclasses.replace(
     first,
     data=dataclasses.replace(
         first.data,
-        # 43% of the faces are wild heads. Photographs keep their share.
+        # 43% of the faces are wild heads. The London photographs and their morphs keep their share.
         records="+".join([
             "rendered", "records/heads-wild", "records/views", "records/views-exact", "records/views-morphs",
             "records/views-exact-morphs", *["records/london"] * 6, *["records/london-morphs"] * 4,

@@ -8,10 +8,11 @@
     ecvae export runs/face256 ecvae_jax/pretrained/face256 --density 64
 
 LONDON and TREE are those of configs/shipped.py. One step at a rate of nearly 0: the covariances are fitted to the
-posteriors of 2,048 faces before it. To train further, raise --train.steps, --optim.learning-rate (5e-4) and
---objective.perceptual-weight (0.5, with --objective.perceptual-resolution 128 --objective.perceptual-every 4).
+posteriors of 2,048 faces before it. To train further, give --train.steps 400 --optim.learning-rate 5e-4
+--optim.warmup-steps 20 --objective.perceptual-weight 0.5 --objective.perceptual-resolution 128
+--objective.perceptual-every 4.
 
-Hardware: 2 CPU cores, 50 seconds. 400 further steps of 8 take 12 minutes there, and gain nothing: 0.3 dB less for the
+Hardware: 2 CPU cores, 50 seconds. These 400 steps take 12 minutes there, and gain nothing: 0.3 dB less for the
 model alone. Scores: docs/measurements/bundled_model.md.
 """
 

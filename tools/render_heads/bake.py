@@ -183,7 +183,7 @@ def _numbers(text: str) -> list[int]:
 
 def _between(least: int, most: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not re.fullmatch(r"\d{1,9}", text) or not least <= int(text) <= most:
+        if not re.fullmatch(r"\d{1,10}", text) or not least <= int(text) <= most:
             raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number from {least} to {most}")
         return int(text)
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from scipy.ndimage import gaussian_filter
 
-_GREY = 0.45  # display level about which contrast turns
+_GRAY = 0.45  # display level about which contrast turns
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Film:
         if self == NEUTRAL:
             return image
         levels = image.astype(np.float32) / 255.0 * self.exposure
-        levels = (levels - _GREY) * self.contrast + _GREY
+        levels = (levels - _GRAY) * self.contrast + _GRAY
         gray = levels.mean(axis=2, keepdims=True)
         levels = (gray + (levels - gray) * self.saturation) * np.asarray(self.balance, np.float32)
         if self.blur:
