@@ -20,7 +20,16 @@ from ecvae_jax.model.model import Model
 from ecvae_jax.synthesis.batches import encode
 from ecvae_jax.training import parallel
 from ecvae_jax.training import step as step_module
-from ecvae_jax.training.state import TrainState, count_params, hyperparameters, init_state, kl_weight, learning_rate
+from ecvae_jax.training.state import (
+    TrainState,
+    count_params,
+    global_norm,
+    hyperparameters,
+    init_state,
+    kl_weight,
+    learning_rate,
+    row_major,
+)
 from ecvae_jax.training.step import AXIS, jitter_colors, make_train_step, to_views
 
 STEPS = 5
@@ -302,3 +311,24 @@ def _is_schedule(opt_state, path) -> bool:
             return True
         opt_state = opt_state[key.idx] if hasattr(key, "idx") else getattr(opt_state, getattr(key, "name", ""), None)
     return False
+
+
+GRADIENT = {"kernel": np.arange(12.0, dtype=np.float32).reshape(3, 4), "bias": np.full(2, -5.0, np.float32)}
+
+
+@pytest.mark.parametrize(("platform", "laid_out"), [("cuda", 2), ("rocm", 2), ("tpu", 0), ("cpu", 0)])
+def test_gpus_alone_get_row_major_gradients_and_one_sum(platform: str, laid_out: int) -> None:
+    def both(gradient):
+        return row_major(gradient), global_norm(gradient)
+
+    text = jax.jit(both).trace(GRADIENT).lower(lowering_platforms=(platform,)).as_text()
+    assert text.count("LayoutConstraint") == laid_out
+    assert ("result_layouts = [dense<[1, 0]>" in text) == bool(laid_out)  # minor axis first
+    assert text.count("stablehlo.reduce(") == (1 if laid_out else len(GRADIENT))
+
+
+def test_on_gpus_norm_and_gradient_are_those_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    norm = optax.tree.norm(GRADIENT)
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arguments, cuda, **others: cuda(*arguments))
+    np.testing.assert_allclose(jax.jit(global_norm)(GRADIENT), norm, rtol=1e-6)
+    assert_same(jax.jit(row_major)(GRADIENT), GRADIENT)

@@ -19,10 +19,12 @@ from ecvae_jax.training.covariance import Moments, batch_moments, fit_step
 from ecvae_jax.training.state import (
     Hyperparameters,
     TrainState,
+    global_norm,
     hyperparameters,
     kl_weight,
     learning_rate,
     make_optimizer,
+    row_major,
 )
 
 AXIS = "batch"
@@ -160,10 +162,11 @@ def step_function(program: StepProgram) -> StepFunction:
         gradient, (terms, sums) = jax.grad(objective, has_aux=True)(state.params)
         alone = jax.lax.axis_size(AXIS) == 1  # XLA's CPU code would copy every gradient
         gradient, sums = (gradient, sums) if alone else (jax.lax.pmean(gradient, AXIS), jax.lax.psum(sums, AXIS))
+        gradient = row_major(gradient)
         means = {name: jnp.mean(value) for name, value in terms._asdict().items() if value is not None}
         means["elbo"] = jnp.mean(terms.elbo)
         metrics = jax.lax.pmean(means, AXIS)
-        metrics["gradient_norm"] = optax.tree.norm(gradient)
+        metrics["gradient_norm"] = global_norm(gradient)
         metrics["learning_rate"] = rate
         metrics["beta"] = beta
 
