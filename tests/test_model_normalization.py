@@ -51,6 +51,19 @@ def test_bfloat16_maps_keep_their_type_and_have_statistics_in_float32() -> None:
     np.testing.assert_allclose(result.astype(np.float32), ours(rounded, scale, bias), atol=0.02, rtol=0.01)
 
 
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_gradients_of_bfloat16_maps_are_those_of_the_same_maps_in_float32(
+    on_gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if on_gpu:  # its branch, run here
+        monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arguments, cuda, **others: cuda(*arguments))
+    maps, scale, bias, direction = draw(4)
+    rounded, turned = (part.astype(jnp.bfloat16) for part in (maps, direction))
+    wide = with_gradient(ours, rounded.astype(jnp.float32), scale, bias, turned.astype(jnp.float32))
+    for half, whole in zip(with_gradient(ours, rounded, scale, bias, turned), wide, strict=True):
+        np.testing.assert_allclose(half.astype(np.float32), whole, atol=1e-5, rtol=0.005)
+
+
 def test_a_groups_scale_and_offset_change_nothing() -> None:
     maps, scale, bias, _ = draw(2)
     moved = jnp.concatenate([3.0 * maps[..., :4] + 1.0, 0.5 * maps[..., 4:] - 2.0], -1)

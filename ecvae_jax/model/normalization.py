@@ -65,23 +65,44 @@ def _forward(maps: Array, scale: Array, bias: Array, groups: int) -> tuple[Array
 
 
 def _backward(groups: int, residuals: _Residuals, gradient: Array) -> tuple[Array, Array, Array]:
+    parted, whole = (partial(_gradients, groups, barriers) for barriers in (True, False))
+    if residuals[0].dtype == jnp.float32:
+        return parted(residuals, gradient)
+    # In half precision the barriers take 10% off the bytes of a GPU's step and add 8% to a TPU's, by their compilers.
+    return jax.lax.platform_dependent(residuals, gradient, cuda=parted, rocm=parted, default=whole)
+
+
+def _gradients(groups: int, barriers: bool, residuals: _Residuals, gradient: Array) -> tuple[Array, Array, Array]:
     maps, scale, bias, mean, inverse = residuals
-    values = maps.astype(jnp.float32)
-    before = _normalized(values, mean, inverse * scale[None], bias)
-    gate = jax.nn.sigmoid(before)
-    inner = gradient.astype(jnp.float32) * (gate * (1.0 + before * (1.0 - gate)))
+    factor = inverse * scale[None]
+    values, inner = _inner_gradient(maps, gradient, mean, factor, bias)
     # Sums over pixels of the gradient, and of the gradient times x̂: the gradients of bias and scale.
     plain = jnp.sum(inner, (1, 2))
+    if barriers:  # else XLA sums over pixels and batch in a pass of its own for the bias
+        plain = jax.lax.optimization_barrier(plain)
     along = (jnp.sum(inner * values, (1, 2)) - mean * plain) * inverse
     # d/dx of x̂ = (x - mean) · inverse: the mean over the group, and the part along x̂, drop out.
     shift = _group_mean(plain * scale[None], groups, maps.shape) * inverse
     slope = _group_mean(along * scale[None], groups, maps.shape) * inverse * inverse
+    if barriers and maps.dtype != jnp.float32:  # maps are read again; else XLA keeps `inner`, of twice their bytes
+        maps, gradient = jax.lax.optimization_barrier((maps, gradient))
+        values, inner = _inner_gradient(maps, gradient, mean, factor, bias)
     centered = values - _over_pixels(mean)
-    outer = inner * _over_pixels(inverse * scale[None]) - _over_pixels(shift) - centered * _over_pixels(slope)
+    outer = inner * _over_pixels(factor) - _over_pixels(shift) - centered * _over_pixels(slope)
     return outer.astype(maps.dtype), jnp.sum(along, 0), jnp.sum(plain, 0)
 
 
 normalized_silu.defvjp(_forward, _backward)
+
+
+def _inner_gradient(
+    maps: Float[Array, "b h w c"], gradient: Array, mean: Array, factor: Array, bias: Array
+) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w c"]]:
+    """Returns the maps and the gradient before SiLU, both float32."""
+    values = maps.astype(jnp.float32)
+    before = _normalized(values, mean, factor, bias)
+    gate = jax.nn.sigmoid(before)
+    return values, gradient.astype(jnp.float32) * (gate * (1.0 + before * (1.0 - gate)))
 
 
 def _group_mean(sums: Float[Array, "b c"], groups: int, shape: tuple[int, ...]) -> Float[Array, "b c"]:
