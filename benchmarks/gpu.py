@@ -3,9 +3,10 @@
     python -m benchmarks.gpu [--config configs/paper_256.py] [--batch 64] [--rounds 5] [--seconds 1] [--out gpu.json]
     python -m benchmarks.gpu --tiny          # the same on a CPU in small, to test the script
 
-Variants, compiled and then timed in alternating rounds: the step of the experiment; with SSIM; with two views, as
-before a batch without pairs became one view; with both; and in float32. Each has images/s with the host's transfer and
-with the batch on the device, XLA's FLOPs, the share of the measured product peak of its type, memory and compile time.
+Variants, compiled and then timed in alternating rounds: the step of the experiment; with other options of XLA's
+compiler (`OPTIONS`); with SSIM and two views, as a step without either was before they were left out; in float32. Each
+has images/s with the host's transfer and with the batch on the device, XLA's FLOPs, the share of the measured product
+peak of its type, memory and compile time. For an earlier state of the code, run its own script on the same machine.
 A profile of a few steps then gives the kernels of the first variant by kind. Results are written after each part, so
 that a run that is cut short keeps them.
 """
@@ -46,13 +47,23 @@ KINDS = {
 """Words in a kernel's name, by kind; the first kind with one of its words counts."""
 
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    # By default XLA launches convolutions one by one between the graphs.
+    "one graph": {
+        "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONVOLUTION,WHILE,CONDITIONAL"
+    },
+    "no graph": {"xla_gpu_enable_command_buffer": ""},
+    "no Triton": {"xla_gpu_enable_triton_gemm": False},
+}
+"""Options of XLA's compiler for CUDA, by the variant's name."""
+
+
 def variants(config: Config) -> dict[str, Config]:
     """Returns the experiments to compare, by name; the first is `config`."""
-    with_ssim = dataclasses.replace(config, objective=dataclasses.replace(config.objective, ssim_weight=0.3))
-    two_views = dataclasses.replace(config, data=dataclasses.replace(config.data, pairs=1e-6))
-    both = dataclasses.replace(two_views, objective=with_ssim.objective)
+    objective = dataclasses.replace(config.objective, ssim_weight=0.3)
+    data = dataclasses.replace(config.data, pairs=1e-6)
+    found = {"step": config, "SSIM, two views": dataclasses.replace(config, objective=objective, data=data)}
     float32 = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="float32"))
-    found = {"step": config, "with SSIM": with_ssim, "two views": two_views, "SSIM, two views": both}
     return found | ({"float32": float32} if config.model.dtype != "float32" else {})
 
 
@@ -99,9 +110,10 @@ def measure(config: Config, rounds: int, seconds: float, peak_side: int | None, 
         if out is not None:
             write_text(out, json.dumps(found, indent=1) + "\n")
 
-    calls, trainings, batch = {}, {}, random_batch(config)
-    for name, each in variants(config).items():
-        training = trainings[name] = Training(each, batch)
+    calls, trainings, batch, experiments = {}, {}, random_batch(config), variants(config)
+    tried = dict.fromkeys(experiments, None) | (OPTIONS if device.platform == "gpu" else {})
+    for name, options in tried.items():
+        training = trainings[name] = Training(experiments.get(name, config), batch, options)
         placed = training.place(batch)
         calls[name] = lambda training=training: training.run(batch)
         calls[f"{name}, batch on the device"] = lambda training=training, placed=placed: training.run_placed(placed)
@@ -113,7 +125,7 @@ def measure(config: Config, rounds: int, seconds: float, peak_side: int | None, 
     rows = {}
     for name, training in trainings.items():
         on_device = statistics.median(times[f"{name}, batch on the device"])
-        flops, dtype = training.figures.flops or float("nan"), variants(config)[name].model.dtype
+        flops, dtype = training.figures.flops or float("nan"), experiments.get(name, config).model.dtype
         speeds = [config.train.batch_size / each for each in times[name]]
         rows[name] = {
             "images_per_second": statistics.median(speeds),

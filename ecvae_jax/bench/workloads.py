@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -96,10 +97,10 @@ def random_batch(config: Config) -> dict[str, np.ndarray]:
     return batch
 
 
-def compiled(jitted: Any, *arguments: Any) -> tuple[Any, Work]:
+def compiled(jitted: Any, *arguments: Any, options: Mapping[str, Any] | None = None) -> tuple[Any, Work]:
     """Returns the program compiled for the arguments, and its figures (a `Work` that must get its call)."""
     start = time.perf_counter()
-    program = jitted.lower(*arguments).compile()
+    program = jitted.lower(*arguments).compile(options)
     seconds, costs = time.perf_counter() - start, program.cost_analysis() or {}
     memory = program.memory_analysis()
     total = None
@@ -112,14 +113,14 @@ def compiled(jitted: Any, *arguments: Any) -> tuple[Any, Work]:
 class Training:
     """The compiled step and the state that it updates."""
 
-    def __init__(self, config: Config, batch: HostBatch) -> None:
-        """Compiles the step for batches like `batch`."""
+    def __init__(self, config: Config, batch: HostBatch, options: Mapping[str, Any] | None = None) -> None:
+        """Compiles the step for batches like `batch`, with options of XLA's compiler."""
         mesh, step = make_mesh(), make_train_step(config)
         self._config, self._spread = config, NamedSharding(mesh, PartitionSpec(AXIS))
         self._hyper = jax.device_put(step.hyper, NamedSharding(mesh, PartitionSpec()))
         self._state, self.metrics = random_state(config), {}
         jitted = shard_step(step_function(step.program), mesh)
-        self._step, self.figures = compiled(jitted, self._state, self.place(batch), self._hyper)
+        self._step, self.figures = compiled(jitted, self._state, self.place(batch), self._hyper, options=options)
 
     def run(self, batch: HostBatch) -> Array:
         """Dispatches one step, the host's transfer included, and returns its loss."""

@@ -1,4 +1,4 @@
-"""The collectives and the HBM traffic of a compiled TPU program, read from its text."""
+"""Collectives, HBM traffic and instructions of a compiled program, read from its text."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ _COLLECTIVES = (
     "collective-broadcast",
     "ragged-all-to-all",
 )
-# These name or regroup values and move no bytes. Neither does the -done of a -start.
-_MOVE_NOTHING = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id"}
+MOVE_NOTHING = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id"}
+"""Operations that name or regroup values and move no bytes. Neither does the -done of a -start."""
 
 
 @dataclass(frozen=True)
 class Array:
     """One array of a shape in the program's text."""
 
+    type: str
+    sides: tuple[int, ...]
     bytes: int
     """Without padding."""
     padded_bytes: int
@@ -56,11 +58,11 @@ class Collective:
 def collectives(text: str) -> list[Collective]:
     """Returns every exchange between devices in a compiled program, in textual order; one inside a loop once."""
     found = []
-    for _, shape, name, rest in _instructions(text):
+    for _, shape, name, rest in instructions(text):
         kind = name.removesuffix("-start")
         if kind not in _COLLECTIVES:
             continue
-        arrays = _arrays(shape)
+        arrays = arrays_of(shape)
         if name.endswith("-start") and kind != "all-reduce":
             arrays = arrays[len(arrays) // 2 :]  # operands and results in one tuple
         strategy = re.search(r'"strategy":"(\w+)"', rest) or re.search(r'"emitter":"(\w+)"', rest)
@@ -85,9 +87,9 @@ def hbm_bytes(text: str) -> int:
     """
     total = 0
     known: dict[str, list[Array]] = {}
-    for name, shape, kind, rest in _instructions(_entry(text)):
-        known[name] = arrays = _arrays(shape)
-        if kind in _MOVE_NOTHING or kind.endswith("-done"):
+    for name, shape, kind, rest in instructions(entry(text)):
+        known[name] = arrays = arrays_of(shape)
+        if kind in MOVE_NOTHING or kind.endswith("-done"):
             continue
         operands = re.findall(r"%[\w.\-]+", rest.split("), ")[0])
         if kind == "copy-start":  # target, source and a flag
@@ -100,7 +102,7 @@ def hbm_bytes(text: str) -> int:
     return total
 
 
-def _instructions(text: str) -> Iterator[tuple[str, str, str, str]]:
+def instructions(text: str) -> Iterator[tuple[str, str, str, str]]:
     """Yields name, shape, operation and remaining text of each instruction."""
     for line in text.splitlines():
         match = _INSTRUCTION.match(line)
@@ -108,17 +110,19 @@ def _instructions(text: str) -> Iterator[tuple[str, str, str, str]]:
             yield match.group(1), match.group(2), match.group(3), match.group(4)
 
 
-def _entry(text: str) -> str:
+def entry(text: str) -> str:
+    """Returns the entry computation of a program's text."""
     start = text.index("\nENTRY ")
     return text[start : text.index("\n}", start)]
 
 
-def _arrays(shape: str) -> list[Array]:
+def arrays_of(shape: str) -> list[Array]:
+    """Returns the arrays in a shape, which is one array or a tuple."""
     return [_array(*match.groups()) for match in _ARRAY.finditer(shape)]
 
 
 def _array(kind: str, dimensions: str, order: str | None, layout: str | None) -> Array:
-    sides = [int(side) for side in dimensions.split(",") if side]
+    sides = tuple(int(side) for side in dimensions.split(",") if side)
     width = _WIDTHS.get(kind) or max(1, int(re.sub(r"\D.*", "", kind[1:])) // 8)
     tile = re.search(r"T\(([\d,]+)\)", layout or "")
     space = re.search(r"S\((\d+)\)", layout or "")
@@ -129,7 +133,8 @@ def _array(kind: str, dimensions: str, order: str | None, layout: str | None) ->
             sizes = zip(stored[-len(lengths) :], lengths, strict=True)
             tail = [-(-side // length) * length for side, length in sizes]
             stored = stored[: -len(lengths)] + tail
-    return Array(math.prod(sides) * width, math.prod(stored or sides) * width, space is None or space.group(1) == "0")
+    in_hbm = space is None or space.group(1) == "0"
+    return Array(kind, sides, math.prod(sides) * width, math.prod(stored or sides) * width, in_hbm)
 
 
 def _group_size(rest: str) -> int:
