@@ -4,10 +4,10 @@
     python -m benchmarks.cuda [--config configs/paper_256.py] [--batch 64] [--card h100]
     python -m benchmarks.cuda --batches 8 32 128          # memory, with and without model.remat
 
-Counts are of kernels of the compiled program: a loop's body counts once. Bytes are operands and results of each kernel
-once, so what fits a cache is not taken off. "bound" sums over kernels the longest of bytes at the card's bandwidth,
-FLOPs at its peak and 2 µs; kernels reach neither, so it is a lower bound. Choices that the compiler makes by timing are
-off: on a GPU cuDNN's and cuBLAS's algorithms differ, and Triton may take over products.
+Counts are of kernels that one step launches; a loop's body counts as often as it runs. Bytes are operands and results
+of each kernel once, of slices only the part; what fits a cache is not taken off. "bound" sums over kernels the longest
+of bytes at the card's bandwidth, FLOPs at its peak and 2 µs; kernels reach neither, so it is a lower bound. Choices
+that the compiler makes by timing are off: on a GPU other algorithms of cuDNN and cuBLAS may run, and Triton's products.
 """
 
 from __future__ import annotations
@@ -107,11 +107,21 @@ def compiled_step(config: Config, card: Card) -> Any:
 def kernels(text: str) -> list[Kernel]:
     """Returns the kernels of a compiled program, in the order of its text."""
     bodies = dict(re.findall(r"^(%[\w.\-]+) \([^\n]*\{\n(.*?)^\}", text, re.MULTILINE | re.DOTALL))
+    return _kernels(entry(text), bodies)
+
+
+def _kernels(computation: str, bodies: dict[str, str]) -> list[Kernel]:
     known: dict[str, list[Array]] = {}
     found = []
-    for name, shape, operation, rest in instructions(entry(text)):
+    for name, shape, operation, rest in instructions(computation):
         results = known[name] = arrays_of(shape)
         if operation in MOVE_NOTHING:
+            continue
+        if operation == "while":
+            body, times = re.search(r"body=(%[\w.\-]+)", rest), re.search(r'"known_trip_count":\{"n":"(\d+)"', rest)
+            if body is None or times is None:
+                raise ValueError(f"loop {name}: the compiler does not know how often it runs")
+            found += int(times.group(1)) * _kernels(bodies[body.group(1)], bodies)
             continue
         target = re.search(r'custom_call_target="([^"]+)"', rest)
         if target and len(results) > 1:
@@ -119,10 +129,31 @@ def kernels(text: str) -> list[Kernel]:
         operands = [known.get(operand, []) for operand in dict.fromkeys(re.findall(r"%[\w.\-]+", rest.split("), ")[0]))]
         moved = sum(array.bytes for array in [*results, *(array for arrays in operands for array in arrays)])
         body = re.search(r"calls=(%[\w.\-]+)", rest)
+        if body:
+            moved -= _not_moved(bodies[body.group(1)])
         kind = _kind_of_fusion(bodies[body.group(1)]) if body else target.group(1).strip("_") if target else operation
         flops, float32 = _product(results, operands, rest) if target else (0.0, False)
         found.append(Kernel(kind, moved, flops, float32))
     return found
+
+
+def _not_moved(body: str) -> int:
+    """Returns the bytes of operands and results that a fusion leaves alone, where it reads or writes slices of them."""
+    known: dict[str, Array] = {}
+    read: dict[str, int] = {}
+    """Bytes read of each parameter, of which all or only slices are read."""
+    saved = 0
+    for name, shape, operation, rest in instructions(body):
+        known[name], used = arrays_of(shape)[0], re.findall(r"%[\w.\-]+", rest)
+        if operation == "parameter":
+            read[name] = 0
+            continue
+        if operation == "dynamic-slice" and used[0] in read:
+            read[used.pop(0)] += known[name].bytes
+        elif operation == "dynamic-update-slice" and used[0] in read:  # what it writes over is not read
+            saved += known[used.pop(0)].bytes - known[used[0]].bytes
+        read |= {each: known[each].bytes for each in used if each in read}
+    return saved + sum(max(0, known[name].bytes - bytes_) for name, bytes_ in read.items())
 
 
 def _kind_of_fusion(body: str) -> str:

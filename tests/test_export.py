@@ -178,16 +178,6 @@ def test_the_sketch_without_a_loop_is_the_sketch(points: int, channels: str, tin
     np.testing.assert_allclose(draw_without_loop(config.architecture, jnp.asarray(landmarks)), wanted, atol=2e-5)
 
 
-@pytest.mark.parametrize("points", [68, 98])
-def test_newtons_inverse_solves_the_worst_kernel_matrix(points: int) -> None:
-    from ecvae_jax.export.onnx.alternatives import solve
-
-    matrix = np.ones((1, points, points), np.float32) + 0.1 * np.eye(points, dtype=np.float32)  # all points coincide
-    right = np.random.default_rng(0).normal(size=(1, points, 2)).astype(np.float32)
-    wanted = np.linalg.solve(matrix.astype(np.float64), right.astype(np.float64))
-    np.testing.assert_allclose(solve(jnp.asarray(matrix), jnp.asarray(right)), wanted, atol=2e-5 * np.abs(wanted).max())
-
-
 @pytest.mark.parametrize("shape", [(5, 8), (1, 4), (16, 16)])
 @pytest.mark.parametrize("constant", ["", "maps", "places"])
 def test_maps_read_at_places_are_one_operator(

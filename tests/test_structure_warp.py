@@ -10,7 +10,7 @@ from scipy.ndimage import map_coordinates
 
 from ecvae_jax.data.faces import load_faces
 from ecvae_jax.structure import warp
-from ecvae_jax.structure.warp import cell_centers
+from ecvae_jax.structure.warp import cell_centers, newton_solve
 
 smooth_map = jax.jit(warp.smooth_map, static_argnums=2)
 finer = jax.jit(warp.finer, static_argnums=1)
@@ -119,3 +119,20 @@ def test_cubic_reading_is_exact_on_cells_and_on_parabolas() -> None:
     np.testing.assert_allclose(resample_cubic(parabola(x, y), places), expected, atol=1e-5)
     outside = jnp.full((1, 1, 1, 2), -3.0)
     np.testing.assert_allclose(resample_cubic(random, outside)[0, 0, 0], random[0, 0, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("points", [68, 98, 114])
+def test_newtons_inverse_solves_the_worst_kernel_matrix(points: int) -> None:
+    matrix = np.ones((1, points, points), np.float32) + 0.1 * np.eye(points, dtype=np.float32)  # all points coincide
+    right = np.random.default_rng(0).normal(size=(1, points, 2)).astype(np.float32)
+    wanted = np.linalg.solve(matrix.astype(np.float64), right.astype(np.float64))
+    found = newton_solve(jnp.asarray(matrix), jnp.asarray(right))
+    np.testing.assert_allclose(found, wanted, atol=2e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(("platform", "loops"), [("cuda", 0), ("rocm", 0), ("cpu", 1), ("tpu", 1)])
+def test_on_gpus_no_loop_over_the_landmarks_is_left(platform: str, loops: int) -> None:
+    shape = jax.ShapeDtypeStruct((2, 68, 2), jnp.float32)
+    mapped = jax.jit(lambda first, second: warp.smooth_map(first, second, 8))
+    text = mapped.trace(shape, shape).lower(lowering_platforms=(platform,)).as_text()
+    assert text.count("stablehlo.while") == loops

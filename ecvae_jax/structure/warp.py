@@ -13,6 +13,8 @@ REACH = 0.12
 _RIDGE = 0.1
 """Added to the kernel's diagonal: coincident landmarks (closed lips) must not tear the map."""
 _SMALLEST = 1e-6
+_NEWTON_STEPS = 15
+"""The error is squared in each step. 15 reach float32's precision up to a condition of 2,000; 98 points have 981."""
 _STOPS = np.linspace(0.0, 1.0, 5)
 _BORDER = np.array([(x, y) for x in _STOPS for y in _STOPS if x in (0, 1) or y in (0, 1)])
 
@@ -141,6 +143,11 @@ def _inverse_2x2(moment: Float[Array, "b 2 2"]) -> Float[Array, "b 2 2"]:
 
 @jax.jit  # named for exports, as above
 def _solve(matrix: Float[Array, "b n n"], right: Float[Array, "b n m"]) -> Float[Array, "b n m"]:
+    """Returns matrix⁻¹ · right for kernel matrices; on GPUs without a loop of n steps, each of several kernels."""
+    return jax.lax.platform_dependent(matrix, right, cuda=newton_solve, rocm=newton_solve, default=_eliminate)
+
+
+def _eliminate(matrix: Float[Array, "b n n"], right: Float[Array, "b n m"]) -> Float[Array, "b n m"]:
     """Returns matrix⁻¹ · right for symmetric positive definite matrices, by Gauss-Jordan elimination.
 
     Such matrices need no pivoting. LAPACK's solve hung in a training step on a CPU (jax 0.10.2). Conjugate gradients
@@ -156,6 +163,23 @@ def _solve(matrix: Float[Array, "b n n"], right: Float[Array, "b n m"]) -> Float
 
     size = matrix.shape[1]
     return jax.lax.fori_loop(0, size, eliminate, jnp.concatenate([matrix, right], axis=2))[:, :, size:]
+
+
+def newton_solve(matrix: Float[Array, "b n n"], right: Float[Array, "b n m"]) -> Float[Array, "b n m"]:
+    """Returns matrix⁻¹ · right by Newton's iteration X ← X (2 − A X) (Schulz 1933) and one step of refinement.
+
+    It consists of products alone.
+
+    Args:
+        matrix: kernel matrices of `smooth_map`, symmetric, with eigenvalues of at least 0.1.
+    """
+    largest = jnp.max(jnp.sum(jnp.abs(matrix), axis=2), axis=1)[:, None, None]
+    twice = 2.0 * jnp.eye(matrix.shape[1])[None]
+    inverse = 0.5 * twice / largest
+    for _ in range(_NEWTON_STEPS):
+        inverse = inverse @ (twice - matrix @ inverse)
+    found = inverse @ right
+    return found + inverse @ (right - matrix @ found)
 
 
 @jax.jit  # named for exports, as above

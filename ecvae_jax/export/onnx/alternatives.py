@@ -17,13 +17,11 @@ from jaxtyping import Array, Float
 from ecvae_jax.config import Architecture
 from ecvae_jax.structure.scheme import get_scheme
 from ecvae_jax.structure.sketch import curve_matrix
-from ecvae_jax.structure.warp import REACH
+from ecvae_jax.structure.warp import REACH, newton_solve
 
 _TOGETHER = 16
 """Pieces of a curve whose distances are held at once: more leave the processor's cache."""
 _SMALLEST_SQUARE = 1e-12
-_NEWTON_STEPS = 15
-"""The error is squared in each step. 15 reach float32's precision up to a condition of 2,000; 98 points have 981."""
 
 
 def draw_sketch(architecture: Architecture, landmarks: Float[Array, "b p 2"]) -> Float[Array, "b h w s"]:
@@ -81,21 +79,6 @@ class _Segments(NamedTuple):
         return jnp.min(beyond * beyond + across * across, axis=1)
 
 
-def solve(matrix: Float[Array, "b n n"], right: Float[Array, "b n m"]) -> Float[Array, "b n m"]:
-    """Returns matrix⁻¹ · right by Newton's iteration X ← X (2 − A X) (Schulz 1933) and one step of refinement.
-
-    Args:
-        matrix: the kernel matrices of `structure.warp`, symmetric, with eigenvalues of at least 0.1.
-    """
-    largest = jnp.max(jnp.sum(jnp.abs(matrix), axis=2), axis=1)[:, None, None]
-    twice = 2.0 * jnp.eye(matrix.shape[1])[None]
-    inverse = 0.5 * twice / largest
-    for _ in range(_NEWTON_STEPS):
-        inverse = inverse @ (twice - matrix @ inverse)
-    found = inverse @ right
-    return found + inverse @ (right - matrix @ found)
-
-
 def kernel(first: Float[Array, "b n 2"], second: Float[Array, "b m 2"]) -> Float[Array, "b n m"]:
     """Returns `structure.warp._kernel`, one coordinate after the other: broadcasts over a last axis of 2 are slow."""
     square = [jnp.square(first[:, :, None, axis] - second[:, None, :, axis]) for axis in (0, 1)]
@@ -108,4 +91,4 @@ def alternatives(architecture: Architecture) -> dict[str, Callable[..., Array]]:
     def sketch(landmarks: Array, *_: Array) -> Array:
         return draw_sketch(architecture, landmarks)
 
-    return {"draw_sketch": sketch, "_solve": jax.named_call(solve), "_kernel": kernel}
+    return {"draw_sketch": sketch, "_solve": jax.named_call(newton_solve), "_kernel": kernel}
