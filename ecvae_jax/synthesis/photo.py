@@ -113,12 +113,20 @@ def trust_in_map(places: Float[Array, "b f f 2"], fine: Float[Array, "b side sid
     """
     size = fine.shape[1]
     _, _, area = _steps(places)
-    usual = jnp.abs(jnp.median(area, axis=(1, 2), keepdims=True)) + 1e-6
-    here = jnp.broadcast_to(cell_centers(size)[None], (places.shape[0], size, size, 2))
-    trust = resample(jnp.clip(area / usual, 0.0, 1.0)[..., None], here)
+    usual = jnp.abs(_median(area)) + 1e-6
+    shape = (places.shape[0], size, size, 1)
+    trust = jax.image.resize(jnp.clip(area / usual, 0.0, 1.0)[..., None], shape, "linear", antialias=False)
     # Channel by channel, as below: XLA's CPU code for reductions over 2 or 3 channels is slow.
     inside = jnp.minimum(fine, 1.0 - fine)
     return trust * jnp.clip(jnp.minimum(inside[..., :1], inside[..., 1:]) / _EDGE + 0.5, 0.0, 1.0)
+
+
+def _median(area: Float[Array, "b f f"]) -> Float[Array, "b 1 1"]:
+    """Returns the median of each map, to 1e-6."""
+    # XLA's CPU code sorts integers 7 times as fast as floats.
+    ordered = jnp.sort((area * 2.0**20).astype(jnp.int32).reshape(-1, FIELD * FIELD), axis=1)
+    middle = FIELD * FIELD // 2
+    return (jnp.mean(ordered[:, middle - 1 : middle + 1], axis=1) / 2.0**20)[:, None, None]
 
 
 def within_face(
