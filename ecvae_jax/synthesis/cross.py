@@ -171,7 +171,7 @@ def _find_places(
     places = smooth_maps(target_landmarks, landmarks, FIELD, pinned=True)
     places = places.reshape(-1, *places.shape[2:])
     fine = finer(places, size)
-    inside = within_face(places, jnp.tile(target_landmarks, (len(landmarks), 1, 1)), size)
+    inside = within_face(places, target_landmarks, size)
     return fine, trust_in_map(places, fine), inside
 
 

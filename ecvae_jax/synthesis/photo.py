@@ -130,11 +130,12 @@ def _median(area: Float[Array, "b f f"]) -> Float[Array, "b 1 1"]:
 
 
 def within_face(
-    places: Float[Array, "b f f 2"], target_landmarks: Float[Array, "b p 2"], size: int
-) -> Float[Array, "b size size 1"]:
+    places: Float[Array, "n f f 2"], target_landmarks: Float[Array, "b p 2"], size: int
+) -> Float[Array, "n size size 1"]:
     """Returns 1 within the outline of the target's landmarks, 0 beyond it, and between them near it.
 
-    It is lower where the map shears and squeezes the face, down to 0 for a head that turns from side to side.
+    It is lower where the map shears and squeezes the face, down to 0 for a head that turns from side to side. n may be
+    a multiple of b: map i then has target i % b, and each target's outline is drawn once.
 
     Args:
         places: where each cell of a coarse grid over the drawn image lies in the photo, crop units.
@@ -145,11 +146,12 @@ def within_face(
     )
     # 1 where the map only turns and scales, 2 r / (1 + r²) where it squeezes by r, 0 where it folds.
     alike = jnp.clip(2.0 * area / (stretch + 1e-6), 0.0, 1.0)
-    coarse = _within_outline(target_landmarks, FIELD)
+    times = places.shape[0] // target_landmarks.shape[0]
+    coarse, fine = (jnp.tile(_within_outline(target_landmarks, side), (times, 1, 1)) for side in (FIELD, size))
     mean = jnp.sum(alike * coarse, axis=(1, 2)) / (jnp.sum(coarse, axis=(1, 2)) + 1e-6)
     least, full = _ALIKE
     share = jnp.clip((mean - least) / (full - least), 0.0, 1.0)
-    return (share[:, None, None] * _within_outline(target_landmarks, size))[..., None]
+    return (share[:, None, None] * fine)[..., None]
 
 
 def _steps(places: Float[Array, "b f f 2"]) -> tuple[Array, Array, Float[Array, "b f f"]]:
