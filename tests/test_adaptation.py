@@ -16,11 +16,11 @@ from ecvae_jax.config import AdaptConfig, Config
 from ecvae_jax.data.batches import load_faces
 from ecvae_jax.images import to_float
 from ecvae_jax.model.model import Model
-from ecvae_jax.structure.warp import cell_centers
+from ecvae_jax.structure.warp import cell_centers, finer
 from ecvae_jax.synthesis import batches as synthesis
 from ecvae_jax.synthesis.adapt import transfer_adapted
 from ecvae_jax.synthesis.cross import transfer_cross
-from ecvae_jax.synthesis.photo import FIELD, lay_photo_over, photo_layers, within_face
+from ecvae_jax.synthesis.photo import FIELD, lay_photo_over, photo_layers, trust_in_map, within_face
 from ecvae_jax.synthesis.transfer import Drawing
 
 
@@ -98,6 +98,17 @@ def test_a_photos_texture_is_added_where_its_shapes_differ_a_little(faces, withi
     expected = drawn + own * (layers[..., :3] - drawn) + (both - own) * layers[..., 3:]
     np.testing.assert_allclose(mixed, expected[middle], atol=0.01)
     assert np.abs(np.diff(mixed, axis=2)).mean() > 0.05
+
+
+def test_a_photo_counts_less_where_the_map_stretches_it() -> None:
+    """The weight is the area of the photo that a pixel shows, in medians; folds have none, and the border is faded."""
+    steps = np.where(np.arange(FIELD) < 8, 0.5, 1.0) / FIELD
+    x = 0.2 + np.cumsum(0.5 * steps) - 0.25 * steps
+    places = jnp.asarray(np.stack(np.meshgrid(x, 0.2 + 0.5 * np.asarray(cell_centers(FIELD))[:, 0, 1]), -1)[None])
+    trust = np.asarray(trust_in_map(places, finer(places, 64)))[0, ..., 0]
+    np.testing.assert_allclose(trust[:, :13], 0.5, atol=1e-4)
+    np.testing.assert_allclose(trust[:, 19:], 1.0, atol=1e-4)
+    assert trust_in_map(places[:, :, ::-1], finer(places, 64)).min() == 0
 
 
 def test_the_face_is_what_its_landmarks_enclose() -> None:

@@ -6,7 +6,7 @@ import einops
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt32
 
 REACH = 0.12
 """Standard deviation of a landmark's pull in crop units: about the width of an eye."""
@@ -104,26 +104,40 @@ def resample(maps: Float[Array, "b h w c"], places: Float[Array, "b i j 2"]) -> 
 
 def resample_cubic(maps: Float[Array, "b h w c"], places: Float[Array, "b i j 2"]) -> Float[Array, "b i j c"]:
     """Returns the maps read at `places` as by `resample`, with Catmull-Rom's cubic kernel, which keeps fine detail."""
-    height, width = maps.shape[1:3]
-    limit = jnp.array([width - 1.0, height - 1.0], jnp.float32)
-    at = jnp.clip(places * (limit + 1.0)[None, None, None] - 0.5, 0.0, limit[None, None, None])
+    return read_cubic(with_margin(maps), places)
+
+
+def with_margin(maps: Float[Array, "b h w c"]) -> Float[Array, "b h+3 w+3 c"]:
+    """Returns the maps with their edges repeated as far as `read_cubic` reads beyond them."""
+    return jnp.pad(maps, ((0, 0), (1, 2), (1, 2), (0, 0)), mode="edge")
+
+
+def read_cubic(cells: Float[Array, "b h w c"], places: Float[Array, "b i j 2"]) -> Float[Array, "b i j c"]:
+    """Returns `resample_cubic` of maps that already have their margin."""
+    count, height, width, channels = cells.shape
+    column, across = _cubic_taps(places[..., 0], width - 3)
+    row, down = _cubic_taps(places[..., 1], height - 3)
+    # One unsigned index: XLA's CPU code is slower with two, and JAX asks a signed one whether it is negative.
+    cells, face = cells.reshape(-1, channels), jnp.arange(count, dtype=jnp.uint32)[:, None, None]
+    first = (face * height + row) * width + column
+    lines = []
+    for y, weight in enumerate(down):
+        line = [cells[first + (y * width + x)] * each[..., None] for x, each in enumerate(across)]
+        lines.append(sum(line) * weight[..., None])
+    return jnp.asarray(sum(lines))
+
+
+def _cubic_taps(places: Float[Array, "b i j"], size: int) -> tuple[UInt32[Array, "b i j"], list[Array]]:
+    """Returns along one axis the first of the four cells that a place reads, and their weights.
+
+    Cells are counted with the margin.
+    """
+    at = jnp.clip(places * size - 0.5, 0.0, size - 1.0)
     low = jnp.floor(at)
-    part, first = (at - low).astype(maps.dtype), low.astype(jnp.int32)
-    # Of the four cells that a place reads in each direction: how far each lies, and its kernel's value.
+    part = at - low
     near = lambda x: (1.5 * x - 2.5) * x * x + 1.0  # noqa: E731
     far = lambda x: ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0  # noqa: E731
-    taps = (-1, far(1.0 + part)), (0, near(part)), (1, near(1.0 - part)), (2, far(2.0 - part))
-
-    def read(cells: Float[Array, "n c"], first: Array, weights: list[Array]) -> Float[Array, "i j c"]:
-        lines = []
-        for (down, _), weight in zip(taps, weights, strict=True):
-            row = jnp.clip(first[..., 1] + down, 0, height - 1) * width
-            columns = [jnp.clip(first[..., 0] + across, 0, width - 1) for across, _ in taps]
-            line = [cells[row + column] * w[..., :1] for column, w in zip(columns, weights, strict=True)]
-            lines.append(sum(line) * weight[..., 1:])
-        return jnp.asarray(sum(lines))
-
-    return jax.vmap(read)(maps.reshape(len(maps), -1, maps.shape[-1]), first, [weight for _, weight in taps])
+    return low.astype(jnp.uint32), [far(1.0 + part), near(part), near(1.0 - part), far(2.0 - part)]
 
 
 def finer(places: Float[Array, "b i j 2"], side: int) -> Float[Array, "b side side 2"]:
@@ -182,7 +196,7 @@ def newton_solve(matrix: Float[Array, "b n n"], right: Float[Array, "b n m"]) ->
     return found + inverse @ (right - matrix @ found)
 
 
-@jax.jit  # named for exports, as above
 def _kernel(first: Float[Array, "b n 2"], second: Float[Array, "b m 2"]) -> Float[Array, "b n m"]:
-    difference = first[:, :, None] - second[:, None, :]
-    return jnp.exp(-jnp.sum(jnp.square(difference), axis=-1) / (2 * REACH**2))
+    # Coordinate by coordinate: XLA's CPU code for a sum over two of them is slow.
+    x, y = (first[:, :, None, axis] - second[:, None, :, axis] for axis in (0, 1))
+    return jnp.exp(-(jnp.square(x) + jnp.square(y)) / (2 * REACH**2))

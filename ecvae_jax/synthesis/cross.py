@@ -16,7 +16,7 @@ from ecvae_jax.images import to_float, to_uint8
 from ecvae_jax.model.conditioning import Condition, Frozen, compiled_condition, prior_of
 from ecvae_jax.model.cvae import decode, encode
 from ecvae_jax.model.model import Model
-from ecvae_jax.structure.warp import finer, resample, resample_cubic, smooth_maps
+from ecvae_jax.structure.warp import finer, read_cubic, resample, smooth_maps, with_margin
 from ecvae_jax.synthesis.adapt import transfer_adapted
 from ecvae_jax.synthesis.batches import BATCH, Images, Landmarks, check_faces
 from ecvae_jax.synthesis.photo import FIELD, photo_layers, pixel_weights, trust_in_map, within_face
@@ -33,8 +33,8 @@ class _Sources(NamedTuple):
     cluster_weights: Float[Array, "r k"]
     z: Float[Array, "r d"]
     """Means of the posteriors."""
-    pixels: Float[Array, "r h w 9"] | None
-    """Photo, texture and reconstruction, where the photo is laid over."""
+    photo: tuple[Float[Array, "r h+3 w+3 8"], Float[Array, "r h w 3"]] | None
+    """`_photo_cells` and reconstruction, where the photo is laid over."""
 
 
 def transfer_cross(
@@ -64,15 +64,13 @@ def transfer_cross(
         return drawn.reshape(n, m, *images.shape[1:])
     check_faces(model.config, images, landmarks)
     check_faces(model.config, images, target_landmarks)
-    share = jnp.float32(adaptation.detail) if adaptation.detail else None
+    share = jnp.float32(adaptation.detail)
     architecture, params, frozen = constants = model.architecture, model.params, model.frozen
     height = 2 * _ROWS if n >= 2 * _ROWS else min(_ROWS, _filled(n))
     width = BATCH // height
     tops, drawn = range(0, n, height), np.empty((n, m, *images.shape[1:]), np.uint8)
-    blocks = [
-        _read(share is not None, *constants, *(_padded(part, slice(top, top + height)) for part in (images, landmarks)))
-        for top in tops
-    ]
+    read = partial(_read, adaptation.detail > 0, *constants)
+    blocks = [read(*(_padded(part, slice(top, top + height)) for part in (images, landmarks))) for top in tops]
     for left in range(0, m, width):
         columns = slice(left, left + width)
         targets = jnp.asarray(_padded(target_landmarks, columns))
@@ -81,8 +79,8 @@ def transfer_cross(
             z = faces.z, faces.cluster_weights, condition.cluster_weights
             moved = _move(transport, architecture, params, frozen, *z)
             block = _decode(architecture, params, moved, condition, frozen.z_scale)
-            if share is not None:
-                block = _lay_over(faces, targets, block, share)
+            if faces.photo is not None:
+                block = _lay_over(*faces.photo, faces.landmarks, targets, block, share)
             part = drawn[top : top + height, columns]
             shape = len(faces.z), len(targets), *images.shape[1:]
             part[...] = to_uint8(np.asarray(block)).reshape(shape)[: part.shape[0], : part.shape[1]]
@@ -111,13 +109,20 @@ def _read(
     faces = jnp.asarray(landmarks)
     condition = compiled_condition(architecture, params, frozen, faces)
     image, z = _encode(architecture, params, images, condition)
-    pixels = _layered(image, _decode(architecture, params, z, condition, frozen.z_scale)) if reconstructs else None
-    return _Sources(faces, condition.cluster_weights, z, pixels)
+    photo = None
+    if reconstructs:
+        reconstruction = _decode(architecture, params, z, condition, frozen.z_scale)
+        photo = _photo_cells(image, reconstruction), reconstruction
+    return _Sources(faces, condition.cluster_weights, z, photo)
 
 
 @jax.jit
-def _layered(image: Float[Array, "r h w 3"], reconstruction: Float[Array, "r h w 3"]) -> Float[Array, "r h w 9"]:
-    return jnp.concatenate([photo_layers(image, reconstruction), reconstruction], axis=-1)
+def _photo_cells(
+    image: Float[Array, "r h w 3"], reconstruction: Float[Array, "r h w 3"]
+) -> Float[Array, "r h+3 w+3 8"]:
+    """Returns `photo_layers` with a margin and two empty layers: XLA's CPU code reads 8 numbers at once, 6 singly."""
+    layers = photo_layers(image, reconstruction)
+    return with_margin(jnp.pad(layers, ((0, 0), (0, 0), (0, 0), (0, 2))))
 
 
 # One program a network and not one for all: the decoder that reconstructs one source also draws one pair, and a
@@ -153,44 +158,46 @@ def _move(
 
 
 def _lay_over(
-    sources: _Sources, target_landmarks: Float[Array, "c p 2"], drawn: Float[Array, "n h w 3"], share: Array
+    cells: Float[Array, "r _ _ 8"],
+    reconstruction: Float[Array, "r h w 3"],
+    landmarks: Float[Array, "r p 2"],
+    target_landmarks: Float[Array, "c p 2"],
+    drawn: Float[Array, "n h w 3"],
+    share: Array,
 ) -> Float[Array, "n h w 3"]:
     """Returns what `lay_photo_over` makes of each pair.
 
-    Three programs: fused with what follows, XLA's CPU code for the reads of `resample` takes twice as long.
+    Four programs: fused with what follows, XLA's CPU code for reads at places takes twice as long.
     """
-    fine, trust, inside = _find_places(target_landmarks, sources.landmarks, drawn.shape[1])
-    return _blend(trust, inside, _resample_all(sources.pixels, fine), drawn, share)
+    fine, *trusted = _find_places(target_landmarks, landmarks, drawn.shape[1])
+    return _blend(*trusted, _read_photo(cells, fine), _warp(reconstruction, fine), drawn, share)
 
 
 @partial(jax.jit, static_argnums=2)
 def _find_places(
-    target_landmarks: Array, landmarks: Array, size: int
-) -> tuple[Float[Array, "n h w 2"], Float[Array, "n h w 1"], Float[Array, "n h w 1"]]:
+    target_landmarks: Float[Array, "c p 2"], landmarks: Float[Array, "r p 2"], size: int
+) -> tuple[Float[Array, "r _ _ 2"], Float[Array, "n h w 1"], Float[Array, "n h w 1"]]:
     """Returns where each pixel of each pair lies in the photo, the trust in that map, and `within_face`."""
     places = smooth_maps(target_landmarks, landmarks, FIELD, pinned=True)
     places = places.reshape(-1, *places.shape[2:])
     fine = finer(places, size)
-    inside = within_face(places, jnp.tile(target_landmarks, (len(landmarks), 1, 1)), size)
-    return fine, trust_in_map(places, fine), inside
+    each_source = einops.rearrange(fine, "(r c) h w xy -> r (c h) w xy", r=len(landmarks))
+    return each_source, trust_in_map(places, fine), within_face(places, target_landmarks, size)
 
 
-@jax.jit
-def _resample_all(pixels: Float[Array, "r h w 9"], fine: Float[Array, "n h w 2"]) -> Float[Array, "n h w 9"]:
-    """Returns the layers of each source read at the places of each of its pairs."""
-    places = einops.rearrange(fine, "(r c) h w xy -> r (c h) w xy", r=len(pixels))
-    read = resample_cubic(pixels[..., :6], places), resample(pixels[..., 6:], places)
-    return jnp.concatenate(read, axis=-1).reshape(*fine.shape[:-1], 9)
+_read_photo, _warp = jax.jit(read_cubic), jax.jit(resample)
 
 
 @jax.jit
 def _blend(
-    trust: Float[Array, "b h w 1"],
-    inside: Float[Array, "b h w 1"],
-    layers: Float[Array, "b h w 9"],
-    drawn: Float[Array, "b h w 3"],
+    trust: Float[Array, "n h w 1"],
+    inside: Float[Array, "n h w 1"],
+    layers: Float[Array, "r _ _ 8"],
+    warped: Float[Array, "r _ _ 3"],
+    drawn: Float[Array, "n h w 3"],
     share: Array,
-) -> Float[Array, "b h w 3"]:
-    photo, texture, warped = jnp.split(layers, 3, axis=-1)
+) -> Float[Array, "n h w 3"]:
+    layers, warped = (each.reshape(*drawn.shape[:3], -1) for each in (layers, warped))
+    photo, texture = layers[..., :3], layers[..., 3:6]
     weight, texture_weight = pixel_weights(trust, inside, warped, drawn)
     return drawn + share * (weight * (photo - drawn) + texture_weight * texture)

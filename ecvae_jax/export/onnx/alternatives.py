@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from ecvae_jax.config import Architecture
 from ecvae_jax.structure.scheme import get_scheme
 from ecvae_jax.structure.sketch import curve_matrix
-from ecvae_jax.structure.warp import REACH, newton_solve
+from ecvae_jax.structure.warp import newton_solve
 
 _TOGETHER = 16
 """Pieces of a curve whose distances are held at once: more leave the processor's cache."""
@@ -79,16 +79,10 @@ class _Segments(NamedTuple):
         return jnp.min(beyond * beyond + across * across, axis=1)
 
 
-def kernel(first: Float[Array, "b n 2"], second: Float[Array, "b m 2"]) -> Float[Array, "b n m"]:
-    """Returns `structure.warp._kernel`, one coordinate after the other: broadcasts over a last axis of 2 are slow."""
-    square = [jnp.square(first[:, :, None, axis] - second[:, None, :, axis]) for axis in (0, 1)]
-    return jnp.exp(-(square[0] + square[1]) / (2 * REACH**2))
-
-
 def alternatives(architecture: Architecture) -> dict[str, Callable[..., Array]]:
     """Returns the functions by the name of the jitted function that each replaces."""
 
     def sketch(landmarks: Array, *_: Array) -> Array:
         return draw_sketch(architecture, landmarks)
 
-    return {"draw_sketch": sketch, "_solve": jax.named_call(newton_solve), "_kernel": kernel}
+    return {"draw_sketch": sketch, "_solve": jax.named_call(newton_solve)}
