@@ -41,7 +41,12 @@ def observing(observer: Observer) -> Iterator[None]:
 
 def apply_layer(layer: Layer, inputs: Float[Array, "*b c"]) -> Float[Array, "*b f"]:
     """Returns the layer's output, or what the observer makes of it (`observing`). Every layer is applied here."""
-    output, observer = layer(inputs), _OBSERVER.get()
+    if isinstance(layer, nn.Dense) and isinstance(inputs.shape[0], int):  # the batch of an export is a symbol
+        # As matrices: for the gradient of the kernel, XLA's CPU code would transpose maps in memory.
+        output = layer(inputs.reshape(-1, inputs.shape[-1])).reshape(*inputs.shape[:-1], layer.features)
+    else:
+        output = layer(inputs)
+    observer = _OBSERVER.get()
     return output if observer is None else observer(layer, output)
 
 
