@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ecvae_jax.config import ModelConfig
-from ecvae_jax.model.blocks import Conv, Residual, apply_layer, double, fold, unfold
+from ecvae_jax.model.blocks import Conv, Residual, apply_layer, double, fold, fold_joined, unfold
 from ecvae_jax.model.orthonormal import orthonormal
 from ecvae_jax.structure.warp import cell_centers, finer, resample, smooth_map
 
@@ -37,7 +37,7 @@ class PictureFrame(NamedTuple):
 
     def read(self, image: Float[Array, "b h w 3"], sketch: Float[Array, "b h w s"], patch: int) -> Array:
         """Returns the encoder's input, b h/patch w/patch c: the picture and its sketch."""
-        return fold(jnp.concatenate([image, sketch], axis=-1), patch)
+        return fold_joined([image, sketch], patch)
 
     def decoder(self, config: ModelConfig, z: Float[Array, "b d"], code: Float[Array, "b e"]) -> PictureDecoder:
         """Returns the layers by which z enters the U-Net."""
