@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from ecvae_jax.config import ModelConfig
-from ecvae_jax.model.blocks import Conv, Down, Residual, apply_layer, double, scaled
+from ecvae_jax.model.blocks import Conv, Down, Residual, apply_layer, double
 from ecvae_jax.model.frames import FaceFrame, PictureFrame
 from ecvae_jax.model.orthonormal import orthonormal
 
@@ -43,14 +43,16 @@ class AppearanceEncoder(nn.Module):
                 maps = Residual(width, dtype=dtype, remat=config.remat)(maps)
             levels.append(maps)
         if config.z_grid == 1:
-            code = einops.rearrange(scaled(levels[-1]), "b h w c -> b (h w c)")
+            code = einops.rearrange(levels[-1], "b h w c -> b (h w c)")
         else:
             # Walk back up to the grid's level, so that each cell of z has seen the whole face.
-            code = scaled(levels.pop())
-            while code.shape[1] < config.z_grid:
-                finer = scaled(levels.pop())
-                joined = jnp.concatenate([double(code), finer], axis=-1)
-                code = scaled(Residual(finer.shape[-1], dtype=dtype, remat=config.remat)(joined))
+            maps = levels.pop()
+            while maps.shape[1] < config.z_grid:
+                finer = levels.pop()
+                maps = Residual(finer.shape[-1], dtype=dtype, remat=config.remat)(
+                    jnp.concatenate([double(maps), finer], axis=-1)
+                )
+            code = maps
         code = code.astype(jnp.float32)
         channels = config.z_dim // config.z_grid**2
         mean = apply_layer(nn.Dense(channels, kernel_init=orthonormal, name="mean"), code)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
 
 import einops
 import flax.linen as nn
@@ -89,21 +88,6 @@ class Conv(nn.Module):
         return apply_layer(nn.Conv(self.features, shape, dtype=self.dtype, kernel_init=orthonormal), maps)
 
 
-class Sum(NamedTuple):
-    """The sum of two independent branches of unit variance. Each layer that reads it divides it by √2 (`scaled`).
-
-    XLA's CPU code keeps a sum that several layers read. What ends in a product with a constant, it computes again for
-    each of them, in both directions.
-    """
-
-    maps: Float[Array, "b h w c"]
-
-
-def scaled(maps: Float[Array, "b h w c"] | Sum) -> Float[Array, "b h w c"]:
-    """Returns the maps with unit variance. Call it for each layer that reads them, so that gradients end in a sum."""
-    return maps.maps * jnp.asarray(0.5**0.5, maps.maps.dtype) if isinstance(maps, Sum) else maps
-
-
 class Residual(nn.Module):
     """Pre-activation residual block; `code` is added between its two convolutions, the same vector at every pixel."""
 
@@ -113,25 +97,28 @@ class Residual(nn.Module):
     """Whether the gradient computes the block again instead of keeping its maps."""
 
     @nn.compact
-    def __call__(self, maps: Float[Array, "b h w c"] | Sum, code: Float[Array, "b e"] | None = None) -> Sum:
-        """Returns maps + branch, b h w f, with `features` channels."""
+    def __call__(
+        self, maps: Float[Array, "b h w c"], code: Float[Array, "b e"] | None = None
+    ) -> Float[Array, "b h w f"]:
+        """Returns (maps + branch) / √2, with `features` channels."""
         # Not nn.remat(Residual), which names its parameters in another way.
         return (nn.remat(_residual) if self.remat else _residual)(self, maps, code)
 
 
-def _residual(block: Residual, maps: Float[Array, "b h w c"] | Sum, code: Float[Array, "b e"] | None) -> Sum:
+def _residual(block: Residual, maps: Float[Array, "b h w c"], code: Float[Array, "b e"] | None) -> Array:
     def convolved(maps: Array) -> Array:
         activated = GroupNorm(num_groups=maps.shape[-1] // GROUP_CHANNELS, dtype=block.dtype)(maps)
         return Conv(block.features, dtype=block.dtype)(activated)
 
-    branch, passed = convolved(scaled(maps)), scaled(maps)
+    branch = convolved(maps)
     if code is not None:
         added = apply_layer(nn.Dense(block.features, dtype=block.dtype, kernel_init=orthonormal), code)
         branch += added[:, None, None, :]
     branch = convolved(branch)
-    if passed.shape[-1] != block.features:
-        passed = Conv(block.features, kernel=1, dtype=block.dtype)(passed)
-    return Sum(passed + branch)
+    if maps.shape[-1] != block.features:
+        maps = Conv(block.features, kernel=1, dtype=block.dtype)(maps)
+    # The sum of two independent unit-variance branches has unit variance only when divided by √2.
+    return (maps + branch) * jnp.asarray(0.5**0.5, maps.dtype)
 
 
 class Down(nn.Module):
@@ -141,6 +128,6 @@ class Down(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, maps: Float[Array, "b h w c"] | Sum) -> Float[Array, "b _ _ f"]:
-        """Returns the maps at half the resolution, b h/2 w/2 f, with `features` channels."""
-        return Conv(self.features, kernel=1, dtype=self.dtype)(fold(scaled(maps), 2))
+    def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h//2 w//2 f"]:
+        """Returns the maps at half the resolution, with `features` channels."""
+        return Conv(self.features, kernel=1, dtype=self.dtype)(fold(maps, 2))

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ecvae_jax.config import ModelConfig
-from ecvae_jax.model.blocks import Conv, Residual, apply_layer, double, fold, fold_joined, scaled, unfold
+from ecvae_jax.model.blocks import Conv, Residual, apply_layer, double, fold, fold_joined, unfold
 from ecvae_jax.model.orthonormal import orthonormal
 from ecvae_jax.structure.warp import cell_centers, finer, resample, smooth_map
 
@@ -175,7 +175,6 @@ class FaceTexture(nn.Module):
             maps = Conv(width, kernel=1, dtype=dtype)(maps if side == config.z_grid else double(maps))
             for _ in range(config.blocks):
                 maps = Residual(width, dtype=dtype, remat=config.remat)(maps, code)
-            maps = scaled(maps)
             levels[side] = maps
         pixels = Conv(3 * config.patch**2, kernel=3, dtype=dtype, name="texture")(jax.nn.silu(maps))
         return levels, unfold(pixels, config.patch).astype(jnp.float32)

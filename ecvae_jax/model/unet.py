@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ecvae_jax.config import ModelConfig
-from ecvae_jax.model.blocks import Conv, Down, Residual, apply_layer, double, fold, scaled, unfold
+from ecvae_jax.model.blocks import Conv, Down, Residual, apply_layer, double, fold, unfold
 from ecvae_jax.model.frames import FaceFrame, PictureFrame
 from ecvae_jax.model.orthonormal import orthonormal
 
@@ -48,15 +48,15 @@ class StructureUNet(nn.Module):
             times = z.shape[0] // sketch.shape[0]
             maps, skips, frame = jax.tree.map(partial(_tile, times), (maps, skips, frame))
         decoder = frame.decoder(config, z, code)
-        maps = decoder.enter(scaled(maps))
+        maps = decoder.enter(maps)
         for level in reversed(range(len(config.widths))):
-            joined, width = scaled(maps), config.widths[level]
+            skip, width = skips[level], config.widths[level]
             if level < len(config.widths) - 1:
-                joined = jnp.concatenate([double(joined), scaled(skips[level])], axis=-1)
-            maps = decoder.join(joined, width)
+                maps = jnp.concatenate([double(maps), skip], axis=-1)
+            maps = decoder.join(maps, width)
             for _ in range(config.blocks):
                 maps = Residual(width, dtype=dtype, remat=config.remat)(maps, code)
-        maps = jax.nn.silu(scaled(maps))
+        maps = jax.nn.silu(maps)
         pixels = Conv(3 * config.patch**2, kernel=3, dtype=dtype, name="image")(maps)
         drawn = jnp.tanh(unfold(pixels, config.patch).astype(jnp.float32))
         return decoder.finish(maps, drawn)
