@@ -93,9 +93,12 @@ class Kernel:
 
 def compiled_step(config: Config, card: Card) -> Any:
     """Returns the training step, compiled for one card that need not be there."""
-    devices = topologies.get_topology_desc(
-        platform="cuda", topology_name="", target_config=card.description, topology="1x1x1"
-    ).devices
+    try:
+        devices = topologies.get_topology_desc(
+            platform="cuda", topology_name="", target_config=card.description, topology="1x1x1"
+        ).devices
+    except NotImplementedError:
+        raise SystemExit("no compiler for CUDA: install it with pip install -e .[cuda]; no GPU is needed") from None
     mesh, step = make_mesh(devices), make_train_step(config)
     state, hyper = placed((abstract_state(config), step.hyper), NamedSharding(mesh, PartitionSpec()))
     given = read_by_step(config, abstract_batch(config, config.train.batch_size))
@@ -197,12 +200,18 @@ def report(name: str, config: Config, card: Card, text: Path | None) -> None:
         print(f"  {kind:<32} {counts[kind]:6,} {bytes_ / 1e9:8.2f} GB {1e3 * bound[kind]:8.2f} ms")
 
 
+def _images(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number of images, 1 or more")
+    return int(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--config", type=Path, default=Path("configs/paper_256.py"))
     parser.add_argument("--card", choices=CARDS, default="h100")
-    parser.add_argument("--batch", type=int, help="default: that of the experiment")
-    parser.add_argument("--batches", type=int, nargs="+", help="only memory, with and without model.remat")
+    parser.add_argument("--batch", type=_images, help="default: that of the experiment")
+    parser.add_argument("--batches", type=_images, nargs="+", help="only memory, with and without model.remat")
     parser.add_argument("--variants", action="store_true", help="the variants of benchmarks.gpu too")
     parser.add_argument("--hlo", type=Path, help="file for the text of the compiled program")
     options = parser.parse_args()
