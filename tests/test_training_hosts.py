@@ -131,6 +131,18 @@ def test_a_checkpoint_of_two_hosts_resumes_in_one_process(
     assert_same(load_model(alone).frozen, load_model(undisturbed).frozen)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["shard_map", "pmap"])
+def test_calls_of_several_steps_train_two_hosts_as_single_steps_do(
+    config_file: Path, undisturbed: Path, tmp_path: Path, parallel: str
+) -> None:
+    """Up to rounding, as in one process (test_training_calls.py)."""
+    words = ["--train.steps-per-call", "3", "--train.parallel", parallel]
+    end_with(fork_hosts([str(config_file), "--workdir", str(tmp_path / "run"), *words], tmp_path, ""), 0)
+    for folder in (".", f"checkpoints/{STORED}"):  # step 8 ends a call of two steps
+        assert_close(load_model(tmp_path / "run" / folder).params, load_model(undisturbed / folder).params)
+
+
 # Seconds by which host 0 is late, and the timeout: in real time beyond the 30 s of JAX's connections and heartbeats.
 @pytest.mark.parametrize(("late", "end", "timeout"), [(1, 8, "6"), pytest.param(45, 35, "30", marks=pytest.mark.slow)])
 def test_a_signal_to_one_host_stops_both_and_both_resume_to_the_same_bits(
