@@ -81,7 +81,7 @@ CARDS = {"h100": Card("NVIDIA H100 80GB HBM3", 3.35e12, 80e9), "h200": Card("NVI
 
 @dataclass(frozen=True)
 class Kernel:
-    """One instruction of the entry computation that runs on the GPU."""
+    """One kernel that a step launches."""
 
     kind: str
     bytes: int

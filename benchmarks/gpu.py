@@ -48,7 +48,7 @@ KINDS = {
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    # By default XLA launches convolutions one by one between the graphs.
+    # XLA's default list lacks convolutions, so they part the step into many graphs.
     "one graph": {
         "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONVOLUTION,WHILE,CONDITIONAL"
     },

@@ -54,6 +54,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=60)
     options = parser.parse_args()
+    if options.batch < 1 or options.rounds < 2:
+        parser.error(f"--batch {options.batch} --rounds {options.rounds}: must be at least 1 and 2")
     if not (options.against / "ecvae_jax").is_dir():
         parser.error(f"--against {options.against}: must be a checkout, with a folder ecvae_jax")
     checkouts = {"other": options.against.resolve(), "this": HERE}
